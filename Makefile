@@ -1,0 +1,66 @@
+# `make` alone says what there is. Every target sets up .venv by itself.
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+
+# no hints about pip itself between what the targets print
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test simulate mutate lint format lock bench clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed ## the whole story on a bundled sample and an embedded PostgreSQL
+	@$(BIN)/reconciler demo
+
+test: $(VENV)/.installed ## all tests that need no cluster; ARGS go to pytest
+	@$(BIN)/pytest $(ARGS)
+
+simulate: $(VENV)/.installed ## play SEEDS=N worlds in which everything goes wrong, from FIRST on
+	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) $(BIN)/pytest -q tests/test_simulation.py $(ARGS)
+
+mutate: $(VENV)/.installed ## take each guard away in turn: a test must fail for it
+	@$(BIN)/python tests/mutation/mutate.py $(ARGS)
+
+lint: $(VENV)/.installed ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## rewrite to the style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed ## measure passes over large ledgers; ARGS go to the benchmark
+	@$(BIN)/python tests/bench/bench.py $(ARGS)
+
+# Keeps the versions that the locks name as long as pyproject.toml allows them; ARGS=--upgrade takes the newest.
+# The widest lock comes first and binds the others: what is shipped is what the tests ran on.
+lock: ## pin pyproject.toml's dependencies again (needs uv)
+	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pip install uv, or name it with UV=…' >&2; exit 1; }
+	$(COMPILE) pyproject.toml --extra embedded --extra dev --group build --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --annotation-style line \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
+
+clean: ## remove .venv, built files and caches
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew whenever what it is made of changes, so that nothing outlives its line in the lock.
+$(VENV)/.installed: pyproject.toml requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'reconciler needs Python 3.11 or newer, and $(PYTHON) is not: name one that is, as in' >&2; \
+	  echo '  make PYTHON=python3.12 $(or $(MAKECMDGOALS),demo)' >&2; exit 1; }
+	@echo 'setting up $(VENV) (once, about a minute)…'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@

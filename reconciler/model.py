@@ -1,0 +1,258 @@
+"""The vocabulary: what is observed, what is recorded, how the two can differ, what is done about it.
+
+Everything here is a frozen value. Times are aware UTC datetimes, CHF are `Decimal`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+    from uuid import UUID
+
+UNKNOWN_ORG = "unknown"
+"""The organisation that rows are written with when the tenant carries no org label."""
+
+FIRST = datetime(1, 1, 2, tzinfo=UTC)
+LAST = datetime(9999, 12, 30, tzinfo=UTC)
+"""What PostgreSQL's wider times, the infinite among them, are brought to: a day inside what a datetime can hold."""
+
+SNAPSHOT = "snapshot"
+"""The identity of a source that is a file."""
+
+
+class Reason(enum.StrEnum):
+    """Why a finding exists. One closed set, spelt the same in logs, metrics, alerts, database and output."""
+
+    TENANT_UNRECORDED = "tenant_unrecorded"
+    TENANT_RECREATED = "tenant_recreated"
+    TENANT_UNREADABLE = "tenant_unreadable"
+    DELETION_UNRECORDED = "deletion_unrecorded"
+    DELETION_CONTRADICTED = "deletion_contradicted"
+    SKILL_ENABLE_UNRECORDED = "skill_enable_unrecorded"
+    SKILL_DISABLE_UNRECORDED = "skill_disable_unrecorded"
+    SKILL_OPEN_AFTER_DELETION = "skill_open_after_deletion"
+    SUSPENSION_UNRECORDED = "suspension_unrecorded"
+    RESUMPTION_UNRECORDED = "resumption_unrecorded"
+    ORG_RESOLVED = "org_resolved"
+    ORG_UNLABELLED = "org_unlabelled"
+    ORG_MOVED = "org_moved"
+    EVENTS_WITHOUT_TENANT = "events_without_tenant"
+    EVENT_TIME_INVALID = "event_time_invalid"
+
+
+class Action(enum.StrEnum):
+    """What a run does about a finding. `report` and `defer` write nothing to the ledger."""
+
+    INSERT = "insert"
+    APPEND = "append"
+    STAMP = "stamp"
+    UPDATE = "update"
+    REPORT = "report"
+    DEFER = "defer"
+
+    @property
+    def writes(self) -> bool:
+        """Whether a run changes the ledger for it."""
+        return self is not Action.REPORT and self is not Action.DEFER
+
+
+class Evidence(enum.StrEnum):
+    """What proves the moment of a correction, best first."""
+
+    CREATION = "creation"
+    DELETION = "deletion"
+    SUSPENDED_AT = "suspended_at"
+    FIELD_MANAGER = "field_manager"
+    NONE = "none"
+
+
+class Uncertain(enum.StrEnum):
+    """How a correction without evidence is dated.
+
+    `customer`: what starts to cost as late as possible, what stops costing as early as possible.
+    `detected`: everything at the time of observation.
+    """
+
+    CUSTOMER = "customer"
+    DETECTED = "detected"
+
+
+class Mode(enum.StrEnum):
+    """Whether a pass may write."""
+
+    PLAN = "plan"
+    RUN = "run"
+
+
+class Result(enum.StrEnum):
+    """How a pass ended."""
+
+    CLEAN = "clean"
+    CORRECTED = "corrected"
+    DRIFT = "drift"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+
+
+class Table(enum.StrEnum):
+    """The ledger's tables that corrections are written to."""
+
+    LIFECYCLE = "tenant_billing_lifecycle"
+    SKILL_EVENTS = "tenant_skill_events"
+    SUSPENSION_EVENTS = "tenant_suspension_events"
+
+
+TABLE_OF = {
+    Reason.TENANT_UNRECORDED: Table.LIFECYCLE,
+    Reason.DELETION_UNRECORDED: Table.LIFECYCLE,
+    Reason.ORG_RESOLVED: Table.LIFECYCLE,
+    Reason.SKILL_ENABLE_UNRECORDED: Table.SKILL_EVENTS,
+    Reason.SKILL_DISABLE_UNRECORDED: Table.SKILL_EVENTS,
+    Reason.SKILL_OPEN_AFTER_DELETION: Table.SKILL_EVENTS,
+    Reason.SUSPENSION_UNRECORDED: Table.SUSPENSION_EVENTS,
+    Reason.RESUMPTION_UNRECORDED: Table.SUSPENSION_EVENTS,
+}
+"""The reasons that are corrected, and where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One PiecedTenant as the source showed it.
+
+    Where `problem` is set the custom resource is unreadable: only name, namespace and uid may then be relied on.
+    """
+
+    name: str
+    namespace: str = ""
+    uid: str | None = None
+    problem: str | None = None
+    org: str | None = None
+    created_at: datetime | None = None
+    deleting_at: datetime | None = None
+    generation: int | None = None
+    packages: tuple[str, ...] = ()
+    """Sorted by code point, each once."""
+    suspended: bool = False
+    suspended_at: datetime | None = None
+    touched_at: datetime | None = None
+    """The newest time on it: creation, deletion, any write in managedFields. None: its writes carry no times."""
+    packages_written_at: datetime | None = None
+    """When the owner of spec.packages last wrote, where the ownership can prove it."""
+    suspend_written_at: datetime | None = None
+    """When the owner of spec.suspend last wrote, where the ownership can prove it."""
+
+
+class Event(NamedTuple):
+    """The latest recorded event of one key."""
+
+    id: int
+    kind: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """A tenant's row in tenant_billing_lifecycle; open while `deleted_at` is None."""
+
+    org: str
+    created_at: datetime
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What the ledger says of one tenant: its lifecycle row and the latest event of every key."""
+
+    name: str
+    lifecycle: Lifecycle | None = None
+    skills: Mapping[str, Event] = field(default_factory=dict)
+    suspension: Event | None = None
+    verified_at: datetime | None = None
+    """Up to when the last run that found this tenant true has proved it: the beginning of that run, less settle."""
+
+
+class Moment(NamedTuple):
+    """When a change happened: the moment chosen, inside the interval that it must lie in, and what proves it."""
+
+    occurred_at: datetime
+    not_before: datetime
+    not_after: datetime
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One difference between the cluster and the ledger, and what is done about it."""
+
+    reason: Reason
+    tenant: str
+    org: str
+    action: Action
+    subject: str | None = None
+    """The skill id; None where the finding is about the tenant as a whole."""
+    recorded: str | None = None
+    observed: str | None = None
+    supersedes: Event | None = None
+    """The latest recorded event of the key, which a correction must not precede."""
+    moment: Moment | None = None
+    closed_period: bool = False
+    impact_chf: Decimal | None = None
+
+
+class Listing(NamedTuple):
+    """What is known of a whole, checked list."""
+
+    source: str
+    resource_version: str | None = None
+    server_time: datetime | None = None
+    """The API server's clock when it sent the first page."""
+    read_at: float = 0.0
+    """When that page was read, in seconds of `time.monotonic`."""
+
+
+class Spool(Protocol):
+    """Where a source puts the tenants that it observes."""
+
+    def add(self, tenant: Observed, /) -> None:
+        """Take one tenant."""
+
+    def restart(self) -> None:
+        """Forget every tenant taken so far: the list starts again."""
+
+
+class Failure(Exception):  # noqa: N818 - it names what happened to the run, not a kind of Python error
+    """What stops a run. The message says what happened and what it means; `remedy` says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class Refusal(Failure):
+    """A safety rule stopped the run: nothing was written."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one pass saw, did and would have done: the value that output, alerts and the run's row are made of."""
+
+    run_id: UUID
+    mode: Mode
+    result: Result
+    observed_at: datetime | None = None
+    source: str | None = None
+    resource_version: str | None = None
+    tenants_observed: int = 0
+    tenants_recorded: int = 0
+    findings: tuple[Finding, ...] = ()
+    failure: Failure | None = None

@@ -1,0 +1,267 @@
+-- Every query that a pass runs, each under the name that the code knows it by.
+-- Parameters are psycopg's %(name)s. Tables are named with their schema: no search_path is relied on.
+-- Names of functions are not, so that now() is the one clock.
+
+-- name: limits
+-- Set in every transaction, not on the connection: a pooler may hand each transaction to another server process.
+SELECT set_config('lock_timeout', %(lock)s, true),
+       set_config('statement_timeout', %(statement)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+       set_config('timezone', 'UTC', true),
+       set_config('jit', 'off', true)
+
+-- name: clock
+-- The database's clock: what every observation is dated by.
+SELECT clock_timestamp()
+
+-- name: stage
+-- What was observed, for this transaction only: one row a custom resource. The columns are what the ledger is held
+-- against; the rest of what was read of the resource goes along in detail.
+CREATE TEMPORARY TABLE staged (
+  tenant_name text NOT NULL,
+  namespace text NOT NULL,
+  uid text,
+  org text,
+  is_live boolean,            -- null: unreadable; false: being deleted
+  packages text[] NOT NULL,   -- sorted by code point
+  suspended boolean NOT NULL,
+  youngest timestamptz,       -- of its creation and deletion
+  detail text NOT NULL
+) ON COMMIT DROP
+
+-- name: copy
+COPY staged FROM STDIN
+
+-- name: any_twice
+-- Whether any name or any uid stands there twice.
+SELECT (SELECT count(*) FROM (SELECT FROM staged GROUP BY tenant_name) AS each) < count(*)
+       OR (SELECT count(*) FROM (SELECT FROM staged WHERE uid IS NOT NULL GROUP BY uid) AS each) < count(uid)
+FROM staged
+
+-- name: repeated
+-- The list named one resource twice: it is not whole, whatever else it is.
+SELECT namespace, tenant_name FROM staged GROUP BY namespace, tenant_name HAVING count(*) > 1
+UNION ALL
+SELECT min(namespace), min(tenant_name) FROM staged WHERE uid IS NOT NULL GROUP BY uid HAVING count(*) > 1
+LIMIT 1
+
+-- name: take_ambiguous
+-- One name in two namespaces: the ledger knows tenants by name alone, so neither can be read.
+DELETE FROM staged
+WHERE tenant_name IN (SELECT tenant_name FROM staged GROUP BY tenant_name HAVING count(*) > 1)
+RETURNING tenant_name, namespace
+
+-- name: counts
+SELECT (SELECT count(*) FROM staged),
+       (SELECT count(*) FROM public.tenant_billing_lifecycle WHERE deleted_at IS NULL),
+       NOT EXISTS (SELECT FROM public.tenant_billing_lifecycle),
+       now()
+
+-- name: differing
+-- The tenants that could differ, what was observed of them beside what is recorded.
+--
+-- A tenant is left out only where it is plainly true: live, recorded as open under the same org, with the same skills
+-- on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now.
+-- Whatever makes the condition null lets the tenant through.
+--
+-- Times are brought into the years that a Python datetime can hold: PostgreSQL's infinity and its year 294276 become
+-- the last of them, which is after now too.
+WITH latest_skill AS (
+  SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, event_kind, occurred_at
+  FROM public.tenant_skill_events
+  WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+  ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
+), skills AS (
+  SELECT tenant_name, array_agg(skill_id) FILTER (WHERE event_kind = 'enabled') AS enabled,
+         min(occurred_at) AS first_at, max(occurred_at) AS last_at
+  FROM latest_skill GROUP BY tenant_name
+), suspension AS (
+  SELECT DISTINCT ON (tenant_name) tenant_name, event_kind, occurred_at, id
+  FROM public.tenant_suspension_events
+  WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+  ORDER BY tenant_name, occurred_at DESC, id DESC
+), lifecycle AS (
+  SELECT * FROM public.tenant_billing_lifecycle
+  WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+), resource AS (
+  SELECT * FROM staged
+  WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+), differs AS (
+  SELECT coalesce(o.tenant_name, l.tenant_name, s.tenant_name, u.tenant_name) AS tenant_name,
+         o.namespace, o.uid, o.org, o.packages, o.suspended, o.detail,
+         l.zitadel_org_id, l.created_at, l.deleted_at,
+         s.tenant_name IS NOT NULL AS has_skill_events,
+         u.id AS suspension_id, u.event_kind AS suspension_kind, u.occurred_at AS suspension_occurred_at
+  FROM resource o
+  FULL JOIN lifecycle l ON l.tenant_name = o.tenant_name
+  FULL JOIN skills s ON s.tenant_name = coalesce(o.tenant_name, l.tenant_name)
+  FULL JOIN suspension u ON u.tenant_name = coalesce(o.tenant_name, l.tenant_name, s.tenant_name)
+  WHERE %(everyone)s OR (
+    CASE WHEN o.is_live
+         THEN l.tenant_name IS NOT NULL AND l.deleted_at IS NULL AND l.zitadel_org_id = o.org
+              AND (u.event_kind IS NOT DISTINCT FROM 'suspended') = o.suspended
+              -- the ledger's own order is usually that of code points; where it is not, sets are equal all the same
+              AND (coalesce(s.enabled, '{}') = o.packages
+                   OR (coalesce(s.enabled, '{}') @> o.packages AND coalesce(s.enabled, '{}') <@ o.packages))
+         WHEN NOT o.is_live OR o.tenant_name IS NULL
+         THEN l.deleted_at IS NOT NULL AND s.enabled IS NULL
+    END
+    AND (o.youngest IS NULL OR o.youngest <= now())
+    AND (s.tenant_name IS NULL OR (s.first_at > %(first)s AND s.last_at <= now()))
+    AND (u.tenant_name IS NULL OR (u.occurred_at > %(first)s AND u.occurred_at <= now()))
+  ) IS NOT TRUE
+)
+SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_org_id,
+       CASE WHEN created_at IS NOT NULL THEN least(greatest(created_at, %(first)s), %(last)s) END,
+       CASE WHEN deleted_at IS NOT NULL THEN least(greatest(deleted_at, %(first)s), %(last)s) END,
+       CASE WHEN has_skill_events THEN (
+         SELECT json_object_agg(
+           skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
+         FROM (
+           SELECT DISTINCT ON (skill_id) skill_id, id, event_kind, occurred_at
+           FROM public.tenant_skill_events e WHERE e.tenant_name = d.tenant_name
+           ORDER BY skill_id, occurred_at DESC, id DESC
+         ) latest
+       )::text END,
+       suspension_id, suspension_kind,
+       CASE WHEN suspension_id IS NOT NULL
+            THEN least(greatest(suspension_occurred_at, %(first)s), %(last)s) END,
+       -- rows of changes younger than settle may still have been on their way when that run found the tenant true
+       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.runs r
+        WHERE r.outcome IN ('clean', 'corrected', 'drift') AND r.mode = 'run' AND r.source <> 'snapshot'
+              AND d.tenant_name <> ALL (r.unverified)
+        ORDER BY r.observed_at DESC LIMIT 1)
+FROM differs d
+ORDER BY tenant_name COLLATE "C"
+
+-- name: source
+-- The source that this ledger is kept true to, and how far its list had come.
+SELECT identity, resource_version FROM reconciler.source
+
+-- name: invoiced_periods
+-- The months that finance has closed for these organisations.
+SELECT zitadel_org_id, period_start, period_end FROM public.invoices
+WHERE zitadel_org_id = ANY (%(orgs)s::text[]) AND status NOT IN ('draft', 'void')
+
+-- name: lock
+-- One run writes at a time. Whoever waits here sees, in the statements after it, all that the one before has written.
+SELECT pg_advisory_xact_lock(7234897103)
+
+-- name: plan_table
+-- The plan's corrections, for this transaction only.
+CREATE TEMPORARY TABLE planned (
+  reason text NOT NULL,
+  tenant_name text NOT NULL,
+  zitadel_org_id text NOT NULL,
+  subject text,
+  action text NOT NULL,
+  recorded text,
+  observed text NOT NULL,
+  occurred_at timestamptz,
+  not_before timestamptz,
+  not_after timestamptz,
+  evidence text,
+  closed_period boolean NOT NULL,
+  impact_chf numeric(10,2),
+  event_table text NOT NULL,
+  event_kind text,
+  supersedes_event_id bigint,
+  row_state text NOT NULL,
+  event_id bigint
+) ON COMMIT DROP
+
+-- name: copy_plan
+COPY planned (reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before,
+              not_after, evidence, closed_period, impact_chf, event_table, event_kind, supersedes_event_id, row_state)
+FROM STDIN
+
+-- name: last_look
+-- The ledger may have moved since the plan was made: tenants of which any correction no longer follows the state that
+-- it was planned against leave the plan.
+WITH looked_at AS (
+  SELECT p.tenant_name,
+         p.row_state IS DISTINCT FROM CASE WHEN l.tenant_name IS NULL THEN 'absent'
+                                           WHEN l.deleted_at IS NULL THEN 'open'
+                                           ELSE 'deleted' END
+         OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
+         OR (p.event_table = 'tenant_skill_events' AND p.supersedes_event_id IS DISTINCT FROM (
+              SELECT e.id FROM public.tenant_skill_events e
+              WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
+              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
+         OR (p.event_table = 'tenant_suspension_events' AND p.supersedes_event_id IS DISTINCT FROM (
+              SELECT e.id FROM public.tenant_suspension_events e
+              WHERE e.tenant_name = p.tenant_name
+              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)) AS moved
+  FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+)
+DELETE FROM planned USING (SELECT DISTINCT tenant_name FROM looked_at WHERE moved) moved
+WHERE planned.tenant_name = moved.tenant_name
+RETURNING planned.tenant_name
+
+-- name: insert_lifecycles
+INSERT INTO public.tenant_billing_lifecycle (tenant_name, zitadel_org_id, created_at)
+SELECT tenant_name, zitadel_org_id, occurred_at FROM planned WHERE action = 'insert'
+ON CONFLICT (tenant_name) DO NOTHING
+
+-- name: stamp_deletions
+UPDATE public.tenant_billing_lifecycle l SET deleted_at = p.occurred_at
+FROM planned p
+WHERE p.action = 'stamp' AND l.tenant_name = p.tenant_name AND l.deleted_at IS NULL
+
+-- name: resolve_orgs
+UPDATE public.tenant_billing_lifecycle l SET zitadel_org_id = p.zitadel_org_id
+FROM planned p
+WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
+
+-- name: append_skill_events
+WITH appended AS (
+  INSERT INTO public.tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
+  SELECT tenant_name, zitadel_org_id, subject, event_kind, occurred_at
+  FROM planned WHERE event_table = 'tenant_skill_events'
+  ORDER BY tenant_name, subject
+  RETURNING id, tenant_name, skill_id
+)
+UPDATE planned p SET event_id = appended.id FROM appended
+WHERE p.event_table = 'tenant_skill_events' AND p.tenant_name = appended.tenant_name AND p.subject = appended.skill_id
+
+-- name: append_suspension_events
+WITH appended AS (
+  INSERT INTO public.tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at)
+  SELECT tenant_name, zitadel_org_id, event_kind, occurred_at
+  FROM planned WHERE event_table = 'tenant_suspension_events'
+  ORDER BY tenant_name
+  RETURNING id, tenant_name
+)
+UPDATE planned p SET event_id = appended.id FROM appended
+WHERE p.event_table = 'tenant_suspension_events' AND p.tenant_name = appended.tenant_name
+
+-- name: record_corrections
+-- The lifecycle rows stand as they were just written; an event is told by its id alone.
+INSERT INTO reconciler.corrections (
+  run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
+  evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf)
+SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
+       p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
+       l.created_at, p.closed_period, p.impact_chf
+FROM planned p
+LEFT JOIN public.tenant_billing_lifecycle l
+       ON p.event_table = 'tenant_billing_lifecycle' AND l.tenant_name = p.tenant_name
+ORDER BY p.tenant_name, p.reason, p.subject
+
+-- name: record_run
+INSERT INTO reconciler.runs (
+  id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
+  tenants_observed, tenants_recorded, counts, unverified, error)
+VALUES (
+  %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
+  %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s, %(error)s)
+
+-- name: pin_source
+INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)
+ON CONFLICT (id) DO UPDATE
+SET identity = excluded.identity,
+    resource_version = excluded.resource_version,
+    pinned_at = CASE WHEN s.identity = excluded.identity THEN s.pinned_at ELSE now() END
+
+-- name: run_outcome
+SELECT outcome FROM reconciler.runs WHERE id = %(id)s

@@ -1,0 +1,158 @@
+"""A real PostgreSQL for every test that needs one: one server a run, one fresh database a test.
+
+`TEST_DATABASE_URL` names a server to use (as a superuser), else an embedded one is started; `TEST_POSTGRES_VERSION`
+chooses its version. It is shared by all pytest-xdist workers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+import structlog
+from psycopg import sql
+
+from reconciler import database, embedded, queries
+from reconciler.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest_plugins = ["tests.cluster.fixtures"]
+
+_POSTGRES_URL = pytest.StashKey[str]()
+_TEMPLATE = pytest.StashKey[str]()
+
+
+class Psql(Protocol):
+    """Runs an SQL script of the repository with psql."""
+
+    def __call__(self, url: str, script: str, /, **variables: str) -> str:
+        """Return what psql said on standard error."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the server in the controller, before its first worker."""
+    node.workerinput["postgres_url"] = _start(node.config)
+    node.workerinput["template"] = node.config.stash[_TEMPLATE]
+
+
+def _start(config: pytest.Config) -> str:
+    if _POSTGRES_URL not in config.stash:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        url = os.environ.get("TEST_DATABASE_URL")
+        if url is None:
+            version = os.environ.get("TEST_POSTGRES_VERSION")
+            url = stack.enter_context(embedded.server(int(version) if version else None))
+        config.stash[_POSTGRES_URL] = url
+        config.stash[_TEMPLATE] = f"template_{uuid4().hex}"
+        stack.callback(_execute, url, "DROP DATABASE IF EXISTS {}", config.stash[_TEMPLATE])
+    return config.stash[_POSTGRES_URL]
+
+
+def _execute(url: str, statement: str, *names: str) -> None:
+    with database.connect(url) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _named(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+@contextmanager
+def _fresh(postgres_url: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    _execute(postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield _named(postgres_url, name)
+    finally:
+        _execute(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(autouse=True)
+def _logs_elsewhere() -> Iterator[None]:
+    """What one test did to the logs ends with it: its standard error is closed then."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(pytestconfig: pytest.Config) -> str:
+    """The server's maintenance database, as its superuser."""
+    workerinput: dict[str, str] | None = getattr(pytestconfig, "workerinput", None)
+    return workerinput["postgres_url"] if workerinput else _start(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def template(pytestconfig: pytest.Config, postgres_url: str) -> str:
+    """The name of the migrated database that the others are copies of: made once, by the first worker that asks."""
+    workerinput: dict[str, str] | None = getattr(pytestconfig, "workerinput", None)
+    name = workerinput["template"] if workerinput else pytestconfig.stash[_TEMPLATE]
+    with database.connect(postgres_url) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('template', 0))")
+        # that nobody may connect to it says that it is finished; and it lets any number of workers copy it at once
+        if not connection.execute("SELECT FROM pg_database WHERE datname = %s AND NOT datallowconn", [name]).fetchall():
+            _execute(postgres_url, "CREATE DATABASE {}", name)
+            with database.connect(_named(postgres_url, name)) as fresh:
+                migrate(fresh)
+            _execute(postgres_url, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+    return name
+
+
+@pytest.fixture
+def ledger_url(postgres_url: str, template: str) -> Iterator[str]:
+    """A fresh migrated database."""
+    with _fresh(postgres_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(postgres_url: str) -> Iterator[str]:
+    """A fresh database without tables."""
+    with _fresh(postgres_url, "template1") as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """An open autocommit connection to `ledger_url`."""
+    with database.connect(ledger_url) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def psql() -> Psql:
+    """Runs a script of sql/ with the embedded package's psql."""
+    program = embedded.installation() / "bin" / "psql"
+
+    def run(url: str, script: str, /, **variables: str) -> str:
+        options = [f"--set={name}={value}" for name, value in variables.items()]
+        return subprocess.run(
+            [program, "--no-psqlrc", "--quiet", *options, "--dbname", url, "--file", str(queries.folder() / script)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stderr
+
+    return run
+
+
+@pytest.fixture
+def role_url(ledger_url: str, psql: Psql) -> Iterator[str]:
+    """`ledger_url` for a login role with no more rights than sql/roles.sql gives."""
+    name = password = f"role_{uuid4().hex}"
+    with database.connect(ledger_url) as owner:
+        owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(password)))
+    psql(ledger_url, "roles.sql", role=name)
+    parts = urlsplit(ledger_url)
+    yield parts._replace(netloc=f"{name}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+    with database.connect(ledger_url) as owner:
+        owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
