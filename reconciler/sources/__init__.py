@@ -1,0 +1,1 @@
+"""Where tenants are observed: a cluster, or a file."""

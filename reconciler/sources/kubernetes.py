@@ -1,0 +1,263 @@
+"""Observe the tenants of a cluster: every one of them, or fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from reconciler.model import Listing
+from reconciler.sources.tenant import SourceFault, read
+from reconciler.sources.wire import Gone, NotFound, malformed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reconciler.model import Observed, Spool
+    from reconciler.sources.wire import Answer, Api
+
+PAGE_SIZE = 500
+"""Tenants a page."""
+LIST_RESTARTS = 3
+"""How often a list may start again after 410 Gone."""
+
+_log = structlog.get_logger(__name__)
+
+
+DATED_WRITES = (1, 25)
+"""The first version that moves a managedFields time whenever a value changes
+(https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
+
+
+class NoSuchResource(SourceFault):
+    """The cluster does not know the custom resource."""
+
+
+class _ListMeta(Struct, rename="camel"):
+    resource_version: str
+    token: str = msgspec.field(name="continue", default="")
+    remaining_item_count: int | None = None
+
+
+class _List(Struct, rename="camel"):
+    kind: str
+    api_version: str
+    metadata: _ListMeta
+    items: list[Raw]
+
+
+class _Version(Struct, rename="camel"):
+    version: str
+
+
+class _Group(Struct, rename="camel"):
+    kind: str
+    preferred_version: _Version
+
+
+class _Resource(Struct):
+    name: str
+    kind: str
+    namespaced: bool
+
+
+class _ResourceList(Struct):
+    kind: str
+    resources: list[_Resource]
+
+
+class _ObjectMeta(Struct):
+    uid: str
+
+
+class _Object(Struct):
+    kind: str
+    metadata: _ObjectMeta
+
+
+class _ServerVersion(Struct):
+    major: str
+    minor: str
+
+    def number(self) -> tuple[int, int]:
+        """Return it as numbers; a provider's suffix, as in 25+, is left out."""
+        return int(self.major), int("".join(filter(str.isdigit, self.minor)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The custom resource as API discovery shows it."""
+
+    name: str
+    api_version: str
+    namespaced: bool
+    dated: bool
+    """Whether the times in its managedFields can be relied on."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    """The PiecedTenants of one cluster.
+
+    Attributes:
+        api: the API server.
+        group: API group of the custom resource.
+        plural: its plural name.
+        org_label: the label that names the paying organisation.
+        page_size: tenants a page.
+    """
+
+    api: Api
+    group: str
+    plural: str
+    org_label: str
+    page_size: int = PAGE_SIZE
+    _kind: _Kind | None = field(default=None, init=False)
+
+    moves: ClassVar[bool] = True
+
+    def identity(self) -> str:
+        """Return what tells this cluster from any other: the uid of its kube-system namespace.
+
+        Raises:
+            SourceFault: it cannot be read.
+        """
+        try:
+            answer = self.api.get("/api/v1/namespaces/kube-system")
+        except NotFound as error:
+            raise malformed(f"the cluster has no namespace kube-system ({error})") from None
+        return answer.decoded(_Object, "Namespace").metadata.uid
+
+    def observe(self, spool: Spool) -> Listing:
+        """Put every tenant into the spool.
+
+        Returns:
+            What is known of the list, once it is known to be whole.
+
+        Raises:
+            SourceFault: the list is not whole or not well-formed.
+            DeadlineExceeded: it took too long.
+        """
+        kind = self._discovered()
+        for _ in range(1 + LIST_RESTARTS):
+            try:
+                return self._list(kind, spool)
+            except Gone:
+                # the token that comes with a 410 continues at another resourceVersion: it is never followed
+                _log.warning("list.expired", meaning="it starts again from its first page")
+                spool.restart()
+        raise SourceFault(
+            f"The list of {self.plural} expired {1 + LIST_RESTARTS} times while it was being read (410 Gone).",
+            "The API server compacts faster than it serves the pages; is it overloaded? Nothing was written.",
+        )
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Read one tenant again.
+
+        Args:
+            name: the tenant.
+            namespace: where it was seen; None where it was not seen at all.
+
+        Returns:
+            The tenant, or None where the API server says that there is none of that name.
+
+        Raises:
+            SourceFault: the API server says neither.
+        """
+        kind = self._discovered()
+        if kind.namespaced and namespace is None:
+            _, page = self._page(kind, {"fieldSelector": f"metadata.name={name}"})
+            found = [self._read(item) for item in page.items]
+            if page.metadata.token or page.metadata.remaining_item_count or {one.name for one in found} - {name}:
+                raise malformed(f"asked for {name} alone, it answered with others, or with a part")
+            return found[0] if found else None
+        within = f"/namespaces/{quote(namespace or '')}" if kind.namespaced else ""
+        path = f"/apis/{kind.api_version}{within}/{self.plural}/{quote(name)}"
+        try:
+            answer = self.api.get(path)
+        except NotFound as error:
+            # a proxy's 404, or that of a CustomResourceDefinition that is gone, proves no tenant absent
+            if error.name != name:
+                raise malformed(f"{path} answered 404, but not that {name} is not found: {error}") from None
+            return None
+        answer.decoded(_Object, kind.name)
+        again = self._read(Raw(answer.body))
+        if again.name != name:
+            raise malformed(f"{path} answered with {again.name}")
+        return again
+
+    def _list(self, kind: _Kind, spool: Spool) -> Listing:
+        """Spool every page."""
+        token, tokens, position = "", set[str](), 0
+        first: tuple[str, datetime | None, float] | None = None
+        announced: int | None = None
+        while True:
+            query = {"limit": str(self.page_size)} | ({"continue": token} if token else {})
+            answer, page = self._page(kind, query)
+            first = first or (page.metadata.resource_version, answer.date, answer.read_at)
+            version, token = page.metadata.resource_version, page.metadata.token
+            if not version or version != first[0]:
+                raise malformed(f"its resourceVersion changed from {first[0]!r} to {version!r} between two pages")
+            for item in page.items:
+                position += 1
+                spool.add(self._read(item, position))
+            remaining = page.metadata.remaining_item_count if token else page.metadata.remaining_item_count or 0
+            if not token and remaining:
+                raise malformed(f"it ended with {remaining} items remaining")
+            if announced is not None and remaining is not None and announced != len(page.items) + remaining:
+                raise malformed(f"{announced} items were to come, and {len(page.items)} and {remaining} more came")
+            announced = remaining
+            if not token:
+                # whose list it was is read once more, now that it is whole
+                return Listing(self.identity(), *first)
+            if not page.items:
+                raise malformed("a page without items asks to continue")
+            if token in tokens:
+                raise malformed("a continue token came twice")
+            tokens.add(token)
+
+    def _read(self, item: Raw, position: int = 1) -> Observed:
+        return read(item, org_label=self.org_label, position=position, dated=self._discovered().dated)
+
+    def _page(self, kind: _Kind, query: dict[str, str]) -> tuple[Answer, _List]:
+        # no resourceVersion in the query: a consistent read, not what a cache happens to hold
+        try:
+            answer = self.api.get(f"/apis/{kind.api_version}/{self.plural}?{urlencode(query)}")
+        except NotFound:
+            raise self._no_such_resource() from None
+        page = answer.decoded(_List, f"{kind.name}List")
+        if page.api_version != kind.api_version:
+            raise malformed(f"it is of {page.api_version}, not of {kind.api_version}")
+        return answer, page
+
+    def _discovered(self) -> _Kind:
+        """Find the version and the scope of the custom resource, once."""
+        if self._kind is None:
+            try:
+                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
+                api_version = f"{self.group}/{group.preferred_version.version}"
+                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
+            except NotFound:
+                raise self._no_such_resource() from None
+            found = [resource for resource in listed.resources if resource.name == self.plural]
+            if not found:
+                raise self._no_such_resource()
+            self._kind = _Kind(found[0].kind, api_version, found[0].namespaced, self._dates_writes())
+        return self._kind
+
+    def _dates_writes(self) -> bool:
+        try:
+            return self.api.get("/version").decoded(_ServerVersion, "").number() >= DATED_WRITES
+        except (NotFound, ValueError):
+            return False
+
+    def _no_such_resource(self) -> NoSuchResource:
+        return NoSuchResource(
+            f"The cluster at {self.api.host} has no resource {self.plural}.{self.group}; nothing was written.",
+            "Is it the right cluster, and is the CustomResourceDefinition installed? "
+            "Other names are given with --group and --plural.",
+        )

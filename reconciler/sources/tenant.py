@@ -1,0 +1,222 @@
+"""One custom resource becomes one `Observed`, or one that says why it cannot be read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from reconciler.model import UNKNOWN_ORG, Failure, Observed
+
+LONGEST_ID = 253
+"""Characters. Longer ids are no Kubernetes names, and PostgreSQL could not index them."""
+
+BEFORE_TRACKING = "ancient-changes"
+"""The manager under which the API server lumps old writes together: it owns fields, but knows no time for them."""
+
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+class SourceFault(Failure):
+    """The source did not show a whole, well-formed list: nothing can be concluded from it."""
+
+
+class _Identity(Struct):
+    name: str
+    namespace: Any = None
+    uid: Any = None
+
+
+class _Named(Struct):
+    metadata: _Identity
+
+
+class _FieldSet(Struct):
+    packages: dict[str, Any] | None = msgspec.field(name="f:packages", default=None)
+    suspend: dict[str, Any] | None = msgspec.field(name="f:suspend", default=None)
+
+
+class _Fields(Struct):
+    spec: _FieldSet | None = msgspec.field(name="f:spec", default=None)
+
+
+class _Write(Struct, rename="camel"):
+    manager: str | None = None
+    subresource: str | None = None
+    time: Time | None = None
+    fields: _Fields | None = msgspec.field(name="fieldsV1", default=None)
+
+
+class _Metadata(Struct, rename="camel"):
+    name: str
+    creation_timestamp: Time
+    namespace: str | None = None
+    uid: str | None = None
+    labels: dict[str, Any] | None = None
+    deletion_timestamp: Time | None = None
+    generation: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    managed_fields: Any = None
+
+
+class _Spec(Struct):
+    packages: list[str] | None = None
+    suspend: bool | None = None
+
+
+class _Status(Struct, rename="camel"):
+    suspended_at: Time | None = None
+
+
+class _Tenant(Struct):
+    metadata: _Metadata
+    spec: _Spec | None = None
+    status: _Status | None = None
+
+
+_decode_tenant = msgspec.json.Decoder(_Tenant).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bool = True) -> Observed:
+    """Read one item of a list: raw JSON, or what a YAML parser made of it.
+
+    Args:
+        item: the custom resource.
+        org_label: the label that names the paying organisation.
+        position: which item of the list it is, from 1, for the message.
+        dated: whether the times in managedFields can be relied on.
+
+    Raises:
+        SourceFault: it does not even have a name, so it might be any tenant.
+    """
+    try:
+        tenant = _decode_tenant(item) if isinstance(item, Raw) else msgspec.convert(item, _Tenant)
+        return _observed(tenant, org_label, dated=dated)
+    except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
+        problem = str(error)
+    try:
+        named = _decode_named(item) if isinstance(item, Raw) else msgspec.convert(item, _Named)
+        identity = named.metadata
+        _check_id("metadata.name", identity.name)
+    except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
+        raise SourceFault(
+            f"Item {position} of the list has no readable name ({_said(str(error))}), so it might be any tenant.",
+            "Look at the source: the API server never sends such an item.",
+        ) from None
+    return Observed(
+        name=identity.name,
+        namespace=_id_or_none(identity.namespace) or "",
+        uid=_id_or_none(identity.uid),
+        problem=_said(problem),
+    )
+
+
+def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
+    metadata = tenant.metadata
+    spec = tenant.spec or _Spec()
+    suspended_at = _utc("status.suspendedAt", tenant.status.suspended_at) if tenant.status else None
+    packages = spec.packages or []
+    _check_id("metadata.name", metadata.name)
+    _check_id("metadata.namespace", metadata.namespace or "-")
+    _check_id("metadata.uid", metadata.uid or "-")
+    for package in packages:
+        _check_id("spec.packages", package)
+    org = (metadata.labels or {}).get(org_label)
+    if org is not None and org != "":
+        if not isinstance(org, str):
+            raise ValueError(f"metadata.labels[{org_label}] is {type(org).__name__}, not a string")
+        _check_id(f"metadata.labels[{org_label}]", org)
+    writes = _writes(metadata.managed_fields) if dated else None
+    created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
+    deleting_at = _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
+    return Observed(
+        name=metadata.name,
+        namespace=metadata.namespace or "",
+        uid=metadata.uid or None,
+        # a label that says "unknown" names no organisation
+        org=None if not org or org == UNKNOWN_ORG else org,
+        created_at=created_at,
+        deleting_at=deleting_at,
+        generation=metadata.generation,
+        packages=tuple(sorted(set(packages))),
+        suspended=spec.suspend if spec.suspend is not None else suspended_at is not None,
+        suspended_at=suspended_at,
+        touched_at=_touched_at(writes, created_at, deleting_at),
+        # of an empty list, the ownership does not tell whether it is atomic or a set
+        packages_written_at=_written_at(writes, "packages") if packages else None,
+        suspend_written_at=_written_at(writes, "suspend"),
+    )
+
+
+def _id_or_none(value: Any) -> str | None:
+    try:
+        _check_id("", value if isinstance(value, str) else "")
+    except ValueError:
+        return None
+    return str(value)
+
+
+def _check_id(where: str, text: str) -> None:
+    if not text:
+        raise ValueError(f"{where}: an id is empty")
+    if "\x00" in text:
+        raise ValueError(f"{where}: an id contains a NUL character")
+    if not text.isascii():
+        text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
+    if len(text) > LONGEST_ID:
+        raise ValueError(f"{where}: an id has {len(text)} characters, more than {LONGEST_ID}")
+
+
+def _utc(where: str, time: datetime | None) -> datetime | None:
+    try:
+        return time if time is None or time.tzinfo is UTC else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{where}: {time} lies in no year of UTC") from None
+
+
+def _writes(managed_fields: Any) -> list[_Write] | None:
+    """Return the entries of managedFields, or None where there are none that can be read."""
+    try:
+        writes = msgspec.convert(managed_fields, list[_Write])
+        for write in writes:
+            write.time = _utc("metadata.managedFields", write.time)
+    except ValueError:  # msgspec's ValidationError is one
+        return None
+    return writes or None
+
+
+def _touched_at(
+    writes: list[_Write] | None, created_at: datetime | None, deleting_at: datetime | None
+) -> datetime | None:
+    """Return the newest time on the resource; None where a write on it carries no time."""
+    if writes is None:
+        return None
+    times = [write.time for write in writes] + [created_at, *([deleting_at] if deleting_at else [])]
+    known = [time for time in times if time is not None]
+    return max(known) if len(known) == len(times) else None
+
+
+def _written_at(writes: list[_Write] | None, name: str) -> datetime | None:
+    """Return when the owner of `spec.<name>` last wrote, where that bounds the field's last change from above.
+
+    Every owner has written or applied the value that stands, so the earliest of them is the closest bound
+    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management). It is no bound at all where
+    the list is a set, since removing a member moves no owner's time.
+    """
+    times = []
+    for write in writes or []:
+        owned = getattr(write.fields.spec, name) if write.fields and write.fields.spec else None
+        if owned is None or write.subresource:
+            continue
+        if owned or write.time is None or write.manager == BEFORE_TRACKING:
+            return None
+        times.append(write.time)
+    return min(times, default=None)
+
+
+def _said(problem: str) -> str:
+    """Return a decoder's message in one line, without its path syntax."""
+    said = problem.replace("`", "").replace("$.", "").replace("\x00", "\\0")
+    return " ".join(said.encode("utf-8", "replace").decode().split())[:500]
