@@ -1,0 +1,396 @@
+"""One pass, in order. This is the only module that knows it.
+
+Observe the tenants, recall what the ledger says of them, compare the two, weigh the evidence, look again at what is in
+doubt, plan, check the brake, apply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import UUID, uuid4
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from reconciler import __version__
+from reconciler.apply import apply, deferred, record
+from reconciler.compare import compare
+from reconciler.database import LedgerUnreachable, connect, transaction
+from reconciler.evidence import ROUNDING, Dating
+from reconciler.model import Failure, Finding, Listing, Mode, Outcome, Reason, Refusal, Result, Uncertain
+from reconciler.plan import Limits, Plan, planned, refuse_empty
+from reconciler.queries import query
+from reconciler.recall import TenantSpool, recall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    import psycopg
+
+    from reconciler.model import Observed, Spool
+    from reconciler.sources.deadline import Deadline
+
+CLOCKS_APART = timedelta(seconds=5)
+"""A difference between the API server's clock and the database's that is warned about."""
+RECORD_LIMIT = 1.0
+"""Seconds that the row of a failed run may wait for anything: the deadline may be over already."""
+ONE_BY_ONE = 20
+"""Tenants in doubt that are read again one by one; more of them are looked up in one more list."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Source(Protocol):
+    """Where the tenants are observed."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether what it shows may change while it is looked at."""
+
+    def identity(self) -> str:
+        """Return what tells this source from any other."""
+
+    def observe(self, spool: Spool, /) -> Listing:
+        """Put every tenant into the spool, or raise."""
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Read one tenant again; None where there is none of that name."""
+
+
+class OtherSource(Refusal):
+    """The ledger belongs to another source."""
+
+
+class StaleList(Refusal):
+    """The list is older than one that an earlier run has seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a pass is to be made.
+
+    Attributes:
+        mode: whether it may write.
+        settle: how long after the resource the portal may still write its row.
+        uncertain: how a correction without evidence is dated.
+        limits: the brake.
+        accept_source: whether another source than the pinned one is taken, and pinned.
+    """
+
+    mode: Mode = Mode.RUN
+    settle: timedelta = timedelta(seconds=60)
+    uncertain: Uncertain = Uncertain.CUSTOMER
+    limits: Limits = field(default_factory=Limits)
+    accept_source: bool = False
+
+
+class _Look(NamedTuple):
+    """What one look at the tenants and the ledger found, by tenant."""
+
+    observed: dict[str, Observed | None]
+    findings: dict[str, tuple[Finding, ...]]
+    tenants_observed: int
+    tenants_recorded: int
+    ledger_is_empty: bool
+    as_of: datetime
+    """The database's clock when the ledger was asked: what the look showed had happened by then."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pass:
+    """One pass over the tenants.
+
+    Attributes:
+        database_url: the ledger.
+        source: where the tenants are observed.
+        terms: how the pass is to be made.
+        deadline: when it must end.
+        sleep: waits that many seconds.
+    """
+
+    database_url: str = field(repr=False)
+    source: Source
+    terms: Terms
+    deadline: Deadline
+    sleep: Callable[[float], object] = time.sleep
+
+    _run_id: UUID = field(default_factory=uuid4, init=False)
+    _observed_at: datetime | None = field(default=None, init=False)
+    _listing: Listing | None = field(default=None, init=False)
+    _tolerance: timedelta = field(default=ROUNDING, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+
+    def execute(self) -> Outcome:
+        """Make the pass. What stopped it is in the outcome, and in the ledger where that can be reached."""
+        try:
+            with closing(connect(self.database_url)) as ledger:
+                return self._execute(ledger)
+        except Failure as failure:
+            blocked = isinstance(failure, Refusal)
+            outcome = self._outcome(Result.BLOCKED if blocked else Result.FAILED, failure)
+            self._record_failure(outcome)
+            return outcome
+
+    def _execute(self, ledger: psycopg.Connection[Any]) -> Outcome:
+        self._observed_at, pinned = self._begin(ledger)
+        began = time.monotonic()
+        with TenantSpool() as spool:
+            self._listing = self._observe(spool, pinned, accept=self.terms.accept_source)
+            self._measure_clocks(self._listing, began)
+            look = self._look(ledger, spool, self._observed_at)
+        self._plan = planned(
+            self._seen_twice(ledger, look),
+            tenants_observed=look.tenants_observed,
+            tenants_recorded=look.tenants_recorded,
+            ledger_is_empty=look.ledger_is_empty,
+        )
+        self._plan.check(self.terms.limits)
+        if self.terms.mode is Mode.PLAN:
+            return self._outcome(self._plan.result(Mode.PLAN))
+        return self._write(ledger, self._plan)
+
+    def _begin(self, ledger: psycopg.Connection[Any]) -> tuple[datetime, Listing | None]:
+        """Return when the observation begins, and which list of which source the last run saw."""
+        with transaction(ledger, self.deadline.left()) as cursor:
+            pinned = cursor.execute(query("source")).fetchone()
+            return _clock(cursor), pinned and Listing(*pinned)
+
+    def _observe(self, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
+        """Spool the whole list: of the same source as the last one, and no older."""
+        identity = self.source.identity()
+        if last and last.source != identity and not accept:
+            raise OtherSource(
+                f"The ledger belongs to the source {last.source}, and this is {identity}.",
+                "Nothing was written. Is it the right cluster and the right database? If the ledger is to follow this "
+                "source from now on, say so once with --accept-source.",
+            )
+        listing = self.source.observe(spool)
+        if listing.source != identity:
+            raise OtherSource(
+                "The API server's address led to two clusters during one run.",
+                "Nothing was written. Look at the load balancer in front of it.",
+            )
+        if last and not accept and _is_older(listing.resource_version, last.resource_version):
+            raise StaleList(
+                f"The list is of resourceVersion {listing.resource_version}; {last.resource_version} was seen before.",
+                "Nothing was written: the API server is behind, or its etcd was restored. If it was restored, say so "
+                "once with --accept-source.",
+            )
+        _log.info("tenants.observed", source=identity, resource_version=listing.resource_version)
+        return listing
+
+    def _measure_clocks(self, listing: Listing, began: float) -> None:
+        """Find out how far the API server's clock and the database's are apart."""
+        if listing.server_time and self._observed_at:
+            apart = abs(listing.server_time - self._observed_at - timedelta(seconds=listing.read_at - began))
+            self._tolerance = ROUNDING + apart
+            if apart > CLOCKS_APART:
+                _log.warning("clocks.apart", seconds=round(apart.total_seconds()), meaning="evidence is less exact")
+
+    def _look(
+        self,
+        ledger: psycopg.Connection[Any],
+        spool: TenantSpool,
+        happened_by: datetime,
+        names: Collection[str] | None = None,
+    ) -> _Look:
+        """Hold what was observed against the ledger: of all tenants those that differ, or these tenants alone."""
+        observed: dict[str, Observed | None] = {}
+        findings: dict[str, tuple[Finding, ...]] = {}
+        dating = Dating(observed_at=happened_by, tolerance=self._tolerance, uncertain=self.terms.uncertain)
+        with transaction(ledger, self.deadline.left()) as cursor:
+            recalled = recall(cursor, spool, settle=self.terms.settle, names=names, everyone=names is not None)
+            for pair in recalled.pairs:
+                found = compare(*pair, as_of=recalled.as_of, tolerance=self._tolerance)
+                observed[pair.recorded.name] = pair.observed
+                findings[pair.recorded.name] = tuple(dating.dated(found, *pair))
+            closed = _invoiced_periods(cursor, findings)
+        if closed:
+            findings = {name: tuple(_marked(finding, closed) for finding in found) for name, found in findings.items()}
+        return _Look(observed, findings, *recalled[1:])
+
+    def _seen_twice(self, ledger: psycopg.Connection[Any], first: _Look) -> Iterator[Finding]:
+        """Yield the findings that count, and as deferred those that may be the portal's row still on its way."""
+        doubted = [name for name in first.findings if self._is_doubted(first, name)]
+        second = self._look_again(ledger, first, doubted) if doubted else None
+        for name, findings in first.findings.items():
+            if second is None or name not in doubted:
+                yield from findings
+            else:
+                still = _is_still(first.observed[name], second.observed.get(name))
+                yield from _confirmed(findings, second.findings.get(name, ()), still=still)
+
+    def _is_doubted(self, look: _Look, name: str) -> bool:
+        """Whether a tenant that differs must be looked at again: it is absent, or not quiet."""
+        observed, findings = look.observed[name], look.findings[name]
+        if not self.source.moves or not findings or (observed and observed.problem):
+            return False
+        if observed is None or observed.touched_at is None or self._listing is None or not self._listing.server_time:
+            return True
+        if any(_is_undated(finding.reason, observed) for finding in findings):
+            return True
+        # the ledger may know of a later change than the resource shows: then what was read may be stale
+        news = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
+        quiet_since = self._listing.server_time - self.terms.settle - ROUNDING
+        return observed.touched_at > quiet_since or (news is not None and news > observed.touched_at + ROUNDING)
+
+    def _look_again(self, ledger: psycopg.Connection[Any], first: _Look, doubted: list[str]) -> _Look:
+        """Wait until the portal's rows must have come, then read these tenants and the ledger once more."""
+        _log.info("tenants.doubted", tenants=len(doubted), settle_seconds=self.terms.settle.total_seconds())
+        self.sleep(min(self.terms.settle.total_seconds(), self.deadline.left()))
+        with TenantSpool() as spool:
+            many = len(doubted) > ONE_BY_ONE
+            if many:
+                self._listing = self._observe(spool, self._listing, accept=False)
+            for name in [] if many else doubted:
+                before = first.observed[name]
+                if again := self.source.get(name, before.namespace if before else None):
+                    spool.add(again)
+            # what counts is what the first look showed too: by its end, it had happened
+            second = self._look(ledger, spool, first.as_of, doubted)
+        if many:
+            refuse_empty(second.tenants_observed, second.tenants_recorded)
+        return second
+
+    def _write(self, ledger: psycopg.Connection[Any], plan: Plan) -> Outcome:
+        """Write the plan and the run's own row, in one transaction."""
+        outcome = None
+        try:
+            with transaction(ledger, self.deadline.left()) as cursor:
+                self._plan = plan = apply(cursor, plan)
+                outcome = self._outcome(plan.result(self.terms.mode))
+                record(cursor, plan, _row(outcome))
+                cursor.execute(
+                    query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
+                )
+                self.deadline.left()
+        except LedgerUnreachable:
+            if outcome is None or not self._is_committed():
+                raise
+            _log.warning("commit.unanswered", run_id=str(self._run_id), meaning="the run's row says it was committed")
+        return outcome
+
+    def _is_committed(self) -> bool:
+        """Whether the transaction was committed whose end was not answered: only the run's own row can tell."""
+        try:
+            with closing(connect(self.database_url)) as ledger, transaction(ledger) as cursor:
+                # the lost session may be committing still: it holds the lock until it has ended
+                cursor.execute(query("lock"))
+                return cursor.execute(query("run_outcome"), {"id": self._run_id}).fetchone() is not None
+        except Failure as failure:
+            raise LedgerUnreachable(
+                f"The connection was lost while the run was being written, and cannot be had again: {failure}",
+                f"The run was written, whole, if reconciler.runs has a row {self._run_id}, and else not at all. "
+                "To run again is safe in either case.",
+            ) from failure
+
+    def _record_failure(self, outcome: Outcome) -> None:
+        """Leave a row that says what stopped the run, where the ledger can be reached and takes it."""
+        if outcome.mode is Mode.PLAN or outcome.observed_at is None:
+            return
+        try:
+            with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
+                cursor.execute(query("record_run"), _row(outcome))
+        except Failure as failure:
+            _log.warning("run.unrecorded", error=str(failure))
+
+    def _outcome(self, result: Result, failure: Failure | None = None) -> Outcome:
+        plan = self._plan
+        return Outcome(
+            run_id=self._run_id,
+            mode=self.terms.mode,
+            result=result,
+            observed_at=self._observed_at,
+            source=self._listing and self._listing.source,
+            resource_version=self._listing and self._listing.resource_version,
+            tenants_observed=plan.tenants_observed if plan else 0,
+            tenants_recorded=plan.tenants_recorded if plan else 0,
+            findings=plan.findings if plan else (),
+            failure=failure,
+        )
+
+
+def _clock(cursor: psycopg.Cursor[Any]) -> datetime:
+    (now,) = cursor.execute(query("clock")).fetchone() or (None,)
+    assert isinstance(now, datetime)  # noqa: S101 - the query returns one
+    return now
+
+
+def _is_older(version: str | None, last: str | None) -> bool:
+    # comparable as integers: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    return bool(version and last and version.isdecimal() and last.isdecimal() and int(version) < int(last))
+
+
+def _is_undated(reason: Reason, observed: Observed) -> bool:
+    """Whether the change may have moved no time on the resource: the removal of a field, or of a set's member."""
+    if reason in {Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED}:
+        return observed.packages_written_at is None
+    return reason is Reason.RESUMPTION_UNRECORDED and observed.suspend_written_at is None
+
+
+def _is_still(first: Observed | None, second: Observed | None) -> bool:
+    """Whether the resource is the same one, and its spec has not changed meanwhile."""
+    if first is None or second is None:
+        return first is second
+    return (first.uid, first.generation, first.deleting_at) == (second.uid, second.generation, second.deleting_at)
+
+
+def _confirmed(first: tuple[Finding, ...], second: tuple[Finding, ...], *, still: bool) -> Iterator[Finding]:
+    """Yield what both looks found, and as deferred what only one of them did."""
+    seen = {_drift(finding) for finding in first} if still else set()
+    for finding in second:
+        yield finding if _drift(finding) in seen else deferred(finding)
+    found_again = {_drift(finding) for finding in second}
+    yield from (deferred(finding) for finding in first if _drift(finding) not in found_again)
+
+
+def _drift(finding: Finding) -> tuple[object, ...]:
+    """Return what makes a finding the same at both looks."""
+    return finding.reason, finding.subject, finding.recorded, finding.observed, finding.supersedes
+
+
+def _invoiced_periods(
+    cursor: psycopg.Cursor[Any], findings: Mapping[str, tuple[Finding, ...]]
+) -> dict[str, list[tuple[date, date]]]:
+    """Return the invoiced periods, first and last UTC day, of the organisations that corrections are written for."""
+    orgs = {finding.org for found in findings.values() for finding in found if finding.moment}
+    periods: dict[str, list[tuple[date, date]]] = {}
+    if orgs:
+        for org, start, end in cursor.execute(query("invoiced_periods"), {"orgs": sorted(orgs)}):
+            periods.setdefault(org, []).append((start, end))
+    return periods
+
+
+def _marked(finding: Finding, closed: Mapping[str, list[tuple[date, date]]]) -> Finding:
+    """Return the finding, marked where it is dated inside a month that already has an invoice."""
+    if finding.moment is None:
+        return finding
+    day = finding.moment.occurred_at.astimezone(UTC).date()
+    return replace(finding, closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    """Return the columns of the run's own row."""
+    counts: dict[str, dict[str, int]] = {}
+    for (reason, action), count in sorted(Counter((f.reason, f.action) for f in outcome.findings).items()):
+        counts.setdefault(reason, {})[action] = count
+    return {
+        "id": outcome.run_id,
+        "started_at": outcome.observed_at,
+        "observed_at": outcome.observed_at,
+        "mode": outcome.mode,
+        "outcome": outcome.result,
+        "version": __version__,
+        "source": outcome.source,
+        "resource_version": outcome.resource_version,
+        "tenants_observed": outcome.tenants_observed,
+        "tenants_recorded": outcome.tenants_recorded,
+        "counts": Jsonb(counts),
+        "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
+        "error": str(outcome.failure) if outcome.failure else None,
+    }
