@@ -24,7 +24,7 @@ from reconciler.migrate import migrate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.cluster.fixtures"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.scene"]
 
 _POSTGRES_URL = pytest.StashKey[str]()
 _TEMPLATE = pytest.StashKey[str]()

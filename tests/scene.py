@@ -1,0 +1,59 @@
+"""A cluster, a ledger, and passes over the two, for tests that need no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reconciler.run import Pass, Terms
+from reconciler.sources.deadline import Deadline
+from reconciler.sources.kubernetes import Cluster
+from reconciler.sources.wire import Api
+from tests.cluster.world import ORG_LABEL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+    from reconciler.model import Outcome
+    from tests.cluster.double import ApiDouble
+
+
+@dataclass
+class World:
+    """A cluster, a ledger that is true to it, and passes over the two in which waiting takes no time."""
+
+    api: ApiDouble
+    ledger: psycopg.Connection[Any]
+    url: str
+    kubeconfig: str
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    slept: list[float] = field(default_factory=list)
+    deadline: Deadline = field(default_factory=lambda: Deadline.after(60))
+
+    def record(self, name: str, at: timedelta, **skills: timedelta) -> None:
+        """Write what the portal wrote: the tenant, and when each skill was enabled."""
+        self.ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES (%s, '2871', %s)", [name, self.now + at])
+        for skill, enabled in skills.items():
+            self.ledger.execute(
+                "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+                "VALUES (%s, '2871', %s, 'enabled', %s)",
+                [name, skill, self.now + enabled],
+            )
+
+    def run(self) -> Outcome:
+        """Make one pass."""
+        api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
+        source = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
+        return Pass(
+            database_url=self.url, source=source, terms=Terms(), deadline=self.deadline, sleep=self.slept.append
+        ).execute()
+
+
+@pytest.fixture
+def world(api: ApiDouble, ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path) -> World:
+    return World(api, ledger, ledger_url, str(api.kubeconfig(tmp_path / "kubeconfig")))

@@ -1,0 +1,143 @@
+"""Every place where a pass speaks to the world outside: there time passes, the portal acts, and faults strike."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.transaction import Transaction
+
+from reconciler import database, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from types import TracebackType
+
+    import pytest
+
+    from reconciler.model import Listing, Observed, Spool
+    from reconciler.sources.kubernetes import Cluster
+    from tests.simulation.portal import Clock
+
+
+class Died(BaseException):
+    """The process was killed here."""
+
+
+@dataclass
+class Boundaries:
+    """Counts the boundaries of a pass, and does at each what it is told."""
+
+    at: Callable[[str], None] = lambda _: None
+    passed: list[str] = field(default_factory=list)
+    off: bool = False
+
+    def cross(self, where: str) -> None:
+        """Cross a boundary."""
+        if not self.off:
+            self.passed.append(where)
+            self.at(where)
+
+    @contextmanager
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Put a boundary around every statement and every end of a transaction that a pass makes."""
+        boundaries = self
+
+        class Cursor(psycopg.Cursor[Any]):
+            def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+                name = bytes(query if isinstance(query, bytes) else str(query).encode()).split()[0].decode().lower()
+                boundaries.cross(f"before {name}")
+                result = super().execute(query, *args, **kwargs)
+                boundaries.cross(f"after {name}")
+                return result
+
+        class Ends(Transaction):
+            def __exit__(
+                self,
+                kind: type[BaseException] | None,
+                error: BaseException | None,
+                traceback: TracebackType | None,
+            ) -> bool:
+                if error is None:
+                    boundaries.cross("before commit")
+                result = super().__exit__(kind, error, traceback)
+                if error is None:
+                    boundaries.cross("after commit")
+                return result
+
+        def connect(url: str) -> psycopg.Connection[Any]:
+            boundaries.cross("before connect")
+            connection = database.connect(url)
+            connection.cursor_factory = Cursor
+            connection.transaction = lambda: Ends(connection)  # type: ignore[method-assign,assignment,misc]
+            return connection
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "connect", connect)
+            yield
+
+
+@dataclass
+class Looks:
+    """The source as the pass sees it, with a boundary around every call, and a record of what was shown."""
+
+    source: Cluster
+    boundaries: Boundaries
+    clock: Clock
+    began: datetime | None = None
+    """When the first list was asked for."""
+    shown: list[dict[str, Observed | None] | tuple[str, Observed | None]] = field(default_factory=list)
+    shown_at: list[datetime] = field(default_factory=list)
+    moves: bool = True
+
+    def identity(self) -> str:
+        """Pass it on."""
+        self.boundaries.cross("before identity")
+        return self.source.identity()
+
+    def observe(self, spool: Spool, /) -> Listing:
+        """Pass it on, and remember the whole list."""
+        self.boundaries.cross("before list")
+        listed: dict[str, Observed | None] = {}
+        self.began = self.began or self.clock.now
+
+        class Recording:
+            def add(self, tenant: Observed, /) -> None:
+                listed[tenant.name] = tenant
+                spool.add(tenant)
+
+            def restart(self) -> None:
+                listed.clear()
+                spool.restart()
+
+        listing = self.source.observe(Recording())
+        self.shown.append(listed)
+        self.shown_at.append(self.clock.now)
+        self.boundaries.cross("after list")
+        return listing
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Pass it on, and remember the answer."""
+        self.boundaries.cross("before get")
+        again = self.source.get(name, namespace)
+        self.shown.append((name, again))
+        self.shown_at.append(self.clock.now)
+        self.boundaries.cross("after get")
+        return again
+
+    def last_of(self, name: str) -> datetime:
+        """When the pass looked at a tenant for the last time."""
+        return max(
+            at for look, at in zip(self.shown, self.shown_at, strict=True) if isinstance(look, dict) or look[0] == name
+        )
+
+    def of(self, name: str) -> list[Observed | None]:
+        """Every look that the pass had at a tenant."""
+        return [
+            look.get(name) if isinstance(look, dict) else look[1]
+            for look in self.shown
+            if isinstance(look, dict) or look[0] == name
+        ]

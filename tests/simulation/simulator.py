@@ -1,0 +1,287 @@
+"""A world in one process, driven by one seed: tenants live and change, the reconciler runs now and then, faults strike.
+
+Three kinds of disturbance, after Sieve (Sun et al., OSDI 2022): the pass dies between any two steps; what it reads is
+stale; what it needed to see was never shown.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import stamina
+from psycopg import sql
+
+from reconciler import database
+from reconciler.model import Mode
+from reconciler.plan import Limits
+from reconciler.run import Pass, Terms
+from reconciler.sources.deadline import Deadline
+from reconciler.sources.kubernetes import Cluster
+from reconciler.sources.wire import Api
+from tests.cluster import faults
+from tests.cluster.double import ApiDouble
+from tests.cluster.faults import Fault
+from tests.simulation import invariants
+from tests.simulation.boundaries import Boundaries, Died, Looks
+from tests.simulation.invariants import Ledger
+from tests.simulation.portal import CLOCK, SETTLE, Clock, Portal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pytest
+
+    from reconciler.model import Outcome
+
+PASSES = 8
+UNLIMITED = Limits(count=1000)
+TIGHT = Limits(count=1, percent=0)
+
+HTTP_FAULTS: dict[str, Callable[[random.Random], Fault]] = {
+    "503 once": lambda _: Fault(faults.status(503), when=faults.anything),
+    "503 for ever": lambda _: Fault(faults.status(503), when=faults.anything, times=None),
+    "401": lambda _: Fault(faults.status(401), when=faults.anything),
+    "403": lambda _: Fault(faults.status(403), when=faults.anything),
+    "404 of the list": lambda _: Fault(faults.status(404), when=faults.lists),
+    "410": lambda _: Fault(faults.gone("inconsistent-token"), when=faults.later_pages),
+    "empty list": lambda _: Fault(faults.items([]), when=faults.lists),
+    "no items": lambda _: Fault(faults.no_items(), when=faults.lists),
+    "page missing": lambda _: Fault(faults.skip_page(), when=faults.first_pages),
+    "other version": lambda _: Fault(faults.metadata(resourceVersion="1"), when=faults.later_pages),
+    "name twice": lambda _: Fault(faults.name_twice(), when=faults.lists),
+    "cut": lambda r: Fault(faults.cut_length(r.random()), when=faults.anything),
+    "cut chunks": lambda r: Fault(faults.cut_chunked(r.random()), when=faults.anything),
+    "html": lambda _: Fault(faults.html(), when=faults.anything),
+    "reset": lambda _: Fault(faults.reset(), when=faults.anything),
+    "stale list": lambda _: Fault(faults.metadata(resourceVersion="7"), when=faults.lists, times=None),
+    "other cluster": lambda _: Fault(
+        faults.edit(lambda namespace: namespace["metadata"].update(uid="other")), when=faults.path(KUBE_SYSTEM)
+    ),
+}
+KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
+
+SQL_FAULTS = ("die", "cut", "lost commit", "second run", "lock held")
+
+
+class _Lost(psycopg.OperationalError):
+    """The answer to a COMMIT never came."""
+
+
+@dataclass
+class Simulation:
+    """One seed's world."""
+
+    seed: int
+    url: str
+    api: ApiDouble
+    kubeconfig: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def __post_init__(self) -> None:
+        """Set the clock and open the doors."""
+        self.random = random.Random(self.seed)  # noqa: S311 - a replayable world, not a secret
+        with psycopg.connect(self.url, autocommit=True) as ledger:
+            ledger.execute(CLOCK)
+        self.clock = Clock(self._open(self.url))
+        self.clock.ahead = timedelta(seconds=self.random.choice([0, 0, 0, 2.5, -2.5, 600, -600]))
+        self.clock.advance(0)
+        self.api.clock = self.clock.server
+        self.api.page_limit = self.random.choice([1, 3, None])
+        self.portal = Portal(self.api, self.clock, self.random, loss=self.random.choice([0.0, 0.2, 0.5, 1.0]))
+        self.log: list[str] = []
+        self._others: list[tuple[Outcome | None, Looks]] = []
+        self._held: psycopg.Connection[Any] | None = None
+
+    def play(self) -> None:
+        """Let the world go on, with passes and faults in it; then let it come to rest."""
+        try:
+            for _ in range(PASSES):
+                self._live()
+                fault = self.random.choice([None, None, "http", "sql", "sql", "portal", "tight", "killed"])
+                self._killed() if fault == "killed" else self._pass(fault)
+            self._come_to_rest()
+        finally:
+            self.clock.ledger.close()
+
+    def _live(self) -> None:
+        for _ in range(self.random.randrange(12)):
+            self.clock.advance(self.random.choice([0.3, 5, 45, 90, 600]) * self.random.random())
+            self.portal.act()
+        self.clock.advance(self.random.choice([0, 3, 61, 300]))
+
+    def _come_to_rest(self) -> None:
+        self.portal.settle_down()
+        self.clock.advance(1000)
+        self._pass(None)
+        self._pass(None)
+        invariants.stable(self.portal, self._read())
+        before = self._read()
+        outcome, _ = self._pass(None)
+        assert outcome, "the last pass died"
+        assert self._read().billed() == before.billed(), "I7: a ledger at rest was written to"
+
+    def _pass(self, fault: str | None) -> tuple[Outcome | None, Looks]:
+        """Make one pass, and check every invariant after it."""
+        before = self._read()
+        limits = TIGHT if fault == "tight" else UNLIMITED
+        boundaries = Boundaries()
+        boundaries.at = self._disturbance(fault, boundaries)
+        outcome, looks = self._reconcile(self.url, boundaries, limits)
+        self.api.faults.clear()
+        if self._held:
+            self._held.close()
+            self._held = None
+        after = self._read()
+        self._note(f"{fault} -> {outcome.result if outcome else 'died'} {(outcome and outcome.failure) or ''}")
+        invariants.accounted_for(after, self.portal)
+        invariants.append_only(before, after)
+        if outcome and not self._others:
+            invariants.fail_closed(outcome, before, after, self.portal)
+        for one, its_looks in [(outcome, looks), *self._others]:
+            written = invariants.corrections_of(one, before, after)
+            invariants.proved_absent(written, its_looks)
+            invariants.justified(written, its_looks, self.portal)
+            invariants.within_the_interval(written, after, self.portal, its_looks)
+        invariants.has_an_end(outcome, before, after)
+        return outcome, looks
+
+    def _killed(self) -> None:
+        """Kill a pass anywhere, then make a clean one: the ledger is what one clean pass alone would have made it."""
+        began = self.clock.now
+        self.clock.ledger.close()
+        with _twin_of(self.url) as twin:
+            self.clock.ledger = self._open(self.url)
+            self.clock.hold = True
+            strikes_at = self.random.randrange(1, 60)
+            boundaries = Boundaries()
+
+            def die(where: str) -> None:
+                if len(boundaries.passed) == strikes_at:
+                    self._note(f"killed {where} at {strikes_at}")
+                    raise Died
+
+            boundaries.at = die
+            self._reconcile(self.url, boundaries, UNLIMITED)
+            self.clock.turn(began)
+            self._reconcile(self.url, Boundaries(off=True), UNLIMITED)
+            ours = self._read()
+            home, self.clock.ledger = self.clock.ledger, self._open(twin)
+            self.clock.turn(began)
+            self._reconcile(twin, Boundaries(off=True), UNLIMITED)
+            theirs = self._read()
+            self.clock.ledger.close()
+            self.clock.ledger = home
+        self.clock.hold = False
+        differ = {name: (set(rows) ^ set(theirs.content()[name])) for name, rows in ours.content().items()}
+        assert ours.content() == theirs.content(), (
+            f"{differ} I7: killed and run again, the ledger is not that of one clean run"
+        )
+
+    def _open(self, url: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(url, autocommit=True, options="-c timezone=UTC")
+
+    def _read(self) -> Ledger:
+        return Ledger.read(self.clock.ledger)
+
+    def _note(self, what: str) -> None:
+        self.log.append(f"{self.clock.now:%H:%M:%S} {what}")
+
+    def _reconcile(self, url: str, boundaries: Boundaries, limits: Limits) -> tuple[Outcome | None, Looks]:
+        deadline = Deadline.after(600)
+        api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
+        source = Cluster(
+            api=api, group="pieced.ch", plural="piecedtenants", org_label="pieced.ch/zitadel-org-id", page_size=3
+        )
+        looks = Looks(source, boundaries, self.clock)
+        terms = Terms(mode=Mode.RUN, settle=SETTLE, limits=limits)
+        attempt = Pass(database_url=url, source=looks, terms=terms, deadline=deadline, sleep=self.clock.advance)
+        with boundaries.installed(self.monkeypatch):
+            try:
+                return attempt.execute(), looks
+            except Died:
+                return None, looks
+
+    def _disturbance(self, fault: str | None, boundaries: Boundaries) -> Callable[[str], None]:
+        """Return what happens at the boundaries of one pass."""
+        self._others = []
+        if fault == "http":
+            name = self.random.choice(sorted(HTTP_FAULTS))
+            self._note(name)
+            self.api.faults.append(HTTP_FAULTS[name](self.random))
+        sql_fault = self.random.choice(SQL_FAULTS) if fault == "sql" else None
+        strikes_at = self.random.randrange(1, 45)
+
+        def disturb(where: str) -> None:
+            if "list" in where or "get" in where or "identity" in where:
+                self.clock.advance(self.random.random() * 1.2)
+                if fault == "portal" and self.random.random() < 0.5:
+                    self.portal.act()
+            if sql_fault is None or len(boundaries.passed) < strikes_at:
+                return
+            self._strike(sql_fault, where, boundaries)
+
+        return disturb
+
+    def _strike(self, fault: str, where: str, boundaries: Boundaries) -> None:
+        if fault == "lost commit":
+            if where == "after commit":
+                boundaries.off = True
+                self._note(f"lost commit at {len(boundaries.passed)}")
+                raise _Lost("the connection was lost")
+            return
+        boundaries.off = True
+        self._note(f"{fault} {where} at {len(boundaries.passed)}")
+        if fault == "die":
+            raise Died
+        if fault == "cut":
+            self.clock.ledger.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'reconciler'"
+            )
+        elif fault == "second run":
+            self._others.append(self._reconcile(self.url, Boundaries(off=True), UNLIMITED))
+        elif fault == "lock held":
+            self._held = psycopg.connect(self.url)
+            self._held.execute("SELECT pg_advisory_xact_lock(7234897103)")
+
+
+@contextmanager
+def _twin_of(url: str) -> Iterator[str]:
+    """Copy a database that nobody is connected to."""
+    parts = urlsplit(url)
+    twin = f"twin_{uuid4().hex}"
+    with psycopg.connect(parts._replace(path="/postgres").geturl(), autocommit=True) as server:
+        name, original = sql.Identifier(twin), sql.Identifier(parts.path.removeprefix("/"))
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, original))
+        # a database's own settings are not copied with it
+        server.execute(sql.SQL("ALTER DATABASE {} SET search_path = sim, pg_catalog, public").format(name))
+        try:
+            yield parts._replace(path=f"/{twin}").geturl()
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def simulate(seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    """Play one seed on a fresh migrated ledger.
+
+    Raises:
+        AssertionError: an invariant did not hold; the message has the seed and what had happened.
+    """
+    chance = random.Random(seed)  # noqa: S311 - a replayable world
+    stamina.set_testing(testing=True, attempts=3)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.3)
+    with ApiDouble(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api:
+        simulation = Simulation(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"), monkeypatch)
+        try:
+            simulation.play()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}\n" + "\n".join(simulation.log)) from error
+    return simulation
