@@ -1,0 +1,83 @@
+"""An embedded PostgreSQL as PostgreSQL comes: what the tests switch off for speed is on again here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psutil  # type: ignore[import-untyped] # comes with the embedded PostgreSQL, without types
+
+from reconciler import embedded
+from reconciler.database import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def durable() -> Iterator[str]:
+    """Run a PostgreSQL with its default settings, and yield the URL of its `postgres` database.
+
+    It is reached by TCP, as a ledger is: over loopback, the shortest way that there can be.
+    """
+    with embedded.server() as url:
+        data, port = _data(url), _free_port()
+        binary = shlex.split((data / "postmaster.opts").read_text())[0]
+        owner = data.stat()
+        user: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+        subprocess.run(
+            [
+                Path(binary).with_name("pg_ctl"),
+                *("restart", "-w", "-D", data, "-l", data.parent / "log"),
+                *(
+                    "-o",
+                    f"-c listen_addresses=127.0.0.1 -c port={port} -c timezone=UTC -k {shlex.quote(str(data.parent))}",
+                ),
+            ],
+            check=True,
+            cwd=data.parent,
+            stdout=subprocess.DEVNULL,
+            **(user if os.geteuid() == 0 else {}),
+        )
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+def database(url: str, name: str) -> str:
+    """Return the URL of another database of the server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def postmaster(url: str) -> int:
+    """Return the id of the server's first process."""
+    return int((_data(url) / "postmaster.pid").read_text().split()[0])
+
+
+def cpu_seconds(postmaster: int) -> float:
+    """Return the CPU time that all processes of the server have used, those that have ended among them."""
+    server = psutil.Process(postmaster)
+    ended = server.cpu_times()
+    seconds = ended.user + ended.system + ended.children_user + ended.children_system
+    for process in server.children():
+        try:
+            used = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        seconds += used.user + used.system
+    return float(seconds)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _data(url: str) -> Path:
+    with connect(url) as connection:
+        ((folder,),) = connection.execute("SHOW data_directory").fetchall()
+    return Path(folder)

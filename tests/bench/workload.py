@@ -1,0 +1,123 @@
+"""Tenants from a seed, and the ledger that says the same of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from reconciler.model import Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
+"""The first tenant's creation; all that is recorded lies within two years after it."""
+YEAR = timedelta(days=365)
+SKILLS = (
+    *("calendar", "crm-sync", "document-search", "email-triage", "image-generation", "invoice-reader", "meeting-notes"),
+    *("pdf-forms", "threema", "translation", "voice", "web-search"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much there is.
+
+    Attributes:
+        tenants: live tenants.
+        packages: packages that each of them has on.
+        events: recorded events of each package, the last of them `enabled`.
+        seed: what everything is drawn from.
+    """
+
+    tenants: int
+    packages: int
+    events: int
+    seed: int
+
+
+def tenants(size: Size) -> list[Observed]:
+    """Return the tenants as a source would show them, in the order of a list: each true to what `load` records."""
+    draw = random.Random(size.seed)  # noqa: S311 - no secret
+    skills = (*SKILLS, *(f"extra-{number:03}" for number in range(size.packages - len(SKILLS))))
+    made = []
+    for number in range(size.tenants):
+        created_at = BEGINNING + timedelta(seconds=draw.randrange(YEAR // timedelta(seconds=1)))
+        changed_at = created_at + timedelta(seconds=draw.randrange(YEAR // timedelta(seconds=1)))
+        suspended = draw.random() < 0.05
+        made.append(
+            Observed(
+                name=f"tenant-{number:07}",
+                uid=str(UUID(int=draw.getrandbits(128))),
+                org=str(280_000_000_000_000_000 + draw.randrange(max(1, size.tenants // 2))),
+                created_at=created_at,
+                generation=draw.randrange(1, 20),
+                packages=tuple(sorted(draw.sample(skills, size.packages))),
+                suspended=suspended,
+                suspended_at=changed_at if suspended else None,
+                touched_at=changed_at,
+                packages_written_at=changed_at,
+            )
+        )
+    return made
+
+
+def load(ledger: psycopg.Connection[Any], observed: Sequence[Observed], *, events: int) -> int:
+    """Record the history of these tenants, in the order of its time as a portal would have; return its events."""
+    with ledger.transaction(), ledger.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE tenant (name text, org text, created_at timestamptz, skills text[], suspended bool)"
+            " ON COMMIT DROP"
+        )
+        with cursor.copy("COPY tenant FROM STDIN") as copy:
+            for tenant in observed:
+                copy.write_row((tenant.name, tenant.org, tenant.created_at, list(tenant.packages), tenant.suspended))
+        cursor.execute(
+            "INSERT INTO tenant_billing_lifecycle SELECT name, org, created_at FROM tenant ORDER BY created_at"
+        )
+        # each key's events alternate and end with enabled; they lie a hash of their key apart
+        cursor.execute(
+            """
+            INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
+            SELECT name, org, skill, CASE WHEN (%(events)s - number) %% 2 = 0 THEN 'enabled' ELSE 'disabled' END,
+                   created_at + (number - 1) * ((hashtext(name || skill) & 65535) + 1) * interval '200 s' / %(events)s
+            FROM tenant, unnest(skills) skill, generate_series(1, %(events)s) number
+            ORDER BY 5, 1, 3
+            """,
+            {"events": events},
+        )
+        recorded = cursor.rowcount
+        # a tenth was suspended and resumed once; the suspended ones were suspended after that
+        cursor.execute(
+            """
+            INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at)
+            SELECT name, org, kind, created_at + after * interval '1 day'
+            FROM tenant, (VALUES ('suspended', 10), ('resumed', 20), ('suspended', 30)) past (kind, after)
+            WHERE CASE WHEN after < 30 THEN hashtext(name) % 10 = 0 ELSE suspended END
+            ORDER BY 4, 1
+            """
+        )
+        recorded += cursor.rowcount
+    ledger.execute("VACUUM (ANALYZE)")
+    return recorded
+
+
+def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list[Observed]:
+    """Return the tenants after some of them changed and the portal's row about it was lost: one change each."""
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    moved = list(observed)
+    for index in draw.sample(range(len(moved)), round(len(moved) * percent / 100)):
+        tenant = moved[index]
+        lost = draw.choice(("enabled", "disabled", "suspension")) if tenant.packages else "enabled"
+        if lost == "suspension":
+            moved[index] = replace(tenant, suspended=not tenant.suspended)
+        elif lost == "enabled":
+            moved[index] = replace(tenant, packages=tuple(sorted({*tenant.packages, f"new-{seed}"})))
+        else:
+            moved[index] = replace(tenant, packages=tenant.packages[1:])
+    return moved

@@ -1,0 +1,305 @@
+"""The guards are load-bearing: take each away in turn, and a test fails.
+
+    python tests/mutation/mutate.py [WORD]   only the guards with the word in their name
+
+Each mutant is a copy of the checkout with one replacement. It is killed by the first of its tests that fails; a mutant
+that survives is a guard that nothing holds, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("reconciler", "sql", "tests", "pyproject.toml", "cronjob.yaml", "README.md", "CHANGELOG.md", "Makefile")
+AT_ONCE = os.cpu_count() or 1
+LONGEST = 240
+"""Seconds that the tests of one mutant may take: one that never ends is found, too."""
+
+
+class Guard(NamedTuple):
+    """What keeps something wrong from being written, and how it is taken away."""
+
+    name: str
+    file: str
+    stands: str
+    without: str
+    tests: str
+
+
+API = "tests/test_doubt.py tests/test_faults_api.py"
+TENANT = "tests/test_doubt.py tests/test_faults_tenant.py"
+LEDGER = "tests/test_doubt.py tests/test_faults_ledger.py"
+
+GUARDS = (
+    Guard("the brake", "plan.py", "        if over:\n", "        if False:\n", "tests/test_plan.py"),
+    Guard("the empty list", "plan.py", "if not tenants_observed and", "if False and", "tests/test_plan.py"),
+    Guard(
+        "the brake counts tenants of each reason",
+        "plan.py",
+        "n > allowed and reason not in limits.allow_mass",
+        "n > allowed * 1000 and reason not in limits.allow_mass",
+        "tests/test_plan.py",
+    ),
+    Guard(
+        "the second look",
+        "run.py",
+        "        doubted = [name for name in first.findings if self._is_doubted(first, name)]\n",
+        "        doubted: list[str] = []\n",
+        TENANT,
+    ),
+    Guard(
+        "an absence is always doubted",
+        "run.py",
+        "        if observed is None or observed.touched_at is None or",
+        "        if observed is None:\n            return False\n        if observed.touched_at is None or",
+        TENANT,
+    ),
+    Guard(
+        "what moves no time is doubted",
+        "run.py",
+        "if any(_is_undated(finding.reason, observed) for finding in findings):",
+        "if False:",
+        TENANT,
+    ),
+    Guard("what is younger than settle is doubted", "run.py", "observed.touched_at > quiet_since or", "", TENANT),
+    Guard(
+        "what the ledger has later news of is doubted",
+        "run.py",
+        " or (news is not None and news > observed.touched_at + ROUNDING)",
+        "",
+        TENANT,
+    ),
+    Guard(
+        "the same resource at both looks",
+        "run.py",
+        "return (first.uid, first.generation, first.deleting_at) == "
+        "(second.uid, second.generation, second.deleting_at)",
+        "return True",
+        TENANT,
+    ),
+    Guard(
+        "the same drift at both looks",
+        "run.py",
+        "yield finding if _drift(finding) in seen else deferred(finding)",
+        "yield finding",
+        TENANT,
+    ),
+    Guard("the source pin", "run.py", "if last and last.source != identity and not accept:", "if False:", API),
+    Guard("one source in one run", "run.py", "if listing.source != identity:", "if False:", API),
+    Guard(
+        "a list no older than the last",
+        "run.py",
+        "if last and not accept and _is_older(",
+        "if False and _is_older(",
+        API,
+    ),
+    Guard(
+        "the outcome of a lost commit",
+        "run.py",
+        "if outcome is None or not self._is_committed():",
+        "if outcome is None or True:",
+        LEDGER,
+    ),
+    Guard(
+        "the deadline before the commit",
+        "run.py",
+        "                self.deadline.left()\n        except",
+        "        except",
+        LEDGER,
+    ),
+    Guard("the lock", "apply.py", '    cursor.execute(query("lock"))\n', "", LEDGER),
+    Guard(
+        "the last look",
+        "apply.py",
+        '    cursor.execute(query("last_look"))\n    moved = {tenant for (tenant,) in cursor}\n',
+        "    moved: set[str] = set()\n",
+        LEDGER,
+    ),
+    Guard("rows counted before the commit", "apply.py", "    if planned != written:\n", "    if False:\n", LEDGER),
+    Guard(
+        "the identity of a correction",
+        "002_reconciler.sql",
+        "CREATE UNIQUE INDEX IF NOT EXISTS uniq_corrections_identity",
+        "CREATE INDEX IF NOT EXISTS uniq_corrections_identity",
+        "tests/test_migrate.py tests/test_faults_ledger.py",
+    ),
+    Guard(
+        "the clip to the superseded event",
+        "evidence.py",
+        "superseded = [finding.supersedes.occurred_at] if finding.supersedes else []",
+        "superseded: list[datetime] = []",
+        "tests/test_evidence.py",
+    ),
+    Guard(
+        "evidence lies in its interval",
+        "evidence.py",
+        "if at is None or not interval.not_before - self.tolerance <= at <= interval.not_after + self.tolerance:",
+        "if at is None:",
+        "tests/test_evidence.py",
+    ),
+    Guard(
+        "a set proves nothing",
+        "sources/tenant.py",
+        "if owned or write.time is None or",
+        "if write.time is None or",
+        "tests/test_tenant.py",
+    ),
+    Guard(
+        "old servers' times prove nothing",
+        "sources/kubernetes.py",
+        'decoded(_ServerVersion, "").number() >= DATED_WRITES',
+        'decoded(_ServerVersion, "").number() >= (0, 0)',
+        TENANT,
+    ),
+    Guard(
+        "an unreadable tenant is not absent",
+        "compare.py",
+        "case = Case(None if problem else observed, problem, recorded, as_of)",
+        "case = Case(None if problem else observed, None, recorded, as_of)",
+        "tests/test_compare.py",
+    ),
+    Guard(
+        "no event after now is corrected",
+        "compare.py",
+        "return event is None or timely(event, self.as_of)",
+        "return True",
+        "tests/test_compare.py",
+    ),
+    Guard(
+        "the 410 starts again",
+        "sources/kubernetes.py",
+        "                spool.restart()\n",
+        "",
+        API,
+    ),
+    Guard(
+        "the restarts are bounded",
+        "sources/kubernetes.py",
+        "for _ in range(1 + LIST_RESTARTS):",
+        "for _ in range(50):",
+        API,
+    ),
+    Guard(
+        "one resourceVersion across pages",
+        "sources/kubernetes.py",
+        "if not version or version != first[0]:",
+        "if not version:",
+        API,
+    ),
+    Guard("no token twice", "sources/kubernetes.py", "if token in tokens:", "if False:", API),
+    Guard(
+        "as many items as announced",
+        "sources/kubernetes.py",
+        "if announced is not None and remaining is not None and",
+        "if False and announced is not None and remaining is not None and",
+        API,
+    ),
+    Guard("no items remain at the end", "sources/kubernetes.py", "if not token and remaining:", "if False:", API),
+    Guard(
+        "a body of the right kind", "sources/wire.py", 'if getattr(decoded, "kind", kind) != kind:', "if False:", API
+    ),
+    Guard(
+        "the cap on Retry-After",
+        "sources/wire.py",
+        "return min(error.retry_after, LONGEST_RETRY_AFTER)",
+        "return error.retry_after",
+        API,
+    ),
+    Guard("no redirect is followed", "sources/wire.py", "        settings.retries = False\n", "", API),
+    Guard(
+        "the deadline bounds every wait",
+        "sources/wire.py",
+        "done.get(timeout=self.deadline.left())",
+        "done.get(timeout=20)",
+        API,
+    ),
+    Guard(
+        "no resource twice",
+        "recall.py",
+        '    if repeated := cursor.execute(query("repeated")).fetchone():',
+        "    if repeated := None:",
+        "tests/test_recall.py",
+    ),
+    Guard(
+        "a 404 that names the tenant",
+        "sources/kubernetes.py",
+        "            if error.name != name:\n",
+        "            if False:\n",
+        API,
+    ),
+    Guard(
+        "an empty list at the second look",
+        "run.py",
+        "        if many:\n            refuse_empty(",
+        "        if False:\n            refuse_empty(",
+        API,
+    ),
+    Guard(
+        "the filter drops no false tenant",
+        "queries.sql",
+        "AND (coalesce(s.enabled, '{}') = o.packages",
+        "AND (cardinality(coalesce(s.enabled, '{}')) = cardinality(o.packages)",
+        "tests/test_recall.py",
+    ),
+)
+
+
+def killer(guard: Guard) -> tuple[str, bool, float]:
+    """Take one guard away and run its tests.
+
+    Returns:
+        What became of it in words, whether it was killed, and how long that took, in seconds.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        for name in COPIED:
+            source, target = ROOT / name, Path(folder) / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                shutil.copy(source, target)
+        file = Path(folder) / ("sql" if guard.file.endswith(".sql") else "reconciler") / guard.file
+        text = file.read_text(encoding="utf-8")
+        if text.count(guard.stands) != 1:
+            return f"stands {text.count(guard.stands)} times in {guard.file}, not once", False, 0.0
+        file.write_text(text.replace(guard.stands, guard.without), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "--no-header", "-p", "no:cacheprovider"]
+        try:
+            ended = subprocess.run(
+                [*command, *guard.tests.split()],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LONGEST,
+            )
+        except subprocess.TimeoutExpired:
+            return f"its tests did not end within {LONGEST} s", True, time.monotonic() - began
+    failed = [line.split(" ", 1)[1].split(" - ")[0] for line in ended.stdout.splitlines() if line.startswith("FAILED ")]
+    said = failed[0] if failed else "survived" if ended.returncode == 0 else f"pytest ended with {ended.returncode}"
+    return said, bool(failed), time.monotonic() - began
+
+
+def main() -> int:
+    """Try every guard, print a line for each, and return the exit code."""
+    guards = [guard for guard in GUARDS if all(word in guard.name for word in sys.argv[1:])]
+    killed = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for guard, (said, is_killed, seconds) in zip(guards, pool.map(killer, guards), strict=True):
+            killed += is_killed
+            print(f"{'killed' if is_killed else 'ALIVE '}  {guard.name:44}  {said}  ({seconds:.0f} s)", flush=True)  # noqa: T201
+    print(f"{killed} of {len(guards)} guards are held by a test")  # noqa: T201
+    return 0 if killed == len(guards) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
