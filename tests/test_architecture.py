@@ -1,0 +1,177 @@
+"""Which module may know of which, and which may ask what time it is."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import reconciler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(reconciler.__file__).parent
+
+CORE = {"model"}
+LEDGER = {"model", "queries"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    # the vocabulary, and the SQL by name: they know nobody
+    "__init__": set(),
+    "model": set(),
+    "queries": set(),
+    # pure: no clock, no I/O
+    "compare": CORE,
+    "evidence": CORE,
+    "billing": CORE,
+    "plan": CORE,
+    # where tenants are observed
+    "sources": CORE,
+    "sources.deadline": CORE,
+    "sources.tenant": CORE,
+    "sources.wire": CORE | {"sources.deadline", "sources.tenant"},
+    "sources.kubernetes": CORE | {"sources.tenant", "sources.wire"},
+    "sources.snapshot": CORE | {"sources.tenant"},
+    # the ledger
+    "database": LEDGER,
+    "recall": LEDGER,
+    "apply": LEDGER | {"plan"},
+    "ledger": LEDGER,
+    "migrate": LEDGER | {"database"},
+    # for people
+    "report": CORE,
+    "alerts": CORE,
+    # the order of a pass
+    "run": LEDGER
+    | {"apply", "compare", "database", "evidence", "plan", "recall", "sources.deadline", "__init__"}
+    | {"alerts", "billing", "report"},
+    "schedule": {"run"},
+}
+"""What each module may import of the package. A folder's row counts for its files, unless they have their own."""
+
+EDGE = {"__main__", "cli", "demo", "embedded", "logs", "settings"}
+"""They may import everything, and may ask what time it is; nobody but they may import them."""
+
+STANDARD_LIBRARY_ALONE = {"model", "queries", "compare", "evidence", "billing", "plan", "sources.deadline"}
+"""They need no other package."""
+
+CLOCKS = {
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("datetime", "today"),
+    ("date", "today"),
+    ("time", "time"),
+    ("time", "time_ns"),
+    ("time", "gmtime"),
+    ("time", "localtime"),
+    ("time", "ctime"),
+    ("time", "strftime"),
+    ("time", "clock_gettime"),
+}
+"""What reads a wall clock. A monotonic one says only how long something took."""
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {_name(file): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the full name of every module that is imported anywhere in a file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written with their full name"
+            for alias in node.names:
+                within = f"{node.module}.{alias.name}".removeprefix("reconciler.")
+                yield f"reconciler.{within}" if within in MODULES else str(node.module)
+
+
+def _of_the_package(module: str) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    names = {name for name in _imports(MODULES[module]) if name.partition(".")[0] == "reconciler"}
+    return {name.partition(".")[2] or "__init__" for name in names}
+
+
+def _row(module: str) -> set[str] | None:
+    return MAY_IMPORT.get(module, MAY_IMPORT.get(module.partition(".")[0]))
+
+
+@each_module
+def test_every_module_has_its_row(module: str) -> None:
+    assert module in EDGE or _row(module) is not None, f"{module} has no row: say what it may import"
+    assert not (module in EDGE and module in MAY_IMPORT)
+
+
+@each_module
+def test_a_module_imports_what_its_row_says_and_no_more(module: str) -> None:
+    if module not in EDGE:
+        assert _of_the_package(module) - (_row(module) or set()) == set()
+
+
+@each_module
+def test_nobody_imports_the_edge_but_the_edge(module: str) -> None:
+    if module not in EDGE:
+        assert _of_the_package(module) & EDGE == set()
+
+
+@pytest.mark.parametrize("module", sorted(STANDARD_LIBRARY_ALONE & set(MODULES)))
+def test_the_core_needs_no_other_package(module: str) -> None:
+    packages = {name.partition(".")[0] for name in _imports(MODULES[module])}
+    assert packages - set(sys.stdlib_module_names) <= {"reconciler"}
+
+
+def _clocks(tree: ast.Module) -> Iterator[str]:
+    """Yield every place where a file reads a wall clock, whatever it calls the module."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            for alias in node.names:
+                if (node.module, alias.name) in CLOCKS:
+                    yield f"line {node.lineno}: from {node.module} import {alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            called = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+            if (names.get(called, called), node.attr) in CLOCKS:
+                yield f"line {node.lineno}: {called}.{node.attr}"
+
+
+@each_module
+def test_only_the_edge_asks_what_time_it_is(module: str) -> None:
+    if module not in EDGE:
+        assert list(_clocks(MODULES[module])) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time; time.time()",
+        "import time as t; t.time_ns()",
+        "from time import time",
+        "import datetime; datetime.datetime.now()",
+        "import datetime as dt; dt.date.today()",
+        "from datetime import datetime; datetime.now(UTC)",
+        "from datetime import datetime as d; d.utcnow()",
+        "from datetime import datetime; clock = datetime.now",
+    ],
+)
+def test_a_clock_is_seen_however_it_is_read(source: str) -> None:
+    assert len(list(_clocks(ast.parse(source)))) == 1
+
+
+def test_a_clock_that_only_measures_is_none() -> None:
+    source = "import time; from datetime import datetime; time.monotonic(); time.sleep(1); datetime.fromisoformat('')"
+    assert list(_clocks(ast.parse(source))) == []
