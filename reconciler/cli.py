@@ -167,14 +167,7 @@ def _show(outcome: Outcome, output: str) -> None:
     if output == "json":
         click.echo(report.document(outcome))
     elif outcome.failure is None or outcome.findings:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=report.WIDTH_OF_A_FILE)
-        with console.capture() as captured:
-            report.table(outcome, console)
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+        click.echo(report.printed(outcome))
     facts = {"run_id": str(outcome.run_id), "mode": outcome.mode, "outcome": outcome.result}
     if outcome.failure:
         _complain(outcome.failure, **facts)

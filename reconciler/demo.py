@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
-from rich.console import Console
 
 from reconciler import embedded, logs, report
 from reconciler.database import connect, transaction
@@ -228,9 +227,4 @@ def _chapter(title: str, text: str) -> None:
 
 def _show(outcome: Outcome) -> None:
     """Print a pass as the command does."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=report.WIDTH_OF_A_FILE)
-    with console.capture() as captured:
-        report.table(outcome, console)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    click.echo(report.printed(outcome))

@@ -85,6 +85,18 @@ def _object(finding: Finding) -> dict[str, Any]:
     }
 
 
+def printed(outcome: Outcome) -> str:
+    """Return the table as it fits standard output: its width and colours on a terminal, neither in a file."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_OF_A_FILE)
+    with console.capture() as captured:
+        table(outcome, console)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
 def table(outcome: Outcome, console: Console) -> None:
     """Print the outcome for people: a line a finding, then one that sums up."""
     from rich.table import Table as Grid

@@ -218,8 +218,9 @@ class Pass:
         """Yield the findings that count, and as deferred those that may be the portal's row still on its way."""
         doubted = [name for name in first.findings if self._is_doubted(first, name)]
         second = self._look_again(ledger, first, doubted) if doubted else None
+        unsure = frozenset(doubted)
         for name, findings in first.findings.items():
-            if second is None or name not in doubted:
+            if second is None or name not in unsure:
                 yield from findings
             else:
                 still = _is_still(first.observed[name], second.observed.get(name))
