@@ -43,8 +43,8 @@ bench: $(VENV)/.installed ## measure passes over large ledgers; ARGS go to the b
 # The widest lock comes first and binds the others: what is shipped is what the tests ran on.
 lock: ## pin pyproject.toml's dependencies again (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pip install uv, or name it with UV=…' >&2; exit 1; }
-	$(COMPILE) pyproject.toml --extra embedded --extra dev --group build --output-file requirements-dev.lock
-	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra embedded --extra notify --extra dev --group build --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra notify --constraint requirements-dev.lock --output-file requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --annotation-style line \

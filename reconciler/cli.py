@@ -16,9 +16,9 @@ from reconciler.model import Failure, Mode, Reason, Result, Uncertain
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from reconciler.deadline import Deadline
     from reconciler.model import Outcome
     from reconciler.run import Source
-    from reconciler.sources.deadline import Deadline
 
 USAGE = 64
 """Exit code of wrong usage or settings (sysexits.h: EX_USAGE)."""
@@ -111,9 +111,9 @@ def main() -> None:
 
 def _pass(mode: Mode, *, output: str, detailed_exitcode: bool, deadline: timedelta, **given: Any) -> int:
     """Make one pass, show it, and return the exit code."""
+    from reconciler.deadline import Deadline
     from reconciler.plan import Limits
     from reconciler.run import Pass, Terms
-    from reconciler.sources.deadline import Deadline
 
     url, ends = _database_url(), Deadline.after(deadline.total_seconds())
     outcome = Pass(

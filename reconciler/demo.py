@@ -22,11 +22,11 @@ import yaml
 
 from reconciler import embedded, logs, report
 from reconciler.database import connect, transaction
+from reconciler.deadline import Deadline
 from reconciler.migrate import migrate
 from reconciler.model import Mode
 from reconciler.recall import TenantSpool, recall
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from reconciler.sources.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -202,7 +202,17 @@ class Finding:
     """The latest recorded event of the key, which a correction must not precede."""
     moment: Moment | None = None
     closed_period: bool = False
+    accepted_until: datetime | None = None
+    """Of a report: until when people know about it and accept it."""
     impact_chf: Decimal | None = None
+    """What the correction is worth: positive is revenue that was being lost."""
+    impact_range: tuple[Decimal, Decimal] | None = None
+    """What it would be worth at either end of its interval, the lower one first; None where that is the same."""
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether people are to hear of it: neither left for a later look, nor accepted."""
+        return self.action is not Action.DEFER and self.accepted_until is None
 
 
 class Listing(NamedTuple):
@@ -242,6 +252,25 @@ class Refusal(Failure):
     exit_code = 3
 
 
+class Report(NamedTuple):
+    """What makes a report the same in two passes: a finding that a person must look at, or a pass that was stopped."""
+
+    tenant: str
+    """Empty where it is about the pass itself."""
+    reason: str
+    subject: str = ""
+
+
+class Total(NamedTuple):
+    """What was ever corrected for one reason."""
+
+    corrections: int
+    positive_chf: Decimal
+    """Revenue that was being lost."""
+    negative_chf: Decimal
+    """What customers were being overcharged, as a negative amount."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What one pass saw, did and would have done: the value that output, alerts and the run's row are made of."""
@@ -256,3 +285,19 @@ class Outcome:
     tenants_recorded: int = 0
     findings: tuple[Finding, ...] = ()
     failure: Failure | None = None
+    seconds: float = 0.0
+    """How long the pass took."""
+    verified_until: datetime | None = None
+    """Up to when the pass has proved the ledger, but for the tenants that it reports or defers."""
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+    """The resources of the tenants that findings are about, by name."""
+    totals: Mapping[Reason, Total] = field(default_factory=dict)
+    """What was ever corrected, this pass included."""
+    told: Mapping[str, frozenset[Report]] = field(default_factory=dict)
+    """By the name of a sink: the reports that it was told of already, unchanged and within a day."""
+
+    @property
+    def impact_chf(self) -> Decimal | None:
+        """What the pass's corrections are worth together; None where nothing is priced."""
+        known = [finding.impact_chf for finding in self.findings if finding.impact_chf is not None]
+        return sum(known[1:], known[0]) if known else None

@@ -1,7 +1,7 @@
 """The SQL, loaded from `sql/` by name.
 
-`queries.sql` holds every query that a pass runs, each under a line `-- name: …` that names it; the numbered files
-hold the schema. A wheel carries the folder inside the package; an editable install reads it from the checkout.
+Every query stands under a line `-- name: …` that names it, in a file for each kind of use; the numbered files hold the
+schema. A wheel carries the folder inside the package; an editable install reads it from the checkout.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+FILES = ("queries.sql", "usage.sql", "history.sql", "ledger.sql")
+"""Where the queries are: those of a pass, of what is billed, of what happened, and of other programs."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -31,12 +34,15 @@ def schema_files() -> list[Traversable]:
 
 @cache
 def _named() -> dict[str, str]:
-    _, *parts = _NAME.split((folder() / "queries.sql").read_text(encoding="utf-8"))
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    named: dict[str, str] = {}
+    for file in FILES:
+        _, *parts = _NAME.split((folder() / file).read_text(encoding="utf-8"))
+        named |= zip(parts[::2], parts[1::2], strict=True)
+    return named
 
 
 def query(name: str) -> bytes:
-    """Return the query of that name from `queries.sql`.
+    """Return the query of that name.
 
     Raises:
         KeyError: there is none.

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from reconciler.deadline import Deadline
     from reconciler.model import Observed, Spool
-    from reconciler.sources.deadline import Deadline
 
 CLOCKS_APART = timedelta(seconds=5)
 """A difference between the API server's clock and the database's that is warned about."""

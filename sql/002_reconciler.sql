@@ -69,7 +69,9 @@ CREATE TABLE IF NOT EXISTS reconciler.corrections (
     supersedes_event_id bigint,
     life_began_at       timestamptz,
     closed_period       bool        NOT NULL DEFAULT false,
-    impact_chf          numeric(10, 2)
+    impact_chf          numeric(10, 2),
+    impact_min_chf      numeric(10, 2),
+    impact_max_chf      numeric(10, 2)
 );
 COMMENT ON TABLE reconciler.corrections IS
     'One row per row of the ledger that the reconciler wrote or changed: what was wrong, what it wrote, how it '
@@ -105,6 +107,10 @@ COMMENT ON COLUMN reconciler.corrections.impact_chf IS
     'What it is worth up to the observation, before VAT, at the prices of that day. Positive: revenue that was '
     'being lost. Negative: the customer was being overcharged.';
 
+COMMENT ON COLUMN reconciler.corrections.impact_min_chf IS
+    'What it would be worth at that end of its interval where it is worth less; empty where both are the same.';
+COMMENT ON COLUMN reconciler.corrections.impact_max_chf IS 'The same for the end where it is worth more.';
+
 -- A correction is identified by what it corrects, so that two passes at once, or one repeated, write it once.
 -- COALESCE, because NULLs are distinct to a unique index and NULLS NOT DISTINCT came with PostgreSQL 15; neither
 -- the empty string nor 0 can be a skill or an event id. A tenant that was reopened may be deleted once more.
@@ -128,6 +134,53 @@ CREATE TABLE IF NOT EXISTS reconciler.exceptions (
 COMMENT ON TABLE reconciler.exceptions IS
     'Reports that people know about and accept until expires_at: they are still shown.';
 COMMENT ON COLUMN reconciler.exceptions.note IS 'Why it is accepted.';
+
+CREATE TABLE IF NOT EXISTS reconciler.reports (
+    tenant_name    text        NOT NULL,
+    reason         text        NOT NULL,
+    subject        text        NOT NULL DEFAULT '',
+    zitadel_org_id text,
+    recorded       text,
+    observed       text,
+    since          timestamptz NOT NULL DEFAULT now(),
+    told           jsonb       NOT NULL DEFAULT '{}',
+    PRIMARY KEY (tenant_name, reason, subject)
+);
+COMMENT ON TABLE reconciler.reports IS
+    'The reports that are open: what the last pass left to a person. A row goes when a pass no longer finds it.';
+COMMENT ON COLUMN reconciler.reports.tenant_name IS
+    'Empty where the report is about the passes themselves: the last one was stopped.';
+COMMENT ON COLUMN reconciler.reports.reason IS 'What is wrong; blocked or failed where a pass was stopped.';
+COMMENT ON COLUMN reconciler.reports.subject IS 'The skill; empty where it is about the tenant as a whole.';
+COMMENT ON COLUMN reconciler.reports.since IS 'The first pass that found it.';
+COMMENT ON COLUMN reconciler.reports.told IS
+    'When each receiver of alerts was last told of it, by the receiver''s name; emptied when the report changes.';
+
+CREATE TABLE IF NOT EXISTS reconciler.totals (
+    reason       text          PRIMARY KEY,
+    corrections  bigint        NOT NULL,
+    positive_chf numeric(14, 2) NOT NULL,
+    negative_chf numeric(14, 2) NOT NULL
+);
+COMMENT ON TABLE reconciler.totals IS
+    'How many corrections there ever were of each reason, and what they were worth: what the metrics count.';
+
+CREATE TABLE IF NOT EXISTS reconciler.closed_lives (
+    tenant_name    text        NOT NULL,
+    zitadel_org_id text        NOT NULL,
+    created_at     timestamptz NOT NULL,
+    deleted_at     timestamptz NOT NULL,
+    reopened_at    timestamptz NOT NULL DEFAULT now(),
+    reopened_by    text        NOT NULL,
+    note           text        NOT NULL,
+    PRIMARY KEY (tenant_name, created_at)
+);
+COMMENT ON TABLE reconciler.closed_lives IS
+    'The earlier lives of tenants that were deleted and created anew under the same name: the lifecycle holds only '
+    'the last one. They are billed like it.';
+COMMENT ON COLUMN reconciler.closed_lives.created_at IS 'When that life began, as the lifecycle row said.';
+COMMENT ON COLUMN reconciler.closed_lives.deleted_at IS 'When it ended.';
+COMMENT ON COLUMN reconciler.closed_lives.note IS 'Why the lifecycle was opened again.';
 
 CREATE TABLE IF NOT EXISTS reconciler.source (
     id               int         PRIMARY KEY DEFAULT 1 CHECK (id = 1),

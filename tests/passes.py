@@ -21,10 +21,10 @@ import stamina
 from psycopg import sql
 from structlog.testing import capture_logs
 
+from reconciler.deadline import Deadline
 from reconciler.model import Action, Mode, Outcome, Result, Uncertain
 from reconciler.plan import Limits
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from reconciler.sources.kubernetes import Cluster
 from reconciler.sources.wire import Api
 from tests.cluster.double import SOURCE_UID, ApiDouble

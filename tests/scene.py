@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.deadline import Deadline
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from reconciler.sources.kubernetes import Cluster
 from reconciler.sources.wire import Api
 from tests.cluster.world import ORG_LABEL

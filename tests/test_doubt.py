@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reconciler import apply, run
-from reconciler.sources.deadline import DeadlineExceeded
+from reconciler.deadline import DeadlineExceeded
 from reconciler.sources.kubernetes import LIST_RESTARTS
 from tests.cluster.faults import Fault, first_pages, gone, later_pages, lists, remaining, same_token, then
 from tests.cluster.world import tenant

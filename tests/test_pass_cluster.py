@@ -15,10 +15,10 @@ import pytest
 
 from reconciler import __version__
 from reconciler.database import connect
+from reconciler.deadline import Deadline
 from reconciler.model import Mode, Outcome, Result, Uncertain
 from reconciler.report import counts
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from reconciler.sources.kubernetes import Cluster as Source
 from reconciler.sources.wire import Api
 from tests.cluster import population as lives

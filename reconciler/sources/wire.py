@@ -8,8 +8,6 @@ take a page of HTML for an answer.
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC
@@ -25,12 +23,12 @@ import urllib3
 from reconciler.sources.tenant import SourceFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from kubernetes.client import ApiClient
 
-    from reconciler.sources.deadline import Deadline
+    from reconciler.deadline import Deadline
 
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
@@ -53,7 +51,6 @@ TRANSIENT = {
 }
 
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
-_Result = TypeVar("_Result")
 
 
 class ClusterUnreachable(SourceFault):
@@ -182,7 +179,7 @@ class Api:
             SourceFault: any other answer.
             DeadlineExceeded: the run's time is over.
         """
-        return self._within_deadline(lambda: self._patiently(path))
+        return self.deadline.bound(lambda: self._patiently(path))
 
     def _patiently(self, path: str) -> Answer:
         """Try until there is an answer, `ATTEMPTS` times."""
@@ -196,25 +193,6 @@ class Api:
                 "Check the address, that the server runs and that this machine may reach it; nothing was written.",
             ) from None
         raise AssertionError
-
-    def _within_deadline(self, call: Callable[[], _Result]) -> _Result:
-        """Call in a thread of its own, and leave it behind at the deadline: no socket timeout bounds every wait."""
-        done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                done.put((call(), None))
-            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-                done.put((None, error))
-
-        threading.Thread(target=work, name="api-request", daemon=True).start()
-        try:
-            result, error = done.get(timeout=self.deadline.left())
-        except queue.Empty:
-            raise self.deadline.exceeded() from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value] # no error: there is a result
 
     def _try(self, path: str) -> Answer:
         from kubernetes.client.exceptions import ApiException

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reconciler.database import connect, transaction
+from reconciler.deadline import Deadline
 from reconciler.migrate import migrate
 from reconciler.model import FIRST, LAST, Listing, Reason
 from reconciler.plan import Limits
@@ -28,7 +29,6 @@ from reconciler.queries import query
 from reconciler.recall import TenantSpool, recall
 from reconciler.report import WIDTH_OF_A_FILE
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from tests.bench import obvious, server, workload
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import stamina
 from psycopg import sql
 
 from reconciler import database
+from reconciler.deadline import Deadline
 from reconciler.model import Mode
 from reconciler.plan import Limits
 from reconciler.run import Pass, Terms
-from reconciler.sources.deadline import Deadline
 from reconciler.sources.kubernetes import Cluster
 from reconciler.sources.wire import Api
 from tests.cluster import faults

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.model import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Result = TypeVar("_Result")
 
 
 class DeadlineExceeded(Failure):
@@ -39,6 +47,29 @@ class Deadline:
         if left <= 0:
             raise self.exceeded()
         return left
+
+    def bound(self, call: Callable[[], _Result]) -> _Result:
+        """Call in a thread of its own, and leave it behind when the time is over: no socket timeout bounds every wait.
+
+        Raises:
+            DeadlineExceeded: it did not return in time.
+        """
+        done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                done.put((call(), None))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+                done.put((None, error))
+
+        threading.Thread(target=work, name="bounded", daemon=True).start()
+        try:
+            result, error = done.get(timeout=self.left())
+        except queue.Empty:
+            raise self.exceeded() from None
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value] # no error: there is a result
 
     def exceeded(self) -> DeadlineExceeded:
         """Return the failure that says so."""

@@ -1,0 +1,1 @@
+-- What happened and why: the queries of `reconciler explain`, `status`, `except` and `reopen`.

@@ -1,0 +1,1 @@
+-- What other programs record and read, through reconciler.ledger.

@@ -1,0 +1,1 @@
+-- What is billed: the queries of `reconciler usage`, and the history that a correction is priced by.
