@@ -139,6 +139,7 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
     superseded = {("tenant_skill_events", row[0]): row[5] for row in after.rows["skills"]}
     superseded |= {("tenant_suspension_events", row[0]): row[4] for row in after.rows["suspensions"]}
     rows = {row[0]: row for row in after.rows["lifecycle"]}
+    stamped = {name for _, _, reason, name, *_ in corrections if reason == Reason.DELETION_UNRECORDED}
     for correction in corrections:
         _, _, reason, name, skill, occurred_at, not_before, not_after, evidence, table, _, old = correction
         if reason == Reason.ORG_RESOLVED:
@@ -149,7 +150,7 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
         looked_at = looks.last_of(name)
         truly = _truly(portal.truth[name], reason, skill, looked_at)
         assert truly is not None, f"{where}: never happened"
-        if reason == Reason.SKILL_OPEN_AFTER_DELETION:
+        if reason == Reason.SKILL_OPEN_AFTER_DELETION and name not in stamped:
             # the name may have lived again since: what counts is the deletion that the row tells of
             deletions = [at for at, alive in portal.truth[name].lives if not alive]
             told = rows[name][3]
