@@ -65,7 +65,7 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
 
 
 def record(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, and beside it every correction that `apply` has written in this transaction.
+    """Write the run's own row, every correction that `apply` has written in this transaction, and the open reports.
 
     Args:
         cursor: in the transaction of `apply`.
@@ -84,6 +84,20 @@ def record(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None
             "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
         ) from error
     _hold("record_corrections", len(plan.corrections), cursor.rowcount)
+    cursor.execute(query("count_corrections"))
+    reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
+    cursor.execute(
+        query("keep_reports"),
+        {
+            "tenants": [report.tenant for report in reports],
+            "reasons": [report.reason for report in reports],
+            "subjects": [report.subject or "" for report in reports],
+            "orgs": [report.org for report in reports],
+            "recorded": [report.recorded for report in reports],
+            "observed": [report.observed for report in reports],
+            "deferred": sorted({finding.tenant for finding in plan.findings if finding.action is Action.DEFER}),
+        },
+    )
 
 
 def deferred(finding: Finding) -> Finding:
@@ -118,6 +132,7 @@ def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
                     *(f.moment or (None, None, None, None)),
                     f.closed_period,
                     f.impact_chf,
+                    *(f.impact_range or (None, None)),
                     TABLE_OF[f.reason],
                     EVENT_KIND.get(f.reason),
                     f.supersedes and f.supersedes.id,

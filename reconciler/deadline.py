@@ -17,7 +17,18 @@ _Result = TypeVar("_Result")
 
 
 class DeadlineExceeded(Failure):
-    """The run's time is over."""
+    """The run's time is over.
+
+    Attributes:
+        seconds: what it was given.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The run did not end within its deadline of {seconds:g} s; nothing was written.",
+            "See in the log what was slow. Where the cluster or the ledger has grown, give --deadline more.",
+        )
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +59,41 @@ class Deadline:
             raise self.exceeded()
         return left
 
-    def bound(self, call: Callable[[], _Result]) -> _Result:
+    def start(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
         """Call in a thread of its own, and leave it behind when the time is over: no socket timeout bounds every wait.
 
-        Raises:
-            DeadlineExceeded: it did not return in time.
+        Returns:
+            What waits for the result, and raises DeadlineExceeded where there was none in time.
         """
         done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
 
         def work() -> None:
             try:
                 done.put((call(), None))
-            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
                 done.put((None, error))
 
+        def result() -> _Result:
+            try:
+                # what came in time counts, however late it is asked for
+                value, error = done.get(timeout=max(0.0, self.ends - time.monotonic()))
+            except queue.Empty:
+                raise self.exceeded() from None
+            if error is not None:
+                raise error
+            return value  # type: ignore[return-value] # no error: there is a value
+
         threading.Thread(target=work, name="bounded", daemon=True).start()
-        try:
-            result, error = done.get(timeout=self.left())
-        except queue.Empty:
-            raise self.exceeded() from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value] # no error: there is a result
+        return result
+
+    def bound(self, call: Callable[[], _Result]) -> _Result:
+        """Call, and wait no longer than the deadline.
+
+        Raises:
+            DeadlineExceeded: it did not return in time.
+        """
+        return self.start(call)()
 
     def exceeded(self) -> DeadlineExceeded:
         """Return the failure that says so."""
-        return DeadlineExceeded(
-            f"The run did not end within its deadline of {self.seconds:g} s; nothing was written.",
-            "See in the log what was slow. Where the cluster or the ledger has grown, give --deadline more.",
-        )
+        return DeadlineExceeded(self.seconds)

@@ -1,7 +1,8 @@
 """The whole story, for somebody who has never seen the reconciler: `reconciler demo`.
 
 Nothing of it is staged: a PostgreSQL of its own is started, and every pass is the one that `reconciler run` makes.
-Only the cluster is a file of made-up tenants, which the story changes as the portal would. All times in it are fixed.
+Only the cluster is a file of made-up tenants, which the story changes as the portal would. All times in it are fixed;
+what is owed by today grows with the days.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,22 +22,23 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from reconciler import embedded, logs, report
+from reconciler import embedded, explain, ledger, logs, report
 from reconciler.database import connect, transaction
 from reconciler.deadline import Deadline
 from reconciler.migrate import migrate
 from reconciler.model import Mode
-from reconciler.recall import TenantSpool, recall
 from reconciler.run import Pass, Terms
 from reconciler.sources.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.model import Outcome, Recorded
+    from reconciler.model import Outcome
 
 GROUP = "pieced.ch"
 ORG_LABEL = "pieced.ch/zitadel-org-id"
+PRICES = {"bexio-accounting": "1.20", "nextcloud-files": "0.80", "searxng-local-search": "0.25"}
+"""CHF a day. What is not there, as threema-messenger, is not billed."""
 TIME_LIMIT = 60
 """Seconds that one pass may take."""
 
@@ -71,15 +74,17 @@ EVIDENCE = """
 Each line says when the change is recorded to have happened, and what proves it. `field_manager`:
 Kubernetes keeps when the owner of a field last wrote, so the change is no younger than that, and no
 older than what the ledger knew before. `suspended_at` and `deletion` are the cluster's own times of
-the change. Where nothing proves the moment, the customer is given the benefit of the doubt.
+the change. Where nothing proves the moment, the customer is given the benefit of the doubt. CHF is
+what the correction is worth by today: `+` was being lost, `-` was being overcharged; in brackets,
+if the change was at the one or the other end of its interval.
 
 Now the same as a run:
 """
 
 ROWS = """
 Nothing was removed. A lifecycle row was filled in where it was open: a time of deletion, an unknown
-organisation. All else is an event appended after the one that it corrects. Two tenants as the
-ledger has them now, with the latest event of each package:
+organisation. All else is an event appended after the one that it corrects. Why is a row there, and
+what is it worth? `reconciler explain kanzlei-frei`:
 """
 
 NOTHING = """
@@ -133,8 +138,11 @@ class _Story:
     def first_run(self) -> None:
         """Run on an empty ledger."""
         _chapter("1. The first run", BACKFILL)
-        with closing(connect(self.url)) as ledger:
-            migrate(ledger)
+        with closing(connect(self.url)) as connection:
+            migrate(connection)
+            ledger.change_platform_prices(connection, tenant_monthly_fee_chf=Decimal("49.00"))
+            for skill, price in PRICES.items():
+                ledger.set_skill_price(connection, skill, Decimal(price))
         _show(self._pass(Mode.RUN))
 
     def rows_are_lost(self) -> None:
@@ -153,7 +161,7 @@ class _Story:
         # a run shows what the plan showed; its last line is what is new
         click.echo(report.summary(self._pass(Mode.RUN)))
         click.echo(ROWS)
-        self._show_latest("kanzlei-frei", "weingut-pfyfer")
+        self._explain("kanzlei-frei")
 
     def nothing_is_left(self) -> None:
         """Run again."""
@@ -184,11 +192,10 @@ class _Story:
         packages: list[str] = tenant["spec"]["packages"]
         return packages
 
-    def _show_latest(self, *names: str) -> None:
-        """Print what the ledger says of these tenants."""
-        with closing(connect(self.url)) as ledger, transaction(ledger) as cursor, TenantSpool() as nobody:
-            for pair in recall(cursor, nobody, names=names, everyone=True).pairs:
-                click.echo("\n".join(_rows(pair.recorded)))
+    def _explain(self, name: str) -> None:
+        """Print one tenant's timeline."""
+        with closing(connect(self.url)) as connection, transaction(connection) as cursor:
+            click.echo(explain.printed(explain.read(cursor, name)))
 
 
 @contextmanager
@@ -206,18 +213,6 @@ def _sample() -> dict[str, dict[str, Any]]:
     """Return the bundled tenants by name."""
     text = (files("reconciler") / "sample" / "tenants.yaml").read_text(encoding="utf-8")
     return {tenant["metadata"]["name"]: tenant for tenant in yaml.safe_load(text)["items"]}
-
-
-def _rows(recorded: Recorded) -> list[str]:
-    """Return a line for the tenant, and one for each of its skills."""
-    life = recorded.lifecycle
-    if life is None:
-        return []
-    until = f"deleted {life.deleted_at:%Y-%m-%d %H:%M:%S}" if life.deleted_at else "open"
-    return [f"  {recorded.name}: organisation {life.org}, created {life.created_at:%Y-%m-%d %H:%M:%S}, {until}"] + [
-        f"    {skill:<22}{event.kind:<10}{event.occurred_at:%Y-%m-%d %H:%M:%S}"
-        for skill, event in sorted(recorded.skills.items())
-    ]
 
 
 def _chapter(title: str, text: str) -> None:

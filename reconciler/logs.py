@@ -26,6 +26,8 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # what it has to say comes as events, and is logged from there; Python would print it as bare text
+    logging.getLogger("apscheduler").addHandler(logging.NullHandler())
 
 
 def _renderers(*, terminal: bool) -> list[Processor]:

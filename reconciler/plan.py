@@ -64,10 +64,10 @@ class Plan:
         return tuple(finding for finding in self.findings if finding.action.writes)
 
     def result(self, mode: Mode) -> Result:
-        """How a pass ends that shows, or has written, this plan. What is deferred is not drift yet."""
+        """How a pass ends that shows, or has written, this plan. What is deferred or accepted is no drift."""
         if mode is Mode.RUN and self.corrections:
             return Result.CORRECTED
-        return Result.DRIFT if any(f.action is not Action.DEFER for f in self.findings) else Result.CLEAN
+        return Result.DRIFT if any(finding.is_drift for finding in self.findings) else Result.CLEAN
 
     def check(self, limits: Limits) -> None:
         """Refuse a plan that looks like a fault of what was observed rather than of the ledger.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,12 +59,17 @@ def document(outcome: Outcome) -> str:
         "tenants_observed": outcome.tenants_observed,
         "tenants_recorded": outcome.tenants_recorded,
         **counts(outcome),
-        "impact_chf": None,
+        "impact_chf": _total(outcome),
         "findings": [_object(finding) for finding in outcome.findings],
     }
     if outcome.failure:
         content["error"] = {"message": str(outcome.failure), "remedy": outcome.failure.remedy}
     return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+
+
+def _total(outcome: Outcome) -> Decimal | None:
+    """Return what the pass is worth; None where it was stopped, and so worth nothing that is known."""
+    return None if outcome.failure else outcome.impact_chf or Decimal("0.00")
 
 
 def _object(finding: Finding) -> dict[str, Any]:
@@ -104,17 +110,18 @@ def table(outcome: Outcome, console: Console) -> None:
 
     if outcome.findings:
         grid = Grid(box=None, pad_edge=False, show_header=True, header_style="bold")
-        for name in ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN (UTC)", "EVIDENCE"):
-            grid.add_column(name, overflow="fold")
+        for name in ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN (UTC)", "EVIDENCE", "CHF"):
+            grid.add_column(name, overflow="fold", justify="right" if name == "CHF" else "left")
         for finding in outcome.findings[:LONGEST_TABLE]:
             sign, colour = SIGNS[finding.action]
             grid.add_row(
                 Text(sign, style=colour),
-                Text(_visible(finding.tenant)),
-                Text(finding.reason + (" (closed period)" if finding.closed_period else "")),
-                *(Text(_visible(text or "-")) for text in (finding.subject, finding.recorded, finding.observed)),
+                Text(visible(finding.tenant)),
+                Text(finding.reason + _mark(finding)),
+                *(Text(visible(text or "-")) for text in (finding.subject, finding.recorded, finding.observed)),
                 Text(_when(finding)),
                 Text(_evidence(finding)),
+                Text(worth(finding) or "-"),
             )
         if console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum <= console.width:
             console.print(grid)
@@ -133,19 +140,26 @@ def _stacked(finding: Finding) -> Text:
     from rich.text import Text
 
     sign, colour = SIGNS[finding.action]
-    what = " ".join(_visible(text) for text in (finding.tenant, finding.subject) if text)
-    change = f"{_visible(finding.recorded or '-')} → {_visible(finding.observed or '-')}"
-    closed = " (closed period)" if finding.closed_period else ""
+    what = " ".join(visible(text) for text in (finding.tenant, finding.subject) if text)
+    change = f"{visible(finding.recorded or '-')} → {visible(finding.observed or '-')}"
     proof = [f"at {_when(finding)}"] * bool(finding.moment) + [_evidence(finding)] * (_evidence(finding) != "-")
-    return Text.assemble((sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + closed, *proof]))
+    value = [f"CHF {worth(finding)}"] * bool(worth(finding))
+    return Text.assemble(
+        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *value])
+    )
 
 
 def summary(outcome: Outcome) -> str:
     """Return the outcome in one sentence."""
     seen = f"{_many(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
-    reports = sum(finding.action is Action.REPORT for finding in outcome.findings)
+    accepted = sum(finding.accepted_until is not None for finding in outcome.findings)
+    reports = sum(finding.action is Action.REPORT for finding in outcome.findings) - accepted
     deferred = sum(finding.action is Action.DEFER for finding in outcome.findings)
-    aside = [f"{reports} to look at"] * bool(reports) + [f"{deferred} deferred"] * bool(deferred)
+    aside = [
+        f"{count} {what}"
+        for count, what in ((reports, "to look at"), (accepted, "accepted"), (deferred, "deferred"))
+        if count
+    ]
     if outcome.failure:
         return f"{outcome.result.capitalize()}: nothing was written. {seen}."
     rows = counts(outcome)
@@ -160,9 +174,25 @@ def summary(outcome: Outcome) -> str:
         verb = f"Plan: would write {', '.join(parts)}" if parts else "Plan: nothing to write"
     else:
         verb = f"Wrote {', '.join(parts)}" if parts else "Nothing to write"
+    if any(finding.impact_chf for finding in outcome.findings):
+        verb += f", worth CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:
         verb += ": the ledger is true"
     return f"{'; '.join([verb, *aside])}. {seen}."
+
+
+def worth(finding: Finding) -> str:
+    """Return what a correction is worth in CHF, with what it could be at either end of its interval."""
+    if finding.impact_chf is None:
+        return ""
+    between = "" if finding.impact_range is None else " ({:+}…{:+})".format(*finding.impact_range)
+    return f"{finding.impact_chf:+}{between}"
+
+
+def _mark(finding: Finding) -> str:
+    if finding.accepted_until:
+        return f" (accepted until {finding.accepted_until:%Y-%m-%d})"
+    return " (closed period)" if finding.closed_period else ""
 
 
 def _when(finding: Finding) -> str:
@@ -186,6 +216,6 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return text with what could steer a terminal made visible."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,7 +1,7 @@
 """One pass, in order. This is the only module that knows it.
 
 Observe the tenants, recall what the ledger says of them, compare the two, weigh the evidence, look again at what is in
-doubt, plan, check the brake, apply.
+doubt, plan, check the brake, value what is to be corrected, apply, tell people.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
@@ -18,14 +20,31 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from reconciler import __version__
+from reconciler.alerts import Alerts, stopped
 from reconciler.apply import apply, deferred, record
+from reconciler.billing import valued
 from reconciler.compare import compare
 from reconciler.database import LedgerUnreachable, connect, transaction
 from reconciler.evidence import ROUNDING, Dating
-from reconciler.model import Failure, Finding, Listing, Mode, Outcome, Reason, Refusal, Result, Uncertain
+from reconciler.model import (
+    LAST,
+    Action,
+    Failure,
+    Finding,
+    Listing,
+    Mode,
+    Outcome,
+    Reason,
+    Refusal,
+    Report,
+    Result,
+    Total,
+    Uncertain,
+)
 from reconciler.plan import Limits, Plan, planned, refuse_empty
 from reconciler.queries import query
 from reconciler.recall import TenantSpool, recall
+from reconciler.usage import histories, prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -109,7 +128,8 @@ class Pass:
         database_url: the ledger.
         source: where the tenants are observed.
         terms: how the pass is to be made.
-        deadline: when it must end.
+        deadline: when it must end; to tell people of it comes after that.
+        alerts: who is told of it; of a plan nobody is.
         sleep: waits that many seconds.
     """
 
@@ -117,6 +137,7 @@ class Pass:
     source: Source
     terms: Terms
     deadline: Deadline
+    alerts: Alerts = field(default_factory=Alerts)
     sleep: Callable[[float], object] = time.sleep
 
     _run_id: UUID = field(default_factory=uuid4, init=False)
@@ -124,17 +145,30 @@ class Pass:
     _listing: Listing | None = field(default=None, init=False)
     _tolerance: timedelta = field(default=ROUNDING, init=False)
     _plan: Plan | None = field(default=None, init=False)
+    _observed: dict[str, Observed] = field(default_factory=dict, init=False)
+    _recorded: bool = field(default=False, init=False)
 
     def execute(self) -> Outcome:
         """Make the pass. What stopped it is in the outcome, and in the ledger where that can be reached."""
+        if self.terms.mode is Mode.PLAN:
+            return self._made()
+        self.alerts.begin(self._run_id)
+        outcome = self._made()
+        told = self.alerts.tell(outcome)
+        if told and self._recorded:
+            self._remember(told)
+        return outcome
+
+    def _made(self) -> Outcome:
+        began = time.monotonic()
         try:
             with closing(connect(self.database_url)) as ledger:
-                return self._execute(ledger)
+                outcome = self._execute(ledger)
         except Failure as failure:
             blocked = isinstance(failure, Refusal)
             outcome = self._outcome(Result.BLOCKED if blocked else Result.FAILED, failure)
-            self._record_failure(outcome)
-            return outcome
+            outcome = self._record_failure(outcome)
+        return replace(outcome, seconds=time.monotonic() - began)
 
     def _execute(self, ledger: psycopg.Connection[Any]) -> Outcome:
         self._observed_at, pinned = self._begin(ledger)
@@ -149,7 +183,9 @@ class Pass:
             tenants_recorded=look.tenants_recorded,
             ledger_is_empty=look.ledger_is_empty,
         )
+        self._observed = {f.tenant: seen for f in self._plan.findings if (seen := look.observed.get(f.tenant))}
         self._plan.check(self.terms.limits)
+        self._plan = self._valued(ledger, self._plan, self._observed_at)
         if self.terms.mode is Mode.PLAN:
             return self._outcome(self._plan.result(Mode.PLAN))
         return self._write(ledger, self._plan)
@@ -210,8 +246,11 @@ class Pass:
                 observed[pair.recorded.name] = pair.observed
                 findings[pair.recorded.name] = tuple(dating.dated(found, *pair))
             closed = _invoiced_periods(cursor, findings)
-        if closed:
-            findings = {name: tuple(_marked(finding, closed) for finding in found) for name, found in findings.items()}
+            accepted = {
+                (name, reason): until for name, reason, until in cursor.execute(query("accepted"), {"last": LAST})
+            }
+        if closed or accepted:
+            findings = {name: tuple(_marked(f, closed, accepted) for f in found) for name, found in findings.items()}
         return _Look(observed, findings, *recalled[1:])
 
     def _seen_twice(self, ledger: psycopg.Connection[Any], first: _Look) -> Iterator[Finding]:
@@ -258,6 +297,18 @@ class Pass:
             refuse_empty(second.tenants_observed, second.tenants_recorded)
         return second
 
+    def _valued(self, ledger: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
+        """Return the plan with what each of its corrections is worth, up to the observation and at today's prices."""
+        if not (names := {finding.tenant for finding in plan.corrections}):
+            return plan
+        with transaction(ledger, self.deadline.left()) as cursor:
+            today, known = prices(cursor), histories(cursor, names)
+        findings: list[Finding] = []
+        for name, found in groupby(plan.findings, attrgetter("tenant")):
+            of_tenant = tuple(found)
+            findings += valued(of_tenant, known[name], today, as_of) if name in known else of_tenant
+        return replace(plan, findings=tuple(findings))
+
     def _write(self, ledger: psycopg.Connection[Any], plan: Plan) -> Outcome:
         """Write the plan and the run's own row, in one transaction."""
         outcome = None
@@ -269,11 +320,13 @@ class Pass:
                 cursor.execute(
                     query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
                 )
+                outcome = _with_memory(cursor, outcome)
                 self.deadline.left()
         except LedgerUnreachable:
             if outcome is None or not self._is_committed():
                 raise
             _log.warning("commit.unanswered", run_id=str(self._run_id), meaning="the run's row says it was committed")
+        self._recorded = True
         return outcome
 
     def _is_committed(self) -> bool:
@@ -290,15 +343,31 @@ class Pass:
                 "To run again is safe in either case.",
             ) from failure
 
-    def _record_failure(self, outcome: Outcome) -> None:
+    def _record_failure(self, outcome: Outcome) -> Outcome:
         """Leave a row that says what stopped the run, where the ledger can be reached and takes it."""
         if outcome.mode is Mode.PLAN or outcome.observed_at is None:
-            return
+            return outcome
         try:
             with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
                 cursor.execute(query("record_run"), _row(outcome))
+                kind = type(outcome.failure).__name__
+                cursor.execute(query("keep_stop"), {"reason": stopped(outcome).reason, "observed": kind})
+                outcome = _with_memory(cursor, outcome)
+            self._recorded = True
         except Failure as failure:
             _log.warning("run.unrecorded", error=str(failure))
+        return outcome
+
+    def _remember(self, told: Mapping[str, tuple[Report, ...]]) -> None:
+        """Keep who was told of which report. What cannot be kept is told again by the next pass."""
+        try:
+            with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
+                for sink, reports in told.items():
+                    tenants, reasons, subjects = zip(*reports, strict=True)
+                    columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
+                    cursor.execute(query("tell"), {"sink": sink, **columns})
+        except Failure as failure:
+            _log.warning("alerts.forgotten", error=str(failure), meaning="the next pass tells of the same again")
 
     def _outcome(self, result: Result, failure: Failure | None = None) -> Outcome:
         plan = self._plan
@@ -313,7 +382,15 @@ class Pass:
             tenants_recorded=plan.tenants_recorded if plan else 0,
             findings=plan.findings if plan else (),
             failure=failure,
+            verified_until=self._verified_until() if failure is None else None,
+            observed=self._observed,
         )
+
+    def _verified_until(self) -> datetime | None:
+        """Return up to when a run that succeeds has proved the ledger: rows of younger changes may be on their way."""
+        if self.terms.mode is Mode.PLAN or not self.source.moves or self._observed_at is None:
+            return None
+        return self._observed_at - self.terms.settle
 
 
 def _clock(cursor: psycopg.Cursor[Any]) -> datetime:
@@ -367,12 +444,26 @@ def _invoiced_periods(
     return periods
 
 
-def _marked(finding: Finding, closed: Mapping[str, list[tuple[date, date]]]) -> Finding:
-    """Return the finding, marked where it is dated inside a month that already has an invoice."""
+def _marked(
+    finding: Finding, closed: Mapping[str, list[tuple[date, date]]], accepted: Mapping[tuple[str, str], datetime]
+) -> Finding:
+    """Return the finding, marked where it is dated inside a month that was invoiced, or a report that is accepted."""
+    if finding.action is Action.REPORT:
+        return replace(finding, accepted_until=accepted.get((finding.tenant, finding.reason)))
     if finding.moment is None:
         return finding
     day = finding.moment.occurred_at.astimezone(UTC).date()
     return replace(finding, closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
+
+
+def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
+    """Return the outcome with what the ledger remembers of all passes: the corrections, and who was told of what."""
+    known = {*Reason}
+    totals = {Reason(reason): Total(*total) for reason, *total in cursor.execute(query("totals")) if reason in known}
+    told: dict[str, set[Report]] = {}
+    for sink, *report in cursor.execute(query("told")):
+        told.setdefault(sink, set()).add(Report(*report))
+    return replace(outcome, totals=totals, told={sink: frozenset(reports) for sink, reports in told.items()})
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

@@ -50,6 +50,9 @@ COMMENT ON COLUMN reconciler.runs.unverified IS
 CREATE INDEX IF NOT EXISTS runs_succeeded ON reconciler.runs (observed_at DESC)
     WHERE outcome IN ('clean', 'corrected', 'drift');
 
+-- `reconciler status` shows the last runs, however they ended.
+CREATE INDEX IF NOT EXISTS runs_started ON reconciler.runs (started_at DESC);
+
 CREATE TABLE IF NOT EXISTS reconciler.corrections (
     id                  bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     run_id              uuid        NOT NULL REFERENCES reconciler.runs (id),

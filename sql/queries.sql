@@ -1,4 +1,4 @@
--- Every query that a pass runs, each under the name that the code knows it by.
+-- Every query that a pass itself runs, each under the name that the code knows it by.
 -- Parameters are psycopg's %(name)s. Tables are named with their schema: no search_path is relied on.
 -- Names of functions are not, so that now() is the one clock.
 
@@ -143,6 +143,10 @@ SELECT identity, resource_version FROM reconciler.source
 SELECT zitadel_org_id, period_start, period_end FROM public.invoices
 WHERE zitadel_org_id = ANY (%(orgs)s::text[]) AND status NOT IN ('draft', 'void')
 
+-- name: accepted
+-- The reports that people know about and accept for now.
+SELECT tenant_name, reason, least(expires_at, %(last)s) FROM reconciler.exceptions WHERE expires_at > now()
+
 -- name: lock
 -- One run writes at a time. Whoever waits here sees, in the statements after it, all that the one before has written.
 SELECT pg_advisory_xact_lock(7234897103)
@@ -163,6 +167,8 @@ CREATE TEMPORARY TABLE planned (
   evidence text,
   closed_period boolean NOT NULL,
   impact_chf numeric(10,2),
+  impact_min_chf numeric(10,2),
+  impact_max_chf numeric(10,2),
   event_table text NOT NULL,
   event_kind text,
   supersedes_event_id bigint,
@@ -172,7 +178,8 @@ CREATE TEMPORARY TABLE planned (
 
 -- name: copy_plan
 COPY planned (reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before,
-              not_after, evidence, closed_period, impact_chf, event_table, event_kind, supersedes_event_id, row_state)
+              not_after, evidence, closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind,
+              supersedes_event_id, row_state)
 FROM STDIN
 
 -- name: last_look
@@ -239,14 +246,68 @@ WHERE p.event_table = 'tenant_suspension_events' AND p.tenant_name = appended.te
 -- The lifecycle rows stand as they were just written; an event is told by its id alone.
 INSERT INTO reconciler.corrections (
   run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
-  evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf)
+  evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf,
+  impact_min_chf, impact_max_chf)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
        p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
-       l.created_at, p.closed_period, p.impact_chf
+       l.created_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
 FROM planned p
 LEFT JOIN public.tenant_billing_lifecycle l
        ON p.event_table = 'tenant_billing_lifecycle' AND l.tenant_name = p.tenant_name
 ORDER BY p.tenant_name, p.reason, p.subject
+
+-- name: count_corrections
+INSERT INTO reconciler.totals AS t (reason, corrections, positive_chf, negative_chf)
+SELECT reason, count(*), coalesce(sum(impact_chf) FILTER (WHERE impact_chf > 0), 0),
+       coalesce(sum(impact_chf) FILTER (WHERE impact_chf < 0), 0)
+FROM planned GROUP BY reason
+ON CONFLICT (reason) DO UPDATE
+SET corrections = t.corrections + excluded.corrections,
+    positive_chf = t.positive_chf + excluded.positive_chf,
+    negative_chf = t.negative_chf + excluded.negative_chf
+
+-- name: totals
+SELECT reason, corrections, positive_chf, negative_chf FROM reconciler.totals
+
+-- name: keep_reports
+-- The reports that are open after a pass. One that changed is news again; one that was not found is gone, unless its
+-- tenant could not be judged.
+WITH found AS (
+  SELECT * FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[], %(orgs)s::text[],
+                       %(recorded)s::text[], %(observed)s::text[])
+    AS found (tenant_name, reason, subject, zitadel_org_id, recorded, observed)
+), gone AS (
+  DELETE FROM reconciler.reports r
+  WHERE r.tenant_name <> ALL (%(deferred)s::text[]) AND NOT EXISTS (
+    SELECT FROM found f WHERE (f.tenant_name, f.reason, f.subject) = (r.tenant_name, r.reason, r.subject))
+)
+INSERT INTO reconciler.reports AS r (tenant_name, reason, subject, zitadel_org_id, recorded, observed)
+SELECT * FROM found
+ON CONFLICT (tenant_name, reason, subject) DO UPDATE
+SET zitadel_org_id = excluded.zitadel_org_id, recorded = excluded.recorded, observed = excluded.observed,
+    -- where nothing was recorded, this very pass may have recorded the tenant
+    told = CASE WHEN r.recorded <> excluded.recorded OR r.observed IS DISTINCT FROM excluded.observed
+                THEN '{}' ELSE r.told END
+WHERE (r.zitadel_org_id, r.recorded, r.observed)
+      IS DISTINCT FROM (excluded.zitadel_org_id, excluded.recorded, excluded.observed)
+
+-- name: keep_stop
+-- A pass that was stopped is a report of its own, about no tenant; it says nothing of the others.
+WITH gone AS (DELETE FROM reconciler.reports WHERE tenant_name = '' AND reason <> %(reason)s)
+INSERT INTO reconciler.reports AS r (tenant_name, reason, observed) VALUES ('', %(reason)s, %(observed)s)
+ON CONFLICT (tenant_name, reason, subject) DO UPDATE SET observed = excluded.observed, told = '{}'
+WHERE r.observed IS DISTINCT FROM excluded.observed
+
+-- name: told
+-- Who was told of which open report, within a day.
+SELECT sink, tenant_name, reason, subject
+FROM reconciler.reports CROSS JOIN jsonb_each_text(told) AS each (sink, at)
+WHERE at::timestamptz > now() - interval '1 day'
+
+-- name: tell
+UPDATE reconciler.reports r SET told = r.told || jsonb_build_object(%(sink)s::text, now())
+FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[]) AS told (tenant_name, reason, subject)
+WHERE (r.tenant_name, r.reason, r.subject) = (told.tenant_name, told.reason, told.subject)
 
 -- name: record_run
 INSERT INTO reconciler.runs (

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PUBLIC: Final = ("public",)
 BOTH: Final = ("public", "reconciler")
 
+OF_A_STOPPED_PASS: Final = ("reconciler.reports", "reconciler.runs")
+"""All that a pass writes which was stopped: its own row, and the report that it was."""
+
 Contents = dict[str, list[str]]
 """Every row as PostgreSQL prints it, by table."""
 
@@ -50,6 +53,11 @@ def contents(url: str, schemas: tuple[str, ...] = BOTH) -> Contents:
             every_row = sql.SQL("SELECT t::text FROM {} t ORDER BY 1").format(sql.Identifier(*name))
             found[".".join(name)] = [row for (row,) in ledger.execute(every_row)]
         return found
+
+
+def untouched(contents: Contents) -> Contents:
+    """Return what a pass that was stopped leaves as it was."""
+    return {table: rows for table, rows in contents.items() if table not in OF_A_STOPPED_PASS}
 
 
 def books(url: str) -> Books:

@@ -189,6 +189,7 @@ class Stage:
         for table in (
             *("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "invoices"),
             *("reconciler.corrections", "reconciler.runs", "reconciler.source"),
+            *("reconciler.reports", "reconciler.totals"),
         ):
             self.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
         self.record()

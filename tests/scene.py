@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.alerts import Alerts
 from reconciler.deadline import Deadline
+from reconciler.model import Mode
 from reconciler.run import Pass, Terms
 from reconciler.sources.kubernetes import Cluster
 from reconciler.sources.wire import Api
 from tests.cluster.world import ORG_LABEL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import psycopg
@@ -34,6 +37,8 @@ class World:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     slept: list[float] = field(default_factory=list)
     deadline: Deadline = field(default_factory=lambda: Deadline.after(60))
+    alerts: Alerts = field(default_factory=Alerts)
+    on_sleep: Callable[[], object] | None = None
 
     def record(self, name: str, at: timedelta, **skills: timedelta) -> None:
         """Write what the portal wrote: the tenant, and when each skill was enabled."""
@@ -45,13 +50,23 @@ class World:
                 [name, skill, self.now + enabled],
             )
 
-    def run(self) -> Outcome:
+    def run(self, mode: Mode = Mode.RUN) -> Outcome:
         """Make one pass."""
         api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
         source = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
         return Pass(
-            database_url=self.url, source=source, terms=Terms(), deadline=self.deadline, sleep=self.slept.append
+            database_url=self.url,
+            source=source,
+            terms=Terms(mode=mode),
+            deadline=self.deadline,
+            alerts=self.alerts,
+            sleep=self._sleep,
         ).execute()
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if self.on_sleep:
+            self.on_sleep()
 
 
 @pytest.fixture

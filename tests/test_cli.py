@@ -20,13 +20,13 @@ from psycopg.conninfo import make_conninfo
 from reconciler import __version__
 from reconciler.cli import cli
 from reconciler.database import connect
-from reconciler.settings import Duration
+from reconciler.settings import Address, Duration, TimeZone
 from tests.cluster import faults
 from tests.cluster.double import TOKEN
 from tests.cluster.faults import Fault
 from tests.cluster.world import ORG_LABEL, tenant
 from tests.command import Ran, invoke
-from tests.contents import books, contents
+from tests.contents import books, contents, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,9 +332,7 @@ def test_what_is_wrong_is_said_once_with_what_to_do_and_nothing_is_written(
         assert as_json.document["findings"] == []
         assert says in as_json.document["error"]["message"]
     after = contents(place.url)
-    assert {name: rows for name, rows in after.items() if name != "reconciler.runs"} == {
-        name: rows for name, rows in before.items() if name != "reconciler.runs"
-    }
+    assert untouched(after) == untouched(before)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +490,9 @@ def test_the_json_is_one_document_with_the_keys_that_others_rely_on(place: Place
     assert ran.document["suspension_events_inserted"] == 1
     assert ran.document["source"] == place.api.source_uid
     assert [line["event"] for line in ran.logged][-1] == "run.ended"
-    assert {line["level"] for line in ran.logged} == {"info"}
+    assert {line["level"] for line in ran.logged if line["event"] != "drift.corrected"} == {"info"}
+    corrected = [line["tenant"] for line in ran.logged if line["event"] == "drift.corrected"]
+    assert corrected == ["acme"] * 3 + ["paused"] * 3
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", line["event"]) and line["timestamp"][-1] == "Z" for line in ran.logged)
 
 
@@ -602,7 +602,11 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     assert option.envvar == variable
 
     def value(*arguments: str) -> Any:
-        return command.make_context(str(command.name), list(arguments)).params[str(option.name)]
+        demanded = ["acme" for one in command.params if isinstance(one, click.Argument)]
+        for one in command.params:
+            demanded += [one.opts[0], "why"] if isinstance(one, click.Option) and one.required else []
+        context = command.make_context(str(command.name), [*demanded, *arguments], **cli.context_settings)
+        return context.params[str(option.name)]
 
     default = value()
     in_the_variable, in_the_option = _two_values(option)
@@ -614,6 +618,7 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     if option.is_flag:
         monkeypatch.setenv(variable, "false")
         assert (value(), value(name)) == (False, True)
+        assert all(value(no) is False for no in option.secondary_opts)
         return
     from_the_option = value(name, in_the_option)
     assert from_the_option != from_the_variable
@@ -663,7 +668,7 @@ def test_the_table_shows_what_is_wrong_since_when_and_how_that_is_known(place: P
     assert "\x1b" not in shown.out
     lines = shown.out.splitlines()
     assert [line for line in lines if line != line.rstrip()] == []
-    assert lines[0].split() == ["TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN", "(UTC)", "EVIDENCE"]
+    assert lines[0].split() == ["TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN", "(UTC)", "EVIDENCE", "CHF"]
     columns = [re.split(r" {2,}|(?<=^.) ", line) for line in lines[1 : lines.index("")]]
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     between = r"between \d\d-\d\d \d\d:\d\d and \d\d-\d\d \d\d:\d\d"
@@ -695,6 +700,7 @@ def test_the_table_shows_what_is_wrong_since_when_and_how_that_is_known(place: P
     ]
     assert len(columns) == len(expected), shown.out
     for row, patterns in zip(columns, expected, strict=True):
+        assert re.fullmatch(r"-|\+0\.00", row.pop())
         for cell, pattern in zip(row, patterns, strict=True):
             assert cell == pattern or re.fullmatch(pattern, cell), (row, patterns)
     assert lines[-1] == (
@@ -799,17 +805,22 @@ def _check_shape(document: Any) -> None:
 
 def _two_values(option: click.Option) -> tuple[str, str]:
     """Two values of a setting, the first of them not its default."""
+    values = ("of-the-variable", "of-the-option")
     if option.is_flag:
-        return "true", "true"
+        values = ("false", "false") if option.default is True else ("true", "true")
     match option.type:
         case click.Choice(choices=choices):
             other, *_ = (str(choice) for choice in choices if choice != option.default)
-            return other, next(str(choice) for choice in choices if choice != other)
+            values = other, next(str(choice) for choice in choices if choice != other)
         case Duration():
-            return "7s", "8s"
+            values = "7s", "8s"
         case click.IntRange() | click.FloatRange():
-            return "7", "8"
-    return "of-the-variable", "of-the-option"
+            values = "7", "8"
+        case TimeZone():
+            values = "Europe/Zurich", "Asia/Tokyo"
+        case Address():
+            values = "127.0.0.1:7", "[::1]:8"
+    return values
 
 
 def _created_at(place: Place) -> str:

@@ -194,6 +194,7 @@ def test_the_role_allows_what_a_pass_asks_and_nothing_else() -> None:
         ("pieced.ch", "piecedtenants", "list", None),
         ("pieced.ch", "piecedtenants", "get", None),
         ("", "namespaces", "get", "kube-system"),
+        ("events.k8s.io", "events", "create", None),
     }
 
 
@@ -293,12 +294,16 @@ def test_the_program_accepts_every_value() -> None:
                 parameter.type(variable["value"], parameter)
 
 
-def test_only_the_ledgers_address_comes_from_a_secret() -> None:
+def test_of_the_variables_only_the_ledgers_address_comes_from_a_secret() -> None:
     assert {name for name, variable in VARIABLES.items() if "valueFrom" in variable} == {"DATABASE_URL"}
     assert VARIABLES["DATABASE_URL"]["valueFrom"] == {"secretKeyRef": {"name": "ledger-app", "key": "uri"}}
-    assert "envFrom" not in CONTAINER
 
 
 def test_no_service_of_the_namespace_can_set_a_variable() -> None:
     """A Service named `reconciler` would otherwise put RECONCILER_PORT among the settings."""
     assert POD["enableServiceLinks"] is False
+
+
+def test_the_job_runs_without_the_secret_of_those_who_are_told() -> None:
+    (source,) = CONTAINER["envFrom"]
+    assert source == {"secretRef": {"name": "reconciler-alerts", "optional": True}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
 
@@ -89,14 +89,19 @@ class _ServerVersion(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """The custom resource as API discovery shows it."""
 
     name: str
     api_version: str
     namespaced: bool
-    dated: bool
-    """Whether the times in its managedFields can be relied on."""
+    server: tuple[int, int]
+    """The version of the API server; zeros where it does not tell."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the times in its managedFields can be relied on."""
+        return self.server >= DATED_WRITES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +114,7 @@ class Cluster:
         plural: its plural name.
         org_label: the label that names the paying organisation.
         page_size: tenants a page.
+        kind: the custom resource, once it was discovered.
     """
 
     api: Api
@@ -116,7 +122,7 @@ class Cluster:
     plural: str
     org_label: str
     page_size: int = PAGE_SIZE
-    _kind: _Kind | None = field(default=None, init=False)
+    kind: Kind | None = None
 
     moves: ClassVar[bool] = True
 
@@ -142,7 +148,7 @@ class Cluster:
             SourceFault: the list is not whole or not well-formed.
             DeadlineExceeded: it took too long.
         """
-        kind = self._discovered()
+        kind = self.discovered()
         for _ in range(1 + LIST_RESTARTS):
             try:
                 return self._list(kind, spool)
@@ -168,7 +174,7 @@ class Cluster:
         Raises:
             SourceFault: the API server says neither.
         """
-        kind = self._discovered()
+        kind = self.discovered()
         if kind.namespaced and namespace is None:
             _, page = self._page(kind, {"fieldSelector": f"metadata.name={name}"})
             found = [self._read(item) for item in page.items]
@@ -190,7 +196,27 @@ class Cluster:
             raise malformed(f"{path} answered with {again.name}")
         return again
 
-    def _list(self, kind: _Kind, spool: Spool) -> Listing:
+    def discovered(self) -> Kind:
+        """Find the version and the scope of the custom resource, once.
+
+        Raises:
+            SourceFault: the cluster does not know it, or does not answer.
+            DeadlineExceeded: it took too long.
+        """
+        if self.kind is None:
+            try:
+                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
+                api_version = f"{self.group}/{group.preferred_version.version}"
+                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
+            except NotFound:
+                raise self._no_such_resource() from None
+            found = [resource for resource in listed.resources if resource.name == self.plural]
+            if not found:
+                raise self._no_such_resource()
+            self.kind = Kind(found[0].kind, api_version, found[0].namespaced, self._server_version())
+        return self.kind
+
+    def _list(self, kind: Kind, spool: Spool) -> Listing:
         """Spool every page."""
         token, tokens, position = "", set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
@@ -221,9 +247,9 @@ class Cluster:
             tokens.add(token)
 
     def _read(self, item: Raw, position: int = 1) -> Observed:
-        return read(item, org_label=self.org_label, position=position, dated=self._discovered().dated)
+        return read(item, org_label=self.org_label, position=position, dated=self.discovered().dated)
 
-    def _page(self, kind: _Kind, query: dict[str, str]) -> tuple[Answer, _List]:
+    def _page(self, kind: Kind, query: dict[str, str]) -> tuple[Answer, _List]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold
         try:
             answer = self.api.get(f"/apis/{kind.api_version}/{self.plural}?{urlencode(query)}")
@@ -234,26 +260,11 @@ class Cluster:
             raise malformed(f"it is of {page.api_version}, not of {kind.api_version}")
         return answer, page
 
-    def _discovered(self) -> _Kind:
-        """Find the version and the scope of the custom resource, once."""
-        if self._kind is None:
-            try:
-                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
-                api_version = f"{self.group}/{group.preferred_version.version}"
-                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
-            except NotFound:
-                raise self._no_such_resource() from None
-            found = [resource for resource in listed.resources if resource.name == self.plural]
-            if not found:
-                raise self._no_such_resource()
-            self._kind = _Kind(found[0].kind, api_version, found[0].namespaced, self._dates_writes())
-        return self._kind
-
-    def _dates_writes(self) -> bool:
+    def _server_version(self) -> tuple[int, int]:
         try:
-            return self.api.get("/version").decoded(_ServerVersion, "").number() >= DATED_WRITES
+            return self.api.get("/version").decoded(_ServerVersion, "").number()
         except (NotFound, ValueError):
-            return False
+            return 0, 0
 
     def _no_such_resource(self) -> NoSuchResource:
         return NoSuchResource(

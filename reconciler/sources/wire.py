@@ -1,4 +1,4 @@
-"""One GET from the API server: answered whole and in time, or a failure that says what to do.
+"""One request to the API server: answered whole and in time, or a failure that says what to do.
 
 The official client authenticates and connects. The body is read here, as bytes and within the deadline: the client
 itself would wait on a dripping body for ever, obey a Retry-After of a day, follow a redirect to a login page and
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import stamina
@@ -50,6 +51,10 @@ TRANSIENT = {
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 
+DONE = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
+"""The answers that say that it was done."""
+
+_Method = Literal["GET", "POST"]
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
@@ -73,8 +78,16 @@ class NotFound(Exception):  # noqa: N818 - an answer, not an error
         self.name = name
 
 
+class Rejected(Exception):  # noqa: N818 - an answer about one object, not an error of the server
+    """4xx that names what was posted, or its namespace: this one is not taken, and others may be."""
+
+
 class Gone(SourceFault):
     """410: the resourceVersion that the request continues has been compacted away."""
+
+
+class _AlreadyThere(Exception):  # noqa: N818 - an answer, not an error
+    """409: an object of that name has been created."""
 
 
 class _Transient(Exception):  # noqa: N818 - an answer that is worth another try
@@ -87,7 +100,7 @@ class _Transient(Exception):  # noqa: N818 - an answer that is worth another try
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one GET: 200, with its whole body."""
+    """The answer to a request that was done, with its whole body."""
 
     path: str
     headers: Mapping[str, str]
@@ -113,9 +126,9 @@ class Answer:
         try:
             decoded = msgspec.json.decode(self.body, type=shape)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise malformed(f"{self.path} answered 200, but {_said(error, self.body)}") from None
+            raise malformed(f"{self.path} answered, but {_said(error, self.body)}") from None
         if getattr(decoded, "kind", kind) != kind:
-            raise malformed(f"{self.path} answered 200 with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
+            raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
         return decoded
 
 
@@ -179,14 +192,33 @@ class Api:
             SourceFault: any other answer.
             DeadlineExceeded: the run's time is over.
         """
-        return self.deadline.bound(lambda: self._patiently(path))
+        return self.deadline.bound(lambda: self._patiently("GET", path))
 
-    def _patiently(self, path: str) -> Answer:
+    def post(self, path: str, item: Mapping[str, Any]) -> None:
+        """Create an object. Where one of its name is there already, it was created by an earlier try.
+
+        Args:
+            path: of the resource, in the object's namespace.
+            item: the object, of a name that no other has.
+
+        Raises:
+            Rejected: the API server does not take this object.
+            NotFound: 404: there is no such resource.
+            ClusterDenied: 401 or 403.
+            ClusterUnreachable: no answer in `ATTEMPTS` tries.
+            SourceFault: any other answer.
+            DeadlineExceeded: the time is over.
+        """
+        with suppress(_AlreadyThere):
+            answer = self.deadline.bound(lambda: self._patiently("POST", path, item))
+            answer.decoded(_Created, item["kind"])
+
+    def _patiently(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> Answer:
         """Try until there is an answer, `ATTEMPTS` times."""
         try:
             for attempt in stamina.retry_context(on=_backoff, attempts=ATTEMPTS, timeout=self.deadline.left()):
                 with attempt:
-                    return self._try(path)
+                    return self._try(method, path, item)
         except _Transient as error:
             raise ClusterUnreachable(
                 f"The API server at {self.host} could not answer {path}, tried {ATTEMPTS} times: {error}.",
@@ -194,11 +226,13 @@ class Api:
             ) from None
         raise AssertionError
 
-    def _try(self, path: str) -> Answer:
+    def _try(self, method: _Method, path: str, item: Mapping[str, Any] | None) -> Answer:
         from kubernetes.client.exceptions import ApiException
 
-        headers = {"Accept": "application/json"}
-        request = self.client.param_serialize("GET", path, header_params=headers, auth_settings=["BearerToken"])
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if item else {})
+        request = self.client.param_serialize(
+            method, path, header_params=headers, body=item, auth_settings=["BearerToken"]
+        )
         try:
             response = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)).response
         except ApiException as error:  # the client's name for a TLS failure
@@ -214,7 +248,7 @@ class Api:
             raise _Transient(f"the answer was cut off: {_one_line(error)}") from None
         finally:
             response.release_conn() if response.closed else response.close()
-        return self._judged(path, response.status, response.headers, body)
+        return self._judged(method, path, response.status, response.headers, body)
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         parts, size = [], 0
@@ -226,13 +260,18 @@ class Api:
                 raise malformed(f"an answer is larger than {LARGEST_BODY} bytes")
         return b"".join(parts)
 
-    def _judged(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-        if status == HTTPStatus.OK:
+    def _judged(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+        if status in DONE[method]:
             return Answer(path, headers, body, time.monotonic())
         told = _status(body)
         said = told.message or (HTTPStatus(status).phrase if status in set(HTTPStatus) else str(status))
+        if status in TRANSIENT:
+            raise _Transient(f"{status} {said}", _retry_after(headers))
+        named = told.details.name if told.details else None
+        if method == "POST" and named:
+            raise _AlreadyThere(said) if told.reason == "AlreadyExists" else Rejected(f"{status} {said}")
         if status == HTTPStatus.NOT_FOUND:
-            raise NotFound(said, told.details.name if told.details else None)
+            raise NotFound(said, named)
         if status == HTTPStatus.GONE:
             raise Gone(
                 f"The API server at {self.host} answered {path} with 410 Gone: {said}.",
@@ -248,15 +287,13 @@ class Api:
                 f"The API server at {self.host} denied {path} (403): {said}.",
                 "Apply the ClusterRole and the ClusterRoleBinding of cronjob.yaml.",
             )
-        if status in TRANSIENT:
-            raise _Transient(f"{status} {said}", _retry_after(headers))
         raise malformed(f"{path} answered {status} {said}")
 
 
 def malformed(what: str) -> SourceFault:
-    """Return the failure of a list that cannot be believed."""
+    """Return the failure of an answer that cannot be believed."""
     return SourceFault(
-        f"The list of tenants cannot be believed: {what}.",
+        f"The API server's answer cannot be believed: {what}.",
         "Nothing was concluded from it and nothing was written. Is there a proxy between here and the API server?",
     )
 
@@ -276,6 +313,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+class _Created(msgspec.Struct):
+    kind: str
+
+
 class _Details(msgspec.Struct):
     name: str | None = None
 
@@ -285,6 +326,7 @@ class _Status(msgspec.Struct):
 
     kind: str
     message: str = ""
+    reason: str = ""
     details: _Details | None = None
 
 
@@ -293,7 +335,7 @@ def _status(body: bytes) -> _Status:
         told = msgspec.json.decode(body, type=_Status)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _Status("")
-    return _Status(told.kind, _one_line(told.message), told.details) if told.kind == "Status" else _Status("")
+    return msgspec.structs.replace(told, message=_one_line(told.message)) if told.kind == "Status" else _Status("")
 
 
 def _said(error: Exception, body: bytes) -> str:

@@ -32,6 +32,8 @@ SOURCE_UID: Final = "5f0f9d3c-0000-4000-8000-6b7562652d73"
 
 _COMPRESSED_FROM: Final = 128 * 1024
 _EVENTS: Final = "events.k8s.io/v1"
+_LONGEST_NOTE: Final = 1024
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _EVENTS_PATH: Final = re.compile(r"/apis/events\.k8s\.io/v1/namespaces/(?P<namespace>[^/]+)/events")
 
 
@@ -194,6 +196,8 @@ class ApiDouble(World):
     def _read(self, path: str, query: Mapping[str, str]) -> Reply:
         if asked := _EVENTS_PATH.fullmatch(path):
             return self._event_list(asked["namespace"])
+        if path == "/api/v1/events":
+            return self._core_events(query.get("fieldSelector", ""))
         match path.strip("/").split("/"):
             case ("apis", self.group, version, *rest) if self.installed and version in self.versions:
                 return self._resource(version, rest, query)
@@ -285,20 +289,52 @@ class ApiDouble(World):
         return self._reply(410, status_body(410, message, **inconsistent))
 
     def _post_event(self, namespace: str, event: Object) -> Reply:
-        regarding = event.get("regarding", {}).get("namespace", "")
-        if namespace != (regarding or "default"):
-            message = f"involvedObject.namespace: Invalid value: {regarding!r}: does not match event.namespace"
-            return self._status(422, message)
         stored = copy.deepcopy(event)
         metadata = stored.setdefault("metadata", {})
-        metadata.setdefault("name", f"{metadata.get('generateName', '')}{len(self.events):05}")
+        name = metadata.setdefault("name", f"{metadata.get('generateName', '')}{len(self.events):05}")
+        details = {"name": name, "group": "events.k8s.io", "kind": "events"}
         metadata |= {"namespace": namespace, "uid": str(uuid.uuid4())}
+        if problem := self._event_problem(stored):
+            return self._status(422, problem, details=details)
+        if any(
+            (known["metadata"]["namespace"], known["metadata"]["name"]) == (namespace, name) for known in self.events
+        ):
+            return self._status(409, f'events.events.k8s.io "{name}" already exists', details=details)
         self.events.append(stored)
         return self._json(201, stored)
+
+    def _event_problem(self, event: Object) -> str | None:
+        """What validation has against an Event, if anything."""
+        name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
+        # https://github.com/kubernetes/kubernetes/pull/100125
+        clusterwide = {"kube-system"} if self.legacy_times else {"default", "kube-system"}
+        if not event.get("regarding", {}).get("namespace") and namespace not in clusterwide:
+            return 'involvedObject.namespace: Invalid value: "": does not match event.namespace'
+        if len(event.get("note", "").encode()) > _LONGEST_NOTE:
+            return f'message: Invalid value: "": can have at most {_LONGEST_NOTE} characters'
+        if not _SUBDOMAIN.fullmatch(name):
+            return f"metadata.name: Invalid value: {name!r}: a lowercase RFC 1123 subdomain must consist of …"
+        return None
 
     def _event_list(self, namespace: str) -> Reply:
         items = [event for event in self.events if event["metadata"]["namespace"] == namespace]
         return self._json(200, {"kind": "EventList", "apiVersion": _EVENTS, "metadata": {}, "items": items})
+
+    def _core_events(self, selector: str) -> Reply:
+        """The Events of all namespaces in their older form, as `kubectl describe` looks for them."""
+        items = [
+            {
+                "metadata": event["metadata"],
+                "involvedObject": event["regarding"],
+                "reason": event["reason"],
+                "message": event["note"],
+            }
+            for event in self.events
+        ]
+        for term in filter(None, selector.split(",")):
+            key, _, value = term.removeprefix("involvedObject.").partition("=")
+            items = [item for item in items if item["involvedObject"].get(key, "") == value]
+        return self._json(200, {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     # discovery
 

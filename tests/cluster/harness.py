@@ -219,6 +219,8 @@ class RealCluster:
         for item in self._write("GET", TENANTS)["items"]:
             self._take_away(item)
         self._until("every tenant is gone", lambda: not self.names())
+        for namespace in ("default", "kube-system"):
+            self._write("DELETE", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")
         while self._applied:
             self._connection.send("DELETE", self._applied.pop())
 
@@ -231,6 +233,10 @@ class RealCluster:
 
     def fetch(self, path: str = TENANTS, /, **query: Any) -> Answer:
         return self._connection.send("GET", path, **query)
+
+    def add(self, manifest: Object) -> None:
+        """Apply a manifest. It goes at the next reset."""
+        self._apply(manifest, passing=True)
 
     def act_as(self, manifests: Sequence[Object], *, name: str, namespace: str, directory: Path) -> Path:
         """Apply manifests of a ServiceAccount and its RBAC, and return a kubeconfig that is this ServiceAccount's.

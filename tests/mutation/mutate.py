@@ -156,8 +156,8 @@ GUARDS = (
     Guard(
         "old servers' times prove nothing",
         "sources/kubernetes.py",
-        'decoded(_ServerVersion, "").number() >= DATED_WRITES',
-        'decoded(_ServerVersion, "").number() >= (0, 0)',
+        "return self.server >= DATED_WRITES",
+        "return self.server >= (0, 0)",
         TENANT,
     ),
     Guard(

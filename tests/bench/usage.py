@@ -1,0 +1,155 @@
+"""How long it takes to bill a month of a large ledger, beside only reading its events; and to value a backfill of it.
+
+The two queries run on one database in turn, without their rows being sent. The third way is the program's own,
+`reconciler.usage.usage`, which gets every line. The table shows medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from contextlib import closing
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from reconciler.billing import History, Prices, valued
+from reconciler.compare import compare
+from reconciler.database import connect, transaction
+from reconciler.evidence import Dating
+from reconciler.model import Recorded
+from reconciler.queries import query
+from reconciler.report import WIDTH_OF_A_FILE
+from reconciler.usage import prices, usage
+from tests.bench import server, workload
+from tests.bench.bench import MEASURED, Cost, Meter, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import psycopg
+
+    from reconciler.model import Finding, Observed
+
+FIRST, UNTIL = date(2026, 1, 1), date(2026, 2, 1)
+"""A month after all that `workload.load` records: every event is read, and every item that is on has its line."""
+OBSERVED_AT = datetime(2026, 2, 1, 12, tzinfo=UTC)
+EVENTS = b"""
+SELECT tenant_name, skill_id, event_kind, occurred_at FROM public.tenant_skill_events
+WHERE occurred_at < %(until)s::date::timestamp AT TIME ZONE 'UTC'
+ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
+"""
+"""Reads the events as `usage` does. Beside them, lives and suspensions are few."""
+PRICED = """
+UPDATE public.platform_pricing SET tenant_monthly_fee_chf = 49;
+INSERT INTO public.skill_pricing SELECT DISTINCT skill_id, 0.33333 FROM public.tenant_skill_events;
+"""
+
+
+def executed(cursor: psycopg.Cursor[Any], statement: bytes) -> int:
+    """Execute a query of that month without sending its rows; return how many there are."""
+    parameters = {"first": FIRST, "until": UNTIL, "org": None, "tenant": None}
+    ((((plan,)),),) = cursor.execute(b"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement, parameters).fetchall()
+    return int(plan["Plan"]["Actual Rows"])
+
+
+def got(cursor: psycopg.Cursor[Any]) -> int:
+    """Get every line; return how many there are."""
+    return len(usage(cursor, FIRST, UNTIL))
+
+
+def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str, Cost]:
+    """Return what each way takes, by its medians."""
+    ways: dict[str, Callable[[psycopg.Cursor[Any]], int]] = {
+        "the events alone": lambda cursor: executed(cursor, EVENTS),
+        "the query usage": lambda cursor: executed(cursor, query("usage")),
+        "usage(), every line": got,
+    }
+    costs: dict[str, list[Cost]] = {way: [] for way in ways}
+    with closing(connect(url)) as ledger, console.status("") as status:
+        for number in range(1, repeat + 1):
+            for way, run in ways.items():
+                status.update(f"{way}: {number} of {repeat}")
+                with transaction(ledger) as cursor:
+                    meter.start()
+                    costs[way].append(meter.cost(run(cursor), 0))
+    return {way: Cost(*map(statistics.median, zip(*some, strict=True))) for way, some in costs.items()}
+
+
+def backfill(observed: Sequence[Observed]) -> list[list[Finding]]:
+    """Return what a pass finds where nothing is recorded of these tenants, dated."""
+    dating = Dating(observed_at=OBSERVED_AT)
+    found = []
+    for tenant in observed:
+        recorded = Recorded(name=tenant.name)
+        found.append(list(dating.dated(compare(tenant, recorded, as_of=OBSERVED_AT), tenant, recorded)))
+    return found
+
+
+def microseconds_a_finding(found: Sequence[Sequence[Finding]], at: Prices) -> float:
+    """Return the CPU time that it takes to value a finding."""
+    nothing = History()
+    gc.collect()
+    began = time.process_time()
+    for findings in found:
+        valued(findings, nothing, at, OBSERVED_AT)
+    return (time.process_time() - began) / sum(map(len, found)) * 1e6
+
+
+def table(costs: dict[str, Cost], title: str) -> Table:
+    """Return what people read."""
+    made = Table(title=title, title_justify="left")
+    made.add_column("", no_wrap=True)
+    for name in ("wall s", "client CPU s", "server CPU s", "rows", "CPU µs a row"):
+        made.add_column(name, justify="right")
+    for way, cost in costs.items():
+        made.add_row(
+            way,
+            *(f"{seconds:.2f}" for seconds in (cost.wall, cost.client, cost.server)),
+            f"{cost.findings:,.0f}",
+            f"{(cost.client + cost.server) / cost.findings * 1e6:.2f}",
+        )
+    return made
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--tenants", type=click.IntRange(1), default=100_000, help="Live tenants.")
+@click.option("--packages", type=click.IntRange(1), default=8, help="Skills that each tenant has on.")
+@click.option("--events", type=click.IntRange(1), default=5, help="Recorded events of each skill of each tenant.")
+@click.option("--valued", "to_value", type=click.IntRange(1), default=20_000, help="Tenants of the backfill.")
+@click.option("--repeat", type=click.IntRange(1), default=5, help="Repetitions, of which medians are shown.")
+@click.option("--seed", type=int, default=1, help="What the tenants and their history are drawn from.")
+def main(*, to_value: int, repeat: int, **size_options: int) -> None:
+    """Measure what it takes to bill a month of a large ledger, and to value a backfill."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+    size = workload.Size(**size_options)
+    observed = workload.tenants(size)
+    with server.durable() as url:
+        ledger_url = server.database(url, MEASURED)
+        with console.status(f"recording the history of {size.tenants:,} tenants"):
+            recorded = prepare(url, size, observed)
+            with closing(connect(ledger_url)) as ledger:
+                ledger.execute(PRICED)
+        costs = measured(ledger_url, repeat, Meter(server.postmaster(url)), console)
+        with closing(connect(ledger_url)) as ledger, transaction(ledger) as cursor:
+            at = prices(cursor)
+    console.print(
+        table(
+            costs,
+            f"{size.tenants:,} tenants, {size.packages} skills each, {recorded:,} events, one month; "
+            f"medians of {repeat}, seed {size.seed}",
+        )
+    )
+    found = backfill(observed[:to_value])
+    each = statistics.median(microseconds_a_finding(found, at) for _ in range(repeat))
+    findings = sum(map(len, found))
+    console.print(f"A backfill of {len(found):,} tenants: {each:.1f} µs of CPU to value each of {findings:,} findings")
+
+
+if __name__ == "__main__":
+    main()
