@@ -81,9 +81,7 @@ class Dating:
                 case Reason.SUSPENSION_UNRECORDED if observed:
                     moment = self._suspending(interval, observed)
                 case Reason.RESUMPTION_UNRECORDED if observed:
-                    moment = self._proved(
-                        interval, Evidence.FIELD_MANAGER, observed.suspend_written_at
-                    ) or self._unproved(interval, starts_to_cost=True)
+                    moment = self._resuming(interval, finding, observed, recorded)
                 case _:
                     pass  # a report has no moment, and an organisation is no event
             yield replace(finding, moment=moment) if moment else finding
@@ -132,6 +130,13 @@ class Dating:
         unwritten_since = observed.suspend_written_at and observed.suspend_written_at <= seen.occurred_at
         return seen if unwritten_since else seen._replace(not_after=(written or interval).not_after)
 
+    def _resuming(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
+        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
+        if _is_of_an_earlier_life(finding, recorded):
+            # created anew, and seen suspended by no run: it runs from its start, as a tenant without events does
+            return Moment(interval.not_before, interval.not_before, (written or interval).not_after, Evidence.CREATION)
+        return written or self._unproved(interval, starts_to_cost=True)
+
     def _proved(self, interval: Interval, evidence: Evidence, at: datetime | None) -> Moment | None:
         """Return the moment that the evidence proves, or None where it misses the interval."""
         if at is None or not interval.not_before - self.tolerance <= at <= interval.not_after + self.tolerance:
@@ -143,6 +148,14 @@ class Dating:
         late = starts_to_cost or self.uncertain is Uncertain.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
+
+
+def _is_of_an_earlier_life(finding: Finding, recorded: Recorded) -> bool:
+    """Whether what is corrected was recorded before this life began, and no run has verified it since."""
+    row, event, verified_at = recorded.lifecycle, finding.supersedes, recorded.verified_at
+    if row is None or event is None or (verified_at and verified_at > row.created_at):
+        return False
+    return event.occurred_at < row.created_at
 
 
 def _closing(finding: Finding, deletion: Moment | None) -> Moment | None:

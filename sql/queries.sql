@@ -190,6 +190,9 @@ WITH looked_at AS (
          p.row_state IS DISTINCT FROM CASE WHEN l.tenant_name IS NULL THEN 'absent'
                                            WHEN l.deleted_at IS NULL THEN 'open'
                                            ELSE 'deleted' END
+         -- reopened meanwhile: it was planned for the life before
+         OR (p.row_state = 'open' AND p.occurred_at < l.created_at
+             AND EXISTS (SELECT FROM reconciler.closed_lives c WHERE c.tenant_name = p.tenant_name))
          OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
          OR (p.event_table = 'tenant_skill_events' AND p.supersedes_event_id IS DISTINCT FROM (
               SELECT e.id FROM public.tenant_skill_events e

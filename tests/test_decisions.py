@@ -858,3 +858,32 @@ def test_whatever_the_life_before_left_one_run_makes_the_new_one_true_and_writes
     again = world.run()
     assert (written(again), again.result) == ([], "clean")
     assert not any(counts(again).values())
+
+
+def test_a_run_that_would_stamp_the_life_before_leaves_the_new_one_alone(world: World, held: Held) -> None:
+    """The portal recorded the deletion itself, the tenant came back and was reopened, all while the run waited."""
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
+    world.api.create(tenant("other"), at=world.now + BORN)
+
+    def comes_back() -> None:
+        world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [world.now + ENDED])
+        world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+        with transaction(held.holder) as cursor:
+            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+
+    (outcome,) = held.call(world.run, meanwhile=comes_back)
+
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is None, outcome.failure
+    assert [one.action for one in outcome.findings if one.tenant == "acme"] == ["defer"]
+    assert lifecycle(world) == (ORG, second(world, BORN_AGAIN), None)
+
+
+def test_a_suspension_of_the_life_before_does_not_reach_into_the_new_one(world: World) -> None:
+    """It runs from its creation, and is billed from then: nobody has suspended it."""
+    end(world)
+    event(world, None, "suspended", BORN)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    reopen(world)
+    assert written(world.run()) == [("resumption_unrecorded", None, second(world, BORN_AGAIN))]

@@ -155,6 +155,25 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
         assert found == list(drawn)
 
 
+@pytest.mark.parametrize(
+    ("lives", "current", "days"),
+    [
+        ([("2", may(3), may(5)), ("1", may(3), None)], 1, [("1", 27), ("2", 2)]),
+        ([("2", may(3), may(5)), ("1", may(4), may(9))], 0, [("1", 4), ("2", 2)]),
+    ],
+    ids=["they began at once", "the current one began first"],
+)
+def test_lives_that_only_a_hand_can_have_written_are_taken_by_their_beginning(
+    ledger: Connection, lives: list[tuple[str, datetime, datetime]], current: int, days: list[tuple[str, int]]
+) -> None:
+    """Of two that began at once, the one that is over comes first."""
+    of = History(lives=tuple(Life(org=org, began_at=began, ended_at=ended) for org, began, ended in lives))
+    with transaction(ledger) as cursor:
+        write(cursor, {"acme": of}, test_billing.PRICES, current=current)
+        assert [(line.org, line.days) for line in usage(cursor, MAY, JUNE)] == days
+        assert histories(cursor, ["acme"])["acme"].lives == of.lives
+
+
 def test_a_period_may_be_as_long_as_there_are_days(ledger: Connection) -> None:
     with transaction(ledger) as cursor:
         write(cursor, {"acme": WORKED}, test_billing.PRICES)
