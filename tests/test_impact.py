@@ -6,13 +6,14 @@ import json
 from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler import apply, run
 from reconciler import ledger as record
 from reconciler.database import connect, transaction
-from reconciler.model import Mode, Reason
+from reconciler.model import Action, Mode, Reason
 from reconciler.report import document, summary
 from reconciler.usage import usage
 from tests.cluster.world import tenant
@@ -114,3 +115,20 @@ def test_a_tenant_of_an_unknown_organisation_is_priced_too(priced: World) -> Non
     assert found[Reason.TENANT_UNRECORDED].org == "unknown"
     assert found[Reason.SKILL_ENABLE_UNRECORDED].impact_chf
     assert found[Reason.ORG_UNLABELLED].impact_chf is None
+
+
+def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The portal's own row arrives after the plan was priced."""
+
+    def late(*given: Any) -> Any:
+        priced.ledger.execute(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
+            "VALUES ('added', '2871', 'wiki', 'enabled')"
+        )
+        return apply.apply(*given)
+
+    monkeypatch.setattr(run, "apply", late)
+    (deferred,) = (f for f in priced.run().findings if f.tenant == "added")
+    assert (deferred.action, deferred.impact_chf, deferred.impact_range) == (Action.DEFER, None, None)
