@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("reconciler", "sql", "tests", "pyproject.toml", "cronjob.yaml", "README.md", "CHANGELOG.md", "Makefile")
+COPIED = (
+    "reconciler",
+    "sql",
+    "tests",
+    "monitoring",
+    "pyproject.toml",
+    "cronjob.yaml",
+    "README.md",
+    "CHANGELOG.md",
+    "Makefile",
+)
 AT_ONCE = os.cpu_count() or 1
 LONGEST = 240
 """Seconds that the tests of one mutant may take: one that never ends is found, too."""
@@ -37,6 +47,7 @@ class Guard(NamedTuple):
 
 API = "tests/test_doubt.py tests/test_faults_api.py"
 TENANT = "tests/test_doubt.py tests/test_faults_tenant.py"
+ALERTS = "tests/test_alerts.py"
 LEDGER = "tests/test_doubt.py tests/test_faults_ledger.py"
 
 GUARDS = (
@@ -217,8 +228,8 @@ GUARDS = (
     Guard("no redirect is followed", "sources/wire.py", "        settings.retries = False\n", "", API),
     Guard(
         "the deadline bounds every wait",
-        "sources/wire.py",
-        "done.get(timeout=self.deadline.left())",
+        "deadline.py",
+        "done.get(timeout=max(0.0, self.ends - time.monotonic()))",
         "done.get(timeout=20)",
         API,
     ),
@@ -242,6 +253,78 @@ GUARDS = (
         "        if many:\n            refuse_empty(",
         "        if False:\n            refuse_empty(",
         API,
+    ),
+    Guard(
+        "the life before is not stamped again",
+        "queries.sql",
+        "p.occurred_at < l.created_at",
+        "p.occurred_at IS NULL",
+        "tests/test_decisions.py",
+    ),
+    Guard(
+        "a tenant is reopened under the lock of all runs",
+        "decisions.py",
+        '    cursor.execute(query("lock"))\n',
+        "",
+        "tests/test_decisions.py",
+    ),
+    Guard(
+        "what is accepted is no drift",
+        "model.py",
+        "is not Action.DEFER and self.accepted_until is None",
+        "is not Action.DEFER",
+        ALERTS,
+    ),
+    Guard("a report is told once", "alerts/__init__.py", "or report(f) not in told", "or True", ALERTS),
+    Guard(
+        "what was not delivered is not remembered",
+        "alerts/__init__.py",
+        "for sink, message, delivery in calls if self._delivered(sink, delivery)]",
+        "for sink, message, delivery in calls if self._delivered(sink, delivery) or True]",
+        ALERTS,
+    ),
+    Guard(
+        "a receiver that crashes changes nothing",
+        "alerts/__init__.py",
+        "except Exception:  # noqa",
+        "except ZeroDivisionError if False else OSError:  # noqa",
+        ALERTS,
+    ),
+    Guard(
+        "a report is kept while its tenant cannot be judged",
+        "queries.sql",
+        "WHERE r.tenant_name <> ALL (%(deferred)s::text[]) AND NOT EXISTS (",
+        "WHERE %(deferred)s::text[] IS NOT NULL AND NOT EXISTS (",
+        ALERTS,
+    ),
+    Guard("one pass at a time", "schedule.py", "max_instances=1", "max_instances=9", "tests/test_schedule.py"),
+    Guard(
+        "a pass that starts late is made",
+        "schedule.py",
+        "misfire_grace_time=None",
+        "misfire_grace_time=1",
+        "tests/test_serve.py",
+    ),
+    Guard(
+        "a day is billed once",
+        "billing.py",
+        "max(since.toordinal(), counted + 1)",
+        "since.toordinal()",
+        "tests/test_billing.py",
+    ),
+    Guard(
+        "an end at midnight does not bill the day",
+        "billing.py",
+        "(until - _INSTANT).toordinal()",
+        "until.toordinal()",
+        "tests/test_billing.py",
+    ),
+    Guard(
+        "the last push of a success stays",
+        "alerts/pushgateway.py",
+        "pushadd_to_gateway(\n",
+        "push_to_gateway(\n",
+        "tests/test_monitoring.py tests/test_metrics.py",
     ),
     Guard(
         "the filter drops no false tenant",
