@@ -11,8 +11,9 @@ import statistics
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -22,12 +23,12 @@ from reconciler.billing import History, Prices, valued
 from reconciler.compare import compare
 from reconciler.database import connect, transaction
 from reconciler.evidence import Dating
+from reconciler.migrate import migrate
 from reconciler.model import Recorded
 from reconciler.queries import query
 from reconciler.report import WIDTH_OF_A_FILE
 from reconciler.usage import prices, usage
 from tests.bench import server, workload
-from tests.bench.bench import MEASURED, Cost, Meter, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
     from reconciler.model import Finding, Observed
 
+MEASURED = "measured"
+"""The database that holds the history."""
+AFTERMATH = 0.05
+"""Seconds after which the CPU time of a server process that has ended is known."""
 FIRST, UNTIL = date(2026, 1, 1), date(2026, 2, 1)
 """A month after all that `workload.load` records: every event is read, and every item that is on has its line."""
 OBSERVED_AT = datetime(2026, 2, 1, 12, tzinfo=UTC)
@@ -49,6 +54,35 @@ PRICED = """
 UPDATE public.platform_pricing SET tenant_monthly_fee_chf = 49;
 INSERT INTO public.skill_pricing SELECT DISTINCT skill_id, 0.33333 FROM public.tenant_skill_events;
 """
+
+
+class Cost(NamedTuple):
+    """What one repetition took, in seconds, and the rows that came."""
+
+    wall: float
+    client: float
+    server: float
+    rows: int
+
+
+@dataclass(slots=True)
+class Meter:
+    """Clocks of wall time and of CPU time, the client's and the server's."""
+
+    postmaster: int
+    _started: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), init=False)
+
+    def start(self) -> None:
+        """Count from now."""
+        gc.collect()
+        self._started = (server.cpu_seconds(self.postmaster), time.process_time(), time.perf_counter())
+
+    def cost(self, rows: int) -> Cost:
+        """Return what was used since the start."""
+        wall, client = time.perf_counter(), time.process_time()
+        time.sleep(AFTERMATH)
+        before, client_before, wall_before = self._started
+        return Cost(wall - wall_before, client - client_before, server.cpu_seconds(self.postmaster) - before, rows)
 
 
 def executed(cursor: psycopg.Cursor[Any], statement: bytes) -> int:
@@ -77,7 +111,7 @@ def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str,
                 status.update(f"{way}: {number} of {repeat}")
                 with transaction(ledger) as cursor:
                     meter.start()
-                    costs[way].append(meter.cost(run(cursor), 0))
+                    costs[way].append(meter.cost(run(cursor)))
     return {way: Cost(*map(statistics.median, zip(*some, strict=True))) for way, some in costs.items()}
 
 
@@ -111,8 +145,8 @@ def table(costs: dict[str, Cost], title: str) -> Table:
         made.add_row(
             way,
             *(f"{seconds:.2f}" for seconds in (cost.wall, cost.client, cost.server)),
-            f"{cost.findings:,.0f}",
-            f"{(cost.client + cost.server) / cost.findings * 1e6:.2f}",
+            f"{cost.rows:,.0f}",
+            f"{(cost.client + cost.server) / cost.rows * 1e6:.2f}",
         )
     return made
 
@@ -132,8 +166,11 @@ def main(*, to_value: int, repeat: int, **size_options: int) -> None:
     with server.durable() as url:
         ledger_url = server.database(url, MEASURED)
         with console.status(f"recording the history of {size.tenants:,} tenants"):
-            recorded = prepare(url, size, observed)
+            with closing(connect(url)) as maintenance:
+                maintenance.execute(f"CREATE DATABASE {MEASURED}")
             with closing(connect(ledger_url)) as ledger:
+                migrate(ledger)
+                recorded = workload.load(ledger_url, observed, events=size.events)
                 ledger.execute(PRICED)
         costs = measured(ledger_url, repeat, Meter(server.postmaster(url)), console)
         with closing(connect(ledger_url)) as ledger, transaction(ledger) as cursor:

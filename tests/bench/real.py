@@ -1,0 +1,72 @@
+"""A real API server that shows the tenants of the bench."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.bench.workload import resource
+from tests.cluster.harness import RealCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from reconciler.model import Observed
+    from tests.cluster.world import Object
+
+WRITERS = 8
+"""Requests at a time."""
+
+
+class RealPages:
+    """The API server that a kubeconfig names, which is the bench's own: every tenant on it may go."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self._shown: dict[str, Observed] = {}
+        self._own = threading.local()
+
+    def __enter__(self) -> Self:
+        self._cluster.install()
+        self._cluster.reset()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.reset()
+
+    @contextmanager
+    def showing(self, observed: Sequence[Observed]) -> Iterator[Path]:
+        """Create, change and delete until the API server shows these tenants; yield the path of a kubeconfig."""
+        wanted = {tenant.name: tenant for tenant in observed}
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for _ in pool.map(self._write, [one for one in observed if self._shown.get(one.name) != one]):
+                pass
+            for _ in pool.map(self._delete, self._shown.keys() - wanted.keys()):
+                pass
+        self._shown = wanted
+        yield self._kubeconfig
+
+    @property
+    def _cluster(self) -> RealCluster:
+        if not hasattr(self._own, "cluster"):
+            self._own.cluster = RealCluster(self._kubeconfig)
+        cluster: RealCluster = self._own.cluster
+        return cluster
+
+    def _delete(self, name: str) -> None:
+        self._cluster.delete(name)
+
+    def _write(self, tenant: Observed) -> None:
+        meant: Object = resource(tenant)
+        sent: dict[str, Any] = {
+            **{key: meant[key] for key in ("apiVersion", "kind", "spec")},
+            "metadata": {key: meant["metadata"][key] for key in ("name", "labels")},
+        }
+        if tenant.name in self._shown:
+            self._cluster.patch(tenant.name, sent)
+        else:
+            self._cluster.create(sent)
+        self._cluster.set_status(tenant.name, meant["status"])
