@@ -12,7 +12,7 @@ import operator
 import tempfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import msgspec
 
@@ -54,7 +54,7 @@ class TenantSpool:
 
     def __init__(self) -> None:
         with _on_disk():
-            self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
+            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK)  # noqa: SIM115 - __exit__ closes it
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +71,10 @@ class TenantSpool:
             SpoolFault: the disk is full.
         """
         row = _row(tenant)
-        with _on_disk():
+        try:
             self._file.write(row)
+        except OSError as error:
+            raise _full(error) from None
 
     def restart(self) -> None:
         """Forget every tenant taken so far."""
@@ -188,18 +190,24 @@ def _pair(row: tuple[Any, ...]) -> Pair:
 
 def _row(tenant: Observed) -> bytes:
     """Return a tenant as a line of COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
-    youngest = max(filter(None, (tenant.created_at, tenant.deleting_at)), default=None)
+    created_at, deleting_at = tenant.created_at, tenant.deleting_at
+    youngest = max(created_at, deleting_at) if created_at and deleting_at else created_at or deleting_at
     fields: tuple[str | None, ...] = (
         tenant.name,
         tenant.namespace,
         tenant.uid,
         tenant.org,
-        None if tenant.problem else "f" if tenant.deleting_at else "t",
+        None if tenant.problem else "f" if deleting_at else "t",
         _array_literal(tenant.packages),
         "t" if tenant.suspended else "f",
-        youngest.isoformat() if youngest else None,
+        _encode(youngest)[1:-1].decode() if youngest else None,
         _encode(_detail(tenant)).decode(),
     )
+    # most tenants hold nothing that COPY would misread, and to see that is cheaper than to escape it
+    if None not in fields:
+        line = "\t".join(cast("tuple[str, ...]", fields))
+        if not ("\\" in line or "\n" in line or "\r" in line) and line.count("\t") == len(fields) - 1:
+            return line.encode() + b"\n"
     return "\t".join([r"\N" if field is None else field.translate(_ESCAPES) for field in fields]).encode() + b"\n"
 
 
@@ -207,8 +215,11 @@ def _array_literal(texts: tuple[str, ...]) -> str:
     """Return a text[] in PostgreSQL's own notation (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO)."""
     if not texts:
         return "{}"
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return '{"' + '","'.join(escaped) + '"}'
+    literal = '{"' + '","'.join(texts) + '"}'
+    if "\\" in literal or literal.count('"') != 2 * len(texts):
+        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+        literal = '{"' + '","'.join(escaped) + '"}'
+    return literal
 
 
 @contextmanager
@@ -216,7 +227,11 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SpoolFault(
-            f"The observed tenants could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
-            "Nothing was written. Make room there, or name another folder in TMPDIR.",
-        ) from None
+        raise _full(error) from None
+
+
+def _full(error: OSError) -> SpoolFault:
+    return SpoolFault(
+        f"The observed tenants could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
+        "Nothing was written. Make room there, or name another folder in TMPDIR.",
+    )

@@ -495,15 +495,15 @@ def test_a_spool_is_handed_on_in_blocks() -> None:
 
 
 def _on(device: str) -> Any:
-    def temporary_file() -> IO[bytes]:
-        return Path(device).open("w+b")
+    def temporary_file(*, buffering: int) -> IO[bytes]:
+        return Path(device).open("w+b", buffering)
 
     return temporary_file
 
 
 def test_a_full_disk_is_said_where_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", _on("/dev/full"))
-    tenants = (live(name=f"tenant-{number}") for number in range(5000))
+    tenants = (live(name=f"tenant-{number}") for number in range(20_000))
     with pytest.raises(SpoolFault, match="No space left on device") as full, spooled(tenants):
         pytest.fail("it was noticed too late")
     assert "TMPDIR" in full.value.remedy

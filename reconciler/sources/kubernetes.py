@@ -15,6 +15,7 @@ from reconciler.sources.tenant import SourceFault, read
 from reconciler.sources.wire import Gone, NotFound, malformed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from reconciler.model import Observed, Spool
@@ -176,8 +177,8 @@ class Cluster:
         """
         kind = self.discovered()
         if kind.namespaced and namespace is None:
-            _, page = self._page(kind, {"fieldSelector": f"metadata.name={name}"})
-            found = [self._read(item) for item in page.items]
+            _, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))
+            found = [self._read(kind, item) for item in page.items]
             if page.metadata.token or page.metadata.remaining_item_count or {one.name for one in found} - {name}:
                 raise malformed(f"asked for {name} alone, it answered with others, or with a part")
             return found[0] if found else None
@@ -191,7 +192,7 @@ class Cluster:
                 raise malformed(f"{path} answered 404, but not that {name} is not found: {error}") from None
             return None
         answer.decoded(_Object, kind.name)
-        again = self._read(Raw(answer.body))
+        again = self._read(kind, Raw(answer.body))
         if again.name != name:
             raise malformed(f"{path} answered with {again.name}")
         return again
@@ -217,42 +218,47 @@ class Cluster:
         return self.kind
 
     def _list(self, kind: Kind, spool: Spool) -> Listing:
-        """Spool every page."""
-        token, tokens, position = "", set[str](), 0
+        """Spool every page. The next one is on its way while this one is read."""
+        tokens, before = set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
         announced: int | None = None
+        asked = self._ask(kind, {"limit": str(self.page_size)})
         while True:
-            query = {"limit": str(self.page_size)} | ({"continue": token} if token else {})
-            answer, page = self._page(kind, query)
+            answer, page = self._page(kind, asked)
             first = first or (page.metadata.resource_version, answer.date, answer.read_at)
             version, token = page.metadata.resource_version, page.metadata.token
             if not version or version != first[0]:
                 raise malformed(f"its resourceVersion changed from {first[0]!r} to {version!r} between two pages")
-            for item in page.items:
-                position += 1
-                spool.add(self._read(item, position))
             remaining = page.metadata.remaining_item_count if token else page.metadata.remaining_item_count or 0
             if not token and remaining:
                 raise malformed(f"it ended with {remaining} items remaining")
             if announced is not None and remaining is not None and announced != len(page.items) + remaining:
                 raise malformed(f"{announced} items were to come, and {len(page.items)} and {remaining} more came")
             announced = remaining
+            if token:
+                if not page.items:
+                    raise malformed("a page without items asks to continue")
+                if token in tokens:
+                    raise malformed("a continue token came twice")
+                tokens.add(token)
+                asked = self._ask(kind, {"limit": str(self.page_size), "continue": token})
+            for position, item in enumerate(page.items, start=before + 1):
+                spool.add(self._read(kind, item, position))
+            before += len(page.items)
             if not token:
                 # whose list it was is read once more, now that it is whole
                 return Listing(self.identity(), *first)
-            if not page.items:
-                raise malformed("a page without items asks to continue")
-            if token in tokens:
-                raise malformed("a continue token came twice")
-            tokens.add(token)
 
-    def _read(self, item: Raw, position: int = 1) -> Observed:
-        return read(item, org_label=self.org_label, position=position, dated=self.discovered().dated)
+    def _read(self, kind: Kind, item: Raw, position: int = 1) -> Observed:
+        return read(item, org_label=self.org_label, position=position, dated=kind.dated)
 
-    def _page(self, kind: Kind, query: dict[str, str]) -> tuple[Answer, _List]:
+    def _ask(self, kind: Kind, query: dict[str, str]) -> Callable[[], Answer]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold
+        return self.api.ask(f"/apis/{kind.api_version}/{self.plural}?{urlencode(query)}")
+
+    def _page(self, kind: Kind, asked: Callable[[], Answer]) -> tuple[Answer, _List]:
         try:
-            answer = self.api.get(f"/apis/{kind.api_version}/{self.plural}?{urlencode(query)}")
+            answer = asked()
         except NotFound:
             raise self._no_such_resource() from None
         page = answer.decoded(_List, f"{kind.name}List")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from reconciler.model import UNKNOWN_ORG, Failure, Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LONGEST_ID = 253
 """Characters. Longer ids are no Kubernetes names, and PostgreSQL could not index them."""
@@ -16,7 +19,10 @@ LONGEST_ID = 253
 BEFORE_TRACKING = "ancient-changes"
 """The manager under which the API server lumps old writes together: it owns fields, but knows no time for them."""
 
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
 Time = Annotated[datetime, Meta(tz=True)]
+Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
+IdOrEmpty = Annotated[str, Meta(max_length=LONGEST_ID)]
 
 
 class SourceFault(Failure):
@@ -50,18 +56,18 @@ class _Write(Struct, rename="camel"):
 
 
 class _Metadata(Struct, rename="camel"):
-    name: str
+    name: Id
     creation_timestamp: Time
-    namespace: str | None = None
-    uid: str | None = None
+    namespace: IdOrEmpty | None = None
+    uid: IdOrEmpty | None = None
     labels: dict[str, Any] | None = None
     deletion_timestamp: Time | None = None
     generation: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    managed_fields: Any = None
+    managed_fields: list[_Write] | None = None
 
 
 class _Spec(Struct):
-    packages: list[str] | None = None
+    packages: list[Id] | None = None
     suspend: bool | None = None
 
 
@@ -75,8 +81,17 @@ class _Tenant(Struct):
     status: _Status | None = None
 
 
-_decode_tenant = msgspec.json.Decoder(_Tenant).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
+class _MetadataUnowned(_Metadata):
+    managed_fields: Any = None
+
+
+class _Unowned(_Tenant):
+    """A resource whose managedFields have another shape: they prove nothing, and make nothing unreadable."""
+
+    metadata: _MetadataUnowned
+
+
+_NOTHING = _Spec()
 
 
 def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bool = True) -> Observed:
@@ -92,13 +107,15 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bo
         SourceFault: it does not even have a name, so it might be any tenant.
     """
     try:
-        tenant = _decode_tenant(item) if isinstance(item, Raw) else msgspec.convert(item, _Tenant)
+        try:
+            tenant = _decoded(item, _Tenant)
+        except msgspec.ValidationError:
+            tenant, dated = _decoded(item, _Unowned), False
         return _observed(tenant, org_label, dated=dated)
     except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
         problem = str(error)
     try:
-        named = _decode_named(item) if isinstance(item, Raw) else msgspec.convert(item, _Named)
-        identity = named.metadata
+        identity = _decoded(item, _Named).metadata
         _check_id("metadata.name", identity.name)
     except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
         raise SourceFault(
@@ -113,30 +130,27 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bo
     )
 
 
+def _decoded(item: Raw | dict[str, Any], shape: type[_Shape]) -> _Shape:
+    return msgspec.json.decode(item, type=shape) if isinstance(item, Raw) else msgspec.convert(item, shape)
+
+
 def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
-    metadata = tenant.metadata
-    spec = tenant.spec or _Spec()
-    suspended_at = _utc("status.suspendedAt", tenant.status.suspended_at) if tenant.status else None
-    packages = spec.packages or []
-    _check_id("metadata.name", metadata.name)
-    _check_id("metadata.namespace", metadata.namespace or "-")
-    _check_id("metadata.uid", metadata.uid or "-")
-    for package in packages:
-        _check_id("spec.packages", package)
-    org = (metadata.labels or {}).get(org_label)
-    if org is not None and org != "":
-        if not isinstance(org, str):
-            raise ValueError(f"metadata.labels[{org_label}] is {type(org).__name__}, not a string")
-        _check_id(f"metadata.labels[{org_label}]", org)
-    writes = _writes(metadata.managed_fields) if dated else None
+    metadata, spec = tenant.metadata, tenant.spec or _NOTHING
+    packages = spec.packages or ()
+    org = _org(metadata.labels, org_label)
+    # what is printable can be held by PostgreSQL, and most texts are
+    if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
+        _check_texts(metadata, packages)
     created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
     deleting_at = _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
+    suspended_at = _utc("status.suspendedAt", tenant.status.suspended_at) if tenant.status else None
+    writes = _dated(metadata.managed_fields) if dated and metadata.managed_fields else []
     return Observed(
         name=metadata.name,
         namespace=metadata.namespace or "",
         uid=metadata.uid or None,
         # a label that says "unknown" names no organisation
-        org=None if not org or org == UNKNOWN_ORG else org,
+        org=None if org == UNKNOWN_ORG else org,
         created_at=created_at,
         deleting_at=deleting_at,
         generation=metadata.generation,
@@ -150,6 +164,17 @@ def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
     )
 
 
+def _org(labels: dict[str, Any] | None, org_label: str) -> str | None:
+    org = labels.get(org_label) if labels else None
+    if org is None or org == "":
+        return None
+    if not isinstance(org, str):
+        # as all else that is wrong with a resource
+        raise ValueError(f"metadata.labels[{org_label}] is {type(org).__name__}, not a string")  # noqa: TRY004
+    _check_id(f"metadata.labels[{org_label}]", org)
+    return org
+
+
 def _id_or_none(value: Any) -> str | None:
     try:
         _check_id("", value if isinstance(value, str) else "")
@@ -159,14 +184,24 @@ def _id_or_none(value: Any) -> str | None:
 
 
 def _check_id(where: str, text: str) -> None:
-    if not text:
-        raise ValueError(f"{where}: an id is empty")
+    if not 0 < len(text) <= LONGEST_ID:
+        raise ValueError(f"{where}: an id has {len(text)} characters, not 1 to {LONGEST_ID}")
+    _check_text(where, text)
+
+
+def _check_texts(metadata: _Metadata, packages: Iterable[str]) -> None:
+    _check_text("metadata.name", metadata.name)
+    _check_text("metadata.namespace", metadata.namespace or "")
+    _check_text("metadata.uid", metadata.uid or "")
+    for package in packages:
+        _check_text("spec.packages", package)
+
+
+def _check_text(where: str, text: str) -> None:
+    """Raise where PostgreSQL could not hold a text."""
     if "\x00" in text:
         raise ValueError(f"{where}: an id contains a NUL character")
-    if not text.isascii():
-        text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
-    if len(text) > LONGEST_ID:
-        raise ValueError(f"{where}: an id has {len(text)} characters, more than {LONGEST_ID}")
+    text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
 
 
 def _utc(where: str, time: datetime | None) -> datetime | None:
@@ -176,29 +211,26 @@ def _utc(where: str, time: datetime | None) -> datetime | None:
         raise ValueError(f"{where}: {time} lies in no year of UTC") from None
 
 
-def _writes(managed_fields: Any) -> list[_Write] | None:
-    """Return the entries of managedFields, or None where there are none that can be read."""
+def _dated(writes: list[_Write]) -> list[_Write]:
+    """Return the entries of managedFields with their times in UTC; none where one of them lies in no year of it."""
     try:
-        writes = msgspec.convert(managed_fields, list[_Write])
         for write in writes:
             write.time = _utc("metadata.managedFields", write.time)
-    except ValueError:  # msgspec's ValidationError is one
+    except ValueError:
+        return []
+    return writes
+
+
+def _touched_at(writes: list[_Write], created_at: datetime | None, deleting_at: datetime | None) -> datetime | None:
+    """Return the newest time on the resource; None where no writes are known, or one of them carries no time."""
+    times = [write.time for write in writes]
+    if not times or created_at is None:
         return None
-    return writes or None
+    known = [time for time in (*times, created_at, deleting_at or created_at) if time]
+    return max(known) if len(known) == len(times) + 2 else None
 
 
-def _touched_at(
-    writes: list[_Write] | None, created_at: datetime | None, deleting_at: datetime | None
-) -> datetime | None:
-    """Return the newest time on the resource; None where a write on it carries no time."""
-    if writes is None:
-        return None
-    times = [write.time for write in writes] + [created_at, *([deleting_at] if deleting_at else [])]
-    known = [time for time in times if time is not None]
-    return max(known) if len(known) == len(times) else None
-
-
-def _written_at(writes: list[_Write] | None, name: str) -> datetime | None:
+def _written_at(writes: list[_Write], name: str) -> datetime | None:
     """Return when the owner of `spec.<name>` last wrote, where that bounds the field's last change from above.
 
     Every owner has written or applied the value that stands, so the earliest of them is the closest bound
@@ -206,7 +238,7 @@ def _written_at(writes: list[_Write] | None, name: str) -> datetime | None:
     the list is a set, since removing a member moves no owner's time.
     """
     times = []
-    for write in writes or []:
+    for write in writes:
         owned = getattr(write.fields.spec, name) if write.fields and write.fields.spec else None
         if owned is None or write.subresource:
             continue

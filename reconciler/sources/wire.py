@@ -24,7 +24,7 @@ import urllib3
 from reconciler.sources.tenant import SourceFault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from kubernetes.client import ApiClient
@@ -192,7 +192,11 @@ class Api:
             SourceFault: any other answer.
             DeadlineExceeded: the run's time is over.
         """
-        return self.deadline.bound(lambda: self._patiently("GET", path))
+        return self.ask(path)()
+
+    def ask(self, path: str) -> Callable[[], Answer]:
+        """Begin to read one path, and return what waits for its answer, or raises as `get` does."""
+        return self.deadline.start(lambda: self._patiently("GET", path))
 
     def post(self, path: str, item: Mapping[str, Any]) -> None:
         """Create an object. Where one of its name is there already, it was created by an earlier try.

@@ -71,6 +71,7 @@ def tenants(size: Size) -> list[Observed]:
                 suspended_at=changed_at if suspended else None,
                 touched_at=changed_at,
                 packages_written_at=changed_at,
+                suspend_written_at=changed_at if suspended else None,
             )
         )
     return made
@@ -81,7 +82,7 @@ def resource(tenant: Observed) -> Object:
     created, touched = _text(tenant.created_at), _text(tenant.touched_at)
     spec: Object = {"displayName": tenant.name.title(), "packages": tenant.packages}
     owned: Object = {".": {}, "f:displayName": {}, "f:packages": {}}
-    if tenant.suspended or tenant.suspend_written_at:
+    if tenant.suspend_written_at:
         spec["suspend"], owned["f:suspend"] = tenant.suspended, {}
     status: Object = {"phase": "Suspended" if tenant.suspended else "Ready", "observedGeneration": tenant.generation}
     if tenant.suspended_at:
