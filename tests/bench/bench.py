@@ -154,8 +154,8 @@ class Bench:
         return Cost(done.use.wall, said["ledger"], done.use.cpu, used, done.use.peak, said.get("read", 0), written)
 
 
-_OPTIONS = ("run", "--limit-percent", "100", "--no-events", "--deadline", "1h")
-"""Nobody but the log is told, and the brake lets everything pass that is to be measured."""
+_OPTIONS = ("run", "--limit-percent", "100", "--no-events", "--deadline", "1h", "--settle", "0s")
+"""Nobody but the log is told, the brake lets everything pass that is to be measured, and nobody waits for a portal."""
 
 
 def _logged(log: Sequence[str]) -> dict[str, float]:

@@ -66,7 +66,8 @@ class RealPages:
             "metadata": {key: meant["metadata"][key] for key in ("name", "labels")},
         }
         if tenant.name in self._shown:
-            self._cluster.patch(tenant.name, sent)
+            # what a merge patch does not name, it leaves as it was
+            self._cluster.patch(tenant.name, sent | {"spec": {"suspend": None} | sent["spec"]})
         else:
             self._cluster.create(sent)
-        self._cluster.set_status(tenant.name, meant["status"])
+        self._cluster.set_status(tenant.name, {"suspendedAt": None} | meant["status"])
