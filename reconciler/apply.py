@@ -102,7 +102,7 @@ def record(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None
 
 def deferred(finding: Finding) -> Finding:
     """Return the finding as one that is shown and left for a later run."""
-    return replace(finding, action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+    return finding._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
 
 
 def _hold(statement: str, planned: int, written: int) -> None:

@@ -202,7 +202,7 @@ class _Account:
             worth += [self._impact(self._costs(*self._after(finding, end))) for end in ends]
         self.lives, self.events, self.known = lives, self.events | events, self.known | costs
         between = min(worth), max(worth)
-        return replace(finding, impact_chf=worth[0], impact_range=between if between[0] < between[1] else None)
+        return finding._replace(impact_chf=worth[0], impact_range=between if between[0] < between[1] else None)
 
     def _after(self, finding: Finding, at: datetime) -> tuple[tuple[Life, ...], dict[str | None, tuple[Event, ...]]]:
         """Return the lives as the correction leaves them, and the events of the items whose cost it may change."""

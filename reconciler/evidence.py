@@ -15,7 +15,7 @@ before the event that it corrects: it would not become the latest, and would be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,7 +84,7 @@ class Dating:
                     moment = self._resuming(interval, finding, observed, recorded)
                 case _:
                     pass  # a report has no moment, and an organisation is no event
-            yield replace(finding, moment=moment) if moment else finding
+            yield finding._replace(moment=moment) if moment else finding
 
     def _interval(self, finding: Finding, observed: Observed | None, recorded: Recorded) -> Interval:
         """Return the interval as it is before any evidence."""

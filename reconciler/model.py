@@ -186,9 +186,11 @@ class Moment(NamedTuple):
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One difference between the cluster and the ledger, and what is done about it."""
+class Finding(NamedTuple):
+    """One difference between the cluster and the ledger, and what is done about it.
+
+    A tuple, for there may be hundreds of thousands: it is made, and made anew, several times as fast as a dataclass.
+    """
 
     reason: Reason
     tenant: str

@@ -449,11 +449,11 @@ def _marked(
 ) -> Finding:
     """Return the finding, marked where it is dated inside a month that was invoiced, or a report that is accepted."""
     if finding.action is Action.REPORT:
-        return replace(finding, accepted_until=accepted.get((finding.tenant, finding.reason)))
+        return finding._replace(accepted_until=accepted.get((finding.tenant, finding.reason)))
     if finding.moment is None:
         return finding
     day = finding.moment.occurred_at.astimezone(UTC).date()
-    return replace(finding, closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
+    return finding._replace(closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
 
 
 def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:

@@ -88,7 +88,7 @@ def test_a_clean_pass_is_no_news() -> None:
 
 
 def test_what_is_deferred_or_accepted_is_no_news() -> None:
-    accepted = replace(REPORTED, accepted_until=LAST)
+    accepted = REPORTED._replace(accepted_until=LAST)
     assert news(outcome(finding(Action.DEFER), accepted), "receiver") is None
 
 

@@ -456,7 +456,7 @@ def test_an_impact_is_the_usage_with_the_correction_less_that_without(
             assert priced.impact_range == (expected if expected[0] < expected[1] else None)
         else:
             assert priced.impact_range is None
-        assert replace(priced, impact_chf=None, impact_range=None) == finding
+        assert priced._replace(impact_chf=None, impact_range=None) == finding
         of = after
 
 
@@ -536,7 +536,7 @@ def test_an_event_that_is_closed_with_the_deletion_is_worth_nothing_of_its_own()
 @pytest.mark.parametrize("action", [Action.REPORT, Action.DEFER])
 def test_what_is_not_written_is_worth_nothing_and_changes_nothing(action: Action) -> None:
     enabled = correction(Reason.SKILL_ENABLE_UNRECORDED, may(11), subject="files")
-    aside = replace(enabled, action=action)
+    aside = enabled._replace(action=action)
     assert valued([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *valued([enabled], OPEN, PRICES, AS_OF))
 
 

@@ -132,7 +132,7 @@ LIFECYCLES: dict[str, Row] = {
     "a live tenant whose row is closed is not compared any further": (
         live(packages=("a",), suspended=True, org="other"),
         ledger(CLOSED, skills={"b": ENABLED}),
-        [replace(CONTRADICTED, org="other")],
+        [CONTRADICTED._replace(org="other")],
     ),
     "a recreated tenant is not compared any further": (
         live(created_at=NOW - HOUR, packages=("a",)),
@@ -256,12 +256,12 @@ ORGS: dict[str, Row] = {
     "a live tenant without a label and without a row is inserted with an unknown organisation": (
         live(org=None, packages=("a",)),
         ledger(None),
-        [replace(INSERT, org=UNKNOWN_ORG), unlabelled(None), enabled("a", org=UNKNOWN_ORG)],
+        [INSERT._replace(org=UNKNOWN_ORG), unlabelled(None), enabled("a", org=UNKNOWN_ORG)],
     ),
     "a live tenant without a label whose row is closed is reported twice": (
         live(org=None),
         ledger(CLOSED),
-        [unlabelled("2871"), replace(CONTRADICTED, org=UNKNOWN_ORG)],
+        [unlabelled("2871"), CONTRADICTED._replace(org=UNKNOWN_ORG)],
     ),
     "a label that differs from the row is reported, and new events carry the label": (
         live(org="2872", packages=("a",)),
@@ -274,13 +274,13 @@ ORGS: dict[str, Row] = {
     "a label that differs from a closed row is not reported": (
         live(org="2872"),
         ledger(CLOSED),
-        [replace(CONTRADICTED, org="2872")],
+        [CONTRADICTED._replace(org="2872")],
     ),
     "a tenant being deleted without a label is not reported": (replace(DELETING, org=None), ledger(), [STAMP]),
     "a tenant being deleted without a label and without a row is inserted with an unknown organisation": (
         replace(DELETING, org=None),
         ledger(None),
-        [replace(INSERT, org=UNKNOWN_ORG), replace(STAMP, org=UNKNOWN_ORG)],
+        [INSERT._replace(org=UNKNOWN_ORG), STAMP._replace(org=UNKNOWN_ORG)],
     ),
     "the rows of a tenant that is gone carry the organisation of its row": (
         replace(DELETING, org="2872"),
@@ -290,7 +290,7 @@ ORGS: dict[str, Row] = {
     "the rows of an absent tenant of an unknown organisation stay unknown": (
         GONE,
         ledger(row(org=UNKNOWN_ORG), skills={"a": ENABLED}),
-        [replace(STAMP, org=UNKNOWN_ORG), closed("a", ENABLED, org=UNKNOWN_ORG)],
+        [STAMP._replace(org=UNKNOWN_ORG), closed("a", ENABLED, org=UNKNOWN_ORG)],
     ),
 }
 

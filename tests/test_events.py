@@ -174,7 +174,7 @@ def test_a_correction_tells_its_states_its_moment_its_evidence_and_its_worth(sta
     moment = Moment(on(20, 10), on(3, 8, 30), on(20, 10), Evidence.FIELD_MANAGER)
     finding = found(subject="voice", recorded="disabled", observed="enabled", moment=moment, closed_period=True)
     (event,) = stage.tell(
-        outcome(replace(finding, impact_chf=Decimal("1.20"), impact_range=(Decimal("1.20"), Decimal("3.60"))))
+        outcome(finding._replace(impact_chf=Decimal("1.20"), impact_range=(Decimal("1.20"), Decimal("3.60"))))
     )
 
     assert event["note"] == (

@@ -372,7 +372,7 @@ def test_a_report_and_an_organisation_have_no_moment() -> None:
 
 def test_dating_changes_nothing_but_the_moment() -> None:
     observed, recorded = live(packages=("a",), suspended=True), ledger(None)
-    undated = [replace(finding, moment=None) for finding in dated(observed, recorded)]
+    undated = [finding._replace(moment=None) for finding in dated(observed, recorded)]
     assert undated == list(compare(observed, recorded, as_of=NOW))
 
 

@@ -100,7 +100,7 @@ def by(passes: Passes, name: str) -> dict[str, float]:
 
 
 def found(reason: Reason, **fields: Any) -> Finding:
-    return replace(Finding(reason=reason, tenant="acme", org="2871", action=ACTION[reason]), **fields)
+    return Finding(reason=reason, tenant="acme", org="2871", action=ACTION[reason])._replace(**fields)
 
 
 CORRECTION = found(Reason.SKILL_ENABLE_UNRECORDED, subject="mail", impact_chf=Decimal("12.30"))
@@ -289,7 +289,7 @@ def test_tenants_are_those_of_the_last_success() -> None:
 
 
 def test_findings_are_counted_by_reason_and_action() -> None:
-    passes = after(outcome(Result.CORRECTED, CORRECTION, replace(CORRECTION, subject="wiki"), REPORT, DEFERRED))
+    passes = after(outcome(Result.CORRECTED, CORRECTION, CORRECTION._replace(subject="wiki"), REPORT, DEFERRED))
     findings = {series.labels: value for series, value in shown(passes).items() if series.name == "reconciler_findings"}
     assert {tuple(reversed(dict(labels).values())): value for labels, value in findings.items() if value} == {
         ("skill_enable_unrecorded", "append"): 2,
@@ -309,7 +309,7 @@ def test_what_can_be_found_is_there_at_0_from_the_first_success_on() -> None:
 
 
 def test_accepted_reports_are_counted_apart() -> None:
-    passes = after(outcome(Result.CLEAN, ACCEPTED, replace(ACCEPTED, tenant="beta")))
+    passes = after(outcome(Result.CLEAN, ACCEPTED, ACCEPTED._replace(tenant="beta")))
     assert one(passes, "findings", reason="org_unlabelled", action="report") == 0
     assert one(passes, "findings_accepted", reason="org_unlabelled") == 2
 
@@ -335,7 +335,7 @@ def test_what_customers_were_overcharged_is_counted_as_a_positive_amount() -> No
 
 
 def test_the_last_run_is_worth_what_it_wrote() -> None:
-    more = replace(CORRECTION, impact_chf=Decimal("0.70"))
+    more = CORRECTION._replace(impact_chf=Decimal("0.70"))
     passes = after(outcome(Result.CORRECTED, CORRECTION, CREDIT, more, found(Reason.ORG_RESOLVED)))
     assert by(passes, "last_run_impact_chf") == {"positive": 13.00, "negative": 4.05}
 
