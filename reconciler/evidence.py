@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.model import Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
+from reconciler.model import Event, Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,30 +61,41 @@ class Dating:
             observed: the tenant's resource, or None.
             recorded: what the ledger says of it.
         """
-        deletion: Moment | None = None
+        moments: dict[tuple[Reason, Event | None], Moment | None] = {}
         for finding in findings:
-            interval = self._interval(finding, observed, recorded)
-            moment: Moment | None = None
-            match finding.reason:
-                case Reason.TENANT_UNRECORDED if observed:
-                    moment = _exactly(Evidence.CREATION, interval.not_before)
-                case Reason.DELETION_UNRECORDED:
-                    moment = deletion = self._deletion(interval, observed, recorded)
-                case Reason.SKILL_OPEN_AFTER_DELETION:
-                    moment = _closing(finding, deletion or self._recorded_deletion(recorded))
-                case Reason.SKILL_ENABLE_UNRECORDED if observed:
-                    moment = self._enabling(interval, finding, observed, recorded)
-                case Reason.SKILL_DISABLE_UNRECORDED if observed:
-                    moment = self._proved(
-                        interval, Evidence.FIELD_MANAGER, observed.packages_written_at
-                    ) or self._unproved(interval, starts_to_cost=False)
-                case Reason.SUSPENSION_UNRECORDED if observed:
-                    moment = self._suspending(interval, observed)
-                case Reason.RESUMPTION_UNRECORDED if observed:
-                    moment = self._resuming(interval, finding, observed, recorded)
-                case _:
-                    pass  # a report has no moment, and an organisation is no event
+            # what supersedes the same is as old: most of all the packages that a tenant began with
+            change = finding.reason, finding.supersedes
+            if change not in moments:
+                deletion = moments.get((Reason.DELETION_UNRECORDED, None))
+                moments[change] = self._moment(finding, observed, recorded, deletion)
+            moment = moments[change]
             yield finding._replace(moment=moment) if moment else finding
+
+    def _moment(
+        self, finding: Finding, observed: Observed | None, recorded: Recorded, deletion: Moment | None
+    ) -> Moment | None:
+        interval = self._interval(finding, observed, recorded)
+        moment: Moment | None = None
+        match finding.reason:
+            case Reason.TENANT_UNRECORDED if observed:
+                moment = _exactly(Evidence.CREATION, interval.not_before)
+            case Reason.DELETION_UNRECORDED:
+                moment = self._deletion(interval, observed, recorded)
+            case Reason.SKILL_OPEN_AFTER_DELETION:
+                moment = _closing(finding, deletion or self._recorded_deletion(recorded))
+            case Reason.SKILL_ENABLE_UNRECORDED if observed:
+                moment = self._enabling(interval, finding, observed, recorded)
+            case Reason.SKILL_DISABLE_UNRECORDED if observed:
+                moment = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at) or self._unproved(
+                    interval, starts_to_cost=False
+                )
+            case Reason.SUSPENSION_UNRECORDED if observed:
+                moment = self._suspending(interval, observed)
+            case Reason.RESUMPTION_UNRECORDED if observed:
+                moment = self._resuming(interval, finding, observed, recorded)
+            case _:
+                pass  # a report has no moment, and an organisation is no event
+        return moment
 
     def _interval(self, finding: Finding, observed: Observed | None, recorded: Recorded) -> Interval:
         """Return the interval as it is before any evidence."""
