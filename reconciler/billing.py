@@ -18,14 +18,15 @@ to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` sa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from calendar import monthrange
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Reason
 
@@ -39,8 +40,11 @@ NOTHING = Decimal("0.00")
 
 _INSTANT = timedelta(microseconds=1)
 """The resolution of PostgreSQL's time, and of Python's."""
+_RUNNING = Event(0, "resumed", FIRST)
 _REMEMBERED = 2**14
 """Results that are kept: thousands of tenants were created on the same few hundred days."""
+_OF_ONE_TENANT = 2**6
+"""Results that are kept: most items of a tenant are on for as long as the others."""
 _APPENDED = {
     Reason.SKILL_ENABLE_UNRECORDED: "enabled",
     Reason.SKILL_DISABLE_UNRECORDED: "disabled",
@@ -75,8 +79,7 @@ class Prices:
         return self.monthly_fee_chf if item is FEE else self.daily_chf.get(item)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class Life(NamedTuple):
     """A tenant from its creation to its deletion; still alive where `ended_at` is None."""
 
     org: str
@@ -152,7 +155,7 @@ def lines(
             amount_chf=_amount(item, prices.price(item), days, _length(month)),
         )
         for item, events in history.items.items()
-        for org, runs in _runs(item, events, history.lives, begins, ends).items()
+        for org, runs in _runs(_states(item, events), history.lives, begins, ends).items()
         for month, days in _months(runs).items()
     ]
     return tuple(sorted(made, key=in_order))
@@ -183,46 +186,55 @@ def valued(findings: Sequence[Finding], history: History, prices: Prices, as_of:
 
 @dataclass(slots=True, kw_only=True)
 class _Account:
-    """One tenant's history while it is being corrected, and what its items cost so far, where that was asked."""
+    """One tenant's history while it is being corrected."""
 
     lives: tuple[Life, ...]
     events: dict[str | None, tuple[Event, ...]]
     prices: Prices
     as_of: datetime
-    known: dict[str | None, Decimal] = field(default_factory=dict)
 
     def correct(self, finding: Finding) -> Finding:
         """Make a correction, and return it with its worth."""
-        moment = finding.moment
-        lives, events = self._after(finding, moment.occurred_at if moment else self.as_of)
-        costs = self._costs(lives, events)
-        worth = [self._impact(costs)]
-        if moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
-            ends = {moment.not_before, moment.not_after} - {moment.occurred_at}
-            worth += [self._impact(self._costs(*self._after(finding, end))) for end in ends]
-        self.lives, self.events, self.known = lives, self.events | events, self.known | costs
-        between = min(worth), max(worth)
-        return finding._replace(impact_chf=worth[0], impact_range=between if between[0] < between[1] else None)
-
-    def _after(self, finding: Finding, at: datetime) -> tuple[tuple[Life, ...], dict[str | None, tuple[Event, ...]]]:
-        """Return the lives as the correction leaves them, and the events of the items whose cost it may change."""
+        item, moment = finding.subject, finding.moment
         kind = _APPENDED.get(finding.reason)
-        if kind is None:
-            return _lived(self.lives, finding, at), self.events
-        # not written yet, it has no id; the greatest of its key, whatever it will be
-        events = (*self.events.get(finding.subject, ()), Event(0, kind, at))
-        return self.lives, {finding.subject: tuple(sorted(events, key=_occurred_at))}
+        if kind and not self.prices.price(item):
+            return finding._replace(impact_chf=NOTHING)
+        instants = [moment.occurred_at if moment else self.as_of]
+        if moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
+            instants += [end for end in moment[1:3] if end != moment.occurred_at]
+        if kind:
+            its = self.events.get(item, ())
+            followed = [_followed(its, kind, at) for at in instants]
+            without, *costs = [self._cost(item, events, self.lives) for events in (its, *followed)]
+            self.events[item] = followed[0]
+        else:
+            lives = [_lived(self.lives, finding, at) for at in instants]
+            without, *costs = [self._costs(each) for each in (self.lives, *lives)]
+            self.lives = lives[0]
+        between = min(costs) - without, max(costs) - without
+        return finding._replace(
+            impact_chf=costs[0] - without, impact_range=between if between[0] < between[1] else None
+        )
 
-    def _costs(
-        self, lives: tuple[Life, ...], events: Mapping[str | None, tuple[Event, ...]]
-    ) -> dict[str | None, Decimal]:
-        return {item: _cost(item, its, lives, self.prices, self.as_of) for item, its in events.items()}
+    def _costs(self, lives: tuple[Life, ...]) -> Decimal:
+        """Return what all items have ever cost."""
+        return sum((self._cost(item, events, lives) for item, events in self.events.items()), NOTHING)
 
-    def _impact(self, costs: Mapping[str | None, Decimal]) -> Decimal:
-        """Return by how much the items would come to cost more."""
-        new = {item: self.events.get(item, ()) for item in costs if item not in self.known}
-        self.known |= self._costs(self.lives, new)
-        return sum((cost - self.known[item] for item, cost in costs.items()), NOTHING)
+    def _cost(self, item: str | None, events: tuple[Event, ...], lives: tuple[Life, ...]) -> Decimal:
+        """Return what an item has ever cost: the sum of its lines."""
+        cost = NOTHING
+        if price := self.prices.price(item):
+            for runs in _runs(_states(item, events), lives, FIRST, self.as_of).values():
+                cost += _owed(item, price, runs)
+        return cost
+
+
+@lru_cache(_OF_ONE_TENANT)
+def _followed(events: tuple[Event, ...], kind: str, at: datetime) -> tuple[Event, ...]:
+    """Return an item's events after a correction."""
+    place = bisect_right(events, at, key=_occurred_at)
+    # not written yet, it has no id; the greatest of its key, whatever it will be
+    return (*events[:place], Event(0, kind, at), *events[place:])
 
 
 def _lived(lives: tuple[Life, ...], finding: Finding, at: datetime) -> tuple[Life, ...]:
@@ -231,29 +243,19 @@ def _lived(lives: tuple[Life, ...], finding: Finding, at: datetime) -> tuple[Lif
         case Reason.TENANT_UNRECORDED:
             return tuple(sorted((*lives, Life(org=finding.org, began_at=at)), key=_began_at))
         case Reason.DELETION_UNRECORDED:
-            return tuple(replace(life, ended_at=at) if life.ended_at is None else life for life in lives)
+            return tuple(life._replace(ended_at=at) if life.ended_at is None else life for life in lives)
         case _:
-            return tuple(replace(life, org=finding.org) if life.ended_at is None else life for life in lives)
+            return tuple(life._replace(org=finding.org) if life.ended_at is None else life for life in lives)
 
 
-def _cost(item: str | None, events: Iterable[Event], lives: Iterable[Life], prices: Prices, as_of: datetime) -> Decimal:
-    """Return what an item has ever cost: the sum of its lines."""
-    price = prices.price(item)
-    if not price:
-        return NOTHING
-    return sum(
-        (
-            months * _amount(item, price, days, length)
-            for runs in _runs(item, events, lives, FIRST, as_of).values()
-            for days, length, months in _alike(runs)
-        ),
-        NOTHING,
-    )
+def _states(item: str | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """Return what turned an item on and off: a tenant runs until it is first suspended."""
+    return (_RUNNING, *events) if item is FEE else events
 
 
-def _stretches(item: str | None, events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
+def _stretches(events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
     """Yield from when until when an item was on, in the order of time; some of them for no time."""
-    since = FIRST if item is FEE else None
+    since = None
     for _, kind, at in events:
         if kind not in _ON:
             if since is not None:
@@ -265,11 +267,12 @@ def _stretches(item: str | None, events: Iterable[Event]) -> Iterator[tuple[date
         yield since, LAST
 
 
+@lru_cache(_OF_ONE_TENANT)
 def _runs(
-    item: str | None, events: Iterable[Event], lives: Iterable[Life], begins: datetime, ends: datetime
-) -> dict[str, tuple[Run, ...]]:
+    events: tuple[Event, ...], lives: tuple[Life, ...], begins: datetime, ends: datetime
+) -> Mapping[str, tuple[Run, ...]]:
     """Return the days on which an item was billable between two instants, by organisation; no day is there twice."""
-    stretches = list(_stretches(item, events))
+    stretches = list(_stretches(events))
     runs: dict[str, list[Run]] = {}
     counted = 0  # the day up to which all that is billable has been: lives and stretches come in the order of time
     for life in lives:
@@ -298,10 +301,11 @@ def _months(runs: Iterable[Run]) -> dict[date, int]:
 
 
 @lru_cache(_REMEMBERED)
-def _alike(runs: tuple[Run, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Return of so many of the days, in months of so many days, how many months there are: they cost the same."""
-    alike = Counter((days, _length(month)) for month, days in _months(runs).items())
-    return tuple((days, length, months) for (days, length), months in alike.items())
+def _owed(item: str | None, price: Decimal, runs: tuple[Run, ...]) -> Decimal:
+    """Return what an item costs an organisation for these days: the sum of its lines."""
+    # most months are alike
+    lines = Counter((days, _length(month)) for month, days in _months(runs).items())
+    return sum((months * _amount(item, price, days, length) for (days, length), months in lines.items()), NOTHING)
 
 
 def _amount(item: str | None, price: Decimal | None, days: int, length: int) -> Decimal:

@@ -314,7 +314,7 @@ def histories(draw: st.DrawFn, at: st.SearchStrategy[datetime] = instants) -> Hi
     ]
     is_alive: bool = draw(st.booleans())
     if lives and is_alive:
-        lives[-1] = replace(lives[-1], ended_at=None)
+        lives[-1] = lives[-1]._replace(ended_at=None)
 
     def some(*kinds: str) -> st.SearchStrategy[tuple[Event, ...]]:
         return st.lists(st.tuples(st.sampled_from(kinds), at), max_size=6).map(lambda drawn: events(*drawn))
@@ -419,9 +419,9 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
     if finding.reason is Reason.TENANT_UNRECORDED:
         lives = tuple(sorted([*lives, Life(org=finding.org, began_at=at)], key=lambda life: life.began_at))
     elif finding.reason is Reason.DELETION_UNRECORDED:
-        lives = tuple(life if life.ended_at else replace(life, ended_at=at) for life in lives)
+        lives = tuple(life if life.ended_at else life._replace(ended_at=at) for life in lives)
     else:
-        lives = tuple(life if life.ended_at else replace(life, org=finding.org) for life in lives)
+        lives = tuple(life if life.ended_at else life._replace(org=finding.org) for life in lives)
     return replace(of, lives=lives)
 
 
