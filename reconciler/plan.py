@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from reconciler.model import Action, Finding, Mode, Reason, Refusal, Result
@@ -42,7 +43,7 @@ class Limits:
     allow_mass: frozenset[Reason] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Every finding of a pass, sorted by tenant, reason and subject.
 
@@ -58,7 +59,7 @@ class Plan:
     tenants_recorded: int
     ledger_is_empty: bool
 
-    @property
+    @cached_property
     def corrections(self) -> tuple[Finding, ...]:
         """The findings that a run writes."""
         return tuple(finding for finding in self.findings if finding.action.writes)

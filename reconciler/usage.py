@@ -135,13 +135,14 @@ def histories(cursor: psycopg.Cursor[Any], names: Collection[str]) -> dict[str, 
     suspensions: dict[str, list[Event]] = defaultdict(list)
     for tenant, skill, *event in cursor.execute(query("history"), parameters):
         (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
-    return {
+    nothing = History()
+    return dict.fromkeys(names, nothing) | {
         name: History(
             lives=tuple(lives[name]),
             skills={skill: tuple(events) for skill, events in skills[name].items()},
             suspensions=tuple(suspensions[name]),
         )
-        for name in names
+        for name in {*lives, *skills, *suspensions}
     }
 
 
