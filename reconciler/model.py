@@ -121,9 +121,8 @@ TABLE_OF = {
 """The reasons that are corrected, and where."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """One PiecedTenant as the source showed it.
+class Observed(NamedTuple):
+    """One PiecedTenant as the source showed it; a tuple, since one is made of each tenant there is.
 
     Where `problem` is set the custom resource is unreadable: only name, namespace and uid may then be relied on.
     """

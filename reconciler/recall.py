@@ -7,7 +7,6 @@ recorded state.
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 import tempfile
 from contextlib import contextmanager, suppress
@@ -31,7 +30,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 _COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
 """What of a resource has a column of its own, because the ledger is held against it."""
-_DETAIL = tuple(field.name for field in dataclasses.fields(Observed) if field.name not in _COLUMNS)
+_DETAIL = tuple(field for field in Observed._fields if field not in _COLUMNS)
 """What goes along in one: it is read again only of tenants that differ."""
 _detail = operator.attrgetter(*_DETAIL)
 _encode = msgspec.json.Encoder().encode
@@ -175,8 +174,8 @@ def _pair(row: tuple[Any, ...]) -> Pair:
     detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = rest
     observed = None
     if detail is not None:
-        fields = zip(_COLUMNS + _DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True)
-        observed = msgspec.convert(dict(fields), Observed)
+        fields = dict(zip(_COLUMNS + _DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
+        observed = msgspec.convert([fields[field] for field in Observed._fields], Observed)
     latest = _decode_skills(skills).items() if skills else ()
     recorded = Recorded(
         name=columns[0],

@@ -58,7 +58,7 @@ NASTY = (
 def live(**fields: Any) -> Observed:
     """Return a live, running tenant without packages."""
     true = Observed(name="acme", uid="u1", org="2871", created_at=BORN, generation=4, touched_at=BORN)
-    return replace(true, **fields)
+    return true._replace(**fields)
 
 
 def row(**fields: Any) -> Lifecycle:

@@ -197,7 +197,7 @@ SKILLS: dict[str, Row] = {
         [STAMP, closed("a", ENABLED), closed("c", ENABLED)],
     ),
     "a skill left on by a tenant being deleted is closed, whatever its packages say": (
-        replace(DELETING, packages=("a", "b")),
+        DELETING._replace(packages=("a", "b")),
         ledger(skills={"a": ENABLED}),
         [STAMP, closed("a", ENABLED)],
     ),
@@ -238,7 +238,7 @@ SUSPENSIONS: dict[str, Row] = {
         [found(Reason.RESUMPTION_UNRECORDED, supersedes=SUSPENDED)],
     ),
     "a tenant that is gone is not resumed": (GONE, ledger(suspension=SUSPENDED), [STAMP]),
-    "a tenant being deleted is not suspended": (replace(DELETING, suspended=True), ledger(), [STAMP]),
+    "a tenant being deleted is not suspended": (DELETING._replace(suspended=True), ledger(), [STAMP]),
 }
 
 ORGS: dict[str, Row] = {
@@ -276,14 +276,14 @@ ORGS: dict[str, Row] = {
         ledger(CLOSED),
         [CONTRADICTED._replace(org="2872")],
     ),
-    "a tenant being deleted without a label is not reported": (replace(DELETING, org=None), ledger(), [STAMP]),
+    "a tenant being deleted without a label is not reported": (DELETING._replace(org=None), ledger(), [STAMP]),
     "a tenant being deleted without a label and without a row is inserted with an unknown organisation": (
-        replace(DELETING, org=None),
+        DELETING._replace(org=None),
         ledger(None),
         [INSERT._replace(org=UNKNOWN_ORG), STAMP._replace(org=UNKNOWN_ORG)],
     ),
     "the rows of a tenant that is gone carry the organisation of its row": (
-        replace(DELETING, org="2872"),
+        DELETING._replace(org="2872"),
         ledger(skills={"a": ENABLED}),
         [STAMP, closed("a", ENABLED)],
     ),
@@ -380,7 +380,7 @@ TIMES: dict[str, Row] = {
 
 UNREADABLE_BEATS: dict[str, Row] = {
     f"unreadable beats: {name}": (
-        replace(observed or live(), problem=PROBLEM),
+        (observed or live())._replace(problem=PROBLEM),
         recorded,
         [
             unreadable(
@@ -441,7 +441,7 @@ def test_of_an_unreadable_tenant_nothing_is_said_but_that_and_what_is_wrong_with
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     observed, recorded = pair
-    findings = list(compare(replace(observed or live(), problem=PROBLEM), recorded, as_of=NOW))
+    findings = list(compare((observed or live())._replace(problem=PROBLEM), recorded, as_of=NOW))
     assert findings[0].reason is Reason.TENANT_UNREADABLE
     assert {finding.reason for finding in findings[1:]} <= {Reason.EVENT_TIME_INVALID}
 

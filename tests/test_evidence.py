@@ -262,13 +262,13 @@ def test_a_suspension_seen_before_the_last_resumption_proves_nothing() -> None:
     expected = proved(Evidence.FIELD_MANAGER, WRITTEN + 2 * HOUR, WRITTEN + HOUR)
     assert moment(SUSPEND, observed, recorded) == expected
     expected = Moment(WRITTEN + HOUR, WRITTEN + HOUR, NOW, Evidence.NONE)
-    assert moment(SUSPEND, replace(observed, suspend_written_at=None), recorded) == expected
+    assert moment(SUSPEND, observed._replace(suspend_written_at=None), recorded) == expected
 
 
 @DRIFTS_OF
 def test_a_change_is_dated_when_the_fields_owner_last_wrote(reason: Reason) -> None:
     observed, recorded, field, evidence = DRIFTS[reason]
-    found = moment(reason, replace(observed, **{field: WRITTEN}), recorded)  # type: ignore[arg-type]
+    found = moment(reason, observed._replace(**{field: WRITTEN}), recorded)  # type: ignore[arg-type]
     assert found is not None
     assert found == proved(evidence, WRITTEN, found.not_before)
     assert found.not_before == max([BORN, *(e.occurred_at for e in (recorded.suspension,) if e)])
@@ -295,7 +295,7 @@ def test_evidence_within_the_tolerance_is_clipped_to_the_interval(
     reason: Reason, tolerance: timedelta, written: datetime, clipped: datetime
 ) -> None:
     observed, recorded, field, evidence = DRIFTS[reason]
-    observed = replace(observed, **{field: written})  # type: ignore[arg-type]
+    observed = observed._replace(**{field: written})  # type: ignore[arg-type]
     recorded = replace(recorded, verified_at=VERIFIED)
     assert moment(reason, observed, recorded, tolerance=tolerance) == proved(evidence, clipped, VERIFIED)
 
@@ -304,7 +304,7 @@ def test_evidence_within_the_tolerance_is_clipped_to_the_interval(
 @pytest.mark.parametrize(("tolerance", "written"), MISSED.values(), ids=MISSED)
 def test_evidence_outside_its_interval_proves_nothing(reason: Reason, tolerance: timedelta, written: datetime) -> None:
     observed, recorded, field, _ = DRIFTS[reason]
-    observed = replace(observed, suspended_at=written, **{field: written})  # type: ignore[arg-type]
+    observed = observed._replace(suspended_at=written, **{field: written})  # type: ignore[arg-type]
     found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), tolerance=tolerance)
     assert found is not None
     assert (found.not_before, found.not_after, found.evidence) == (VERIFIED, NOW, Evidence.NONE)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -315,7 +315,7 @@ _tenants = st.builds(
 @WITHIN
 @given(st.lists(_tenants, max_size=12, unique_by=lambda tenant: tenant.name))
 def test_a_tenant_comes_back_as_it_was_observed(ledger: Connection, tenants: list[Observed]) -> None:
-    tenants = [replace(tenant, uid=f"{number}\n{tenant.name}") for number, tenant in enumerate(tenants)]
+    tenants = [tenant._replace(uid=f"{number}\n{tenant.name}") for number, tenant in enumerate(tenants)]
     found = recalled(ledger, tenants, everyone=True)
     assert [pair.observed for pair in found.pairs] == sorted(tenants, key=lambda tenant: tenant.name)
     assert {pair.recorded for pair in found.pairs if pair.recorded != Recorded(name=pair.recorded.name)} == set()

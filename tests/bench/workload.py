@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -187,12 +187,12 @@ def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list
         tenant = moved[index]
         lost = draw.choice(("enabled", "disabled", "suspension")) if tenant.packages else "enabled"
         if lost == "suspension":
-            tenant = replace(tenant, suspended=not tenant.suspended, suspended_at=None, suspend_written_at=MOVED)
+            tenant = tenant._replace(suspended=not tenant.suspended, suspended_at=None, suspend_written_at=MOVED)
         elif lost == "enabled":
-            tenant = replace(tenant, packages=tuple(sorted({*tenant.packages, f"new-{seed}"})))
+            tenant = tenant._replace(packages=tuple(sorted({*tenant.packages, f"new-{seed}"})))
         else:
-            tenant = replace(tenant, packages=tenant.packages[1:])
-        moved[index] = replace(
-            tenant, generation=(tenant.generation or 1) + 1, touched_at=MOVED, packages_written_at=MOVED
+            tenant = tenant._replace(packages=tenant.packages[1:])
+        moved[index] = tenant._replace(
+            generation=(tenant.generation or 1) + 1, touched_at=MOVED, packages_written_at=MOVED
         )
     return moved
