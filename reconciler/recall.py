@@ -132,15 +132,16 @@ def recall(
     """
     cursor.execute(query("stage"))
     _copy(cursor, spool.blocks())
-    if cursor.execute(query("any_twice")).fetchone() == (True,):
+    *counts, middle, any_twice = _counts(cursor)
+    if any_twice:
         _sort_out(cursor)
-    cursor.execute(query("counts"))
-    (counts,) = cursor.fetchall()
+        *counts, middle, _ = _counts(cursor)
     cursor.execute(
         query("differing"),
         {
             "names": None if names is None else list(names),
             "everyone": everyone,
+            "middle": middle,
             "settle": settle,
             "first": FIRST,
             "last": LAST,
@@ -153,6 +154,11 @@ def _copy(cursor: psycopg.Cursor[Any], blocks: Iterable[bytes]) -> None:
     with cursor.copy(query("copy")) as copy:
         for block in blocks:
             copy.write(block)
+
+
+def _counts(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    (counts,) = cursor.execute(query("counts")).fetchall()
+    return tuple(counts)
 
 
 def _sort_out(cursor: psycopg.Cursor[Any]) -> None:

@@ -224,6 +224,56 @@ def test_nobody_comes_back_who_is_plainly_true(ledger: Connection, seed: int) ->
     assert {pair.recorded.name for pair in some.pairs} == set(drift(some))
 
 
+def _at_once(ledger: Connection) -> None:
+    """Have this session see each form of parallel work as worth it, even over a small ledger."""
+    ledger.execute("ANALYZE public.tenant_skill_events")
+    for cost in ("parallel_setup_cost", "parallel_tuple_cost"):
+        ledger.execute("SELECT set_config(%s, '0', false)", [cost])
+
+
+def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
+    """Return how PostgreSQL ran the query that finds the tenants that could differ."""
+    with spooled(tenants) as spool, transaction(ledger) as cursor:
+        recall(cursor, spool)
+        ((*_, middle, _),) = cursor.execute(query("counts")).fetchall()
+        cursor.execute(
+            b"EXPLAIN (ANALYZE) " + query("differing"),
+            {"names": None, "everyone": False, "settle": HOUR, "first": FIRST, "last": LAST, "middle": middle},
+        )
+        return "\n".join(line for (line,) in cursor)
+
+
+@pytest.mark.parametrize("workers", [0, 8])
+def test_two_halves_read_at_once_or_in_turn_are_the_whole(ledger: Connection, workers: int) -> None:
+    books = Author(5, _now(ledger)).write(300)
+    books.write(ledger)
+    _at_once(ledger)
+    # how many workers there are is known only when the plan is executed: it is the same where there is none
+    ledger.execute("SELECT set_config('max_parallel_workers', %s, false)", [str(workers)])
+    plan = _plan(ledger, books.observed)
+    assert "Parallel Append" in plan
+    assert ("Workers Launched: 0" in plan) is (workers == 0)
+    everybody = recalled(ledger, books.observed, everyone=True)
+    assert {pair.recorded.name: pair for pair in everybody.pairs} == books.pairs()
+    assert drift(recalled(ledger, books.observed)) == drift(everybody)
+    some = [*books.pairs()][::7]
+    assert {pair.recorded.name for pair in recalled(ledger, books.observed, everyone=True, names=some).pairs} == {*some}
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_the_events_halve_where_the_servers_statistics_say(ledger: Connection, *, analyzed: bool) -> None:
+    """Without them the lower half is empty, and nobody is missing: the tests above are of that kind."""
+    at = BORN.isoformat()
+    ledger.execute("ALTER TABLE public.tenant_skill_events SET (autovacuum_enabled = false)")
+    Books(skills=[(n, f"t{n:04}", "1", "a", "enabled", at) for n in range(1, 2001)]).write(ledger)
+    if analyzed:
+        ledger.execute("ANALYZE public.tenant_skill_events")
+    with spooled([]) as spool, transaction(ledger) as cursor:
+        recall(cursor, spool)
+        (counts,) = cursor.execute(query("counts")).fetchall()
+    assert "t0980" < counts[4] < "t1020" if analyzed else counts[4] == ""
+
+
 @pytest.mark.parametrize("table", ["skills", "suspensions"])
 def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Connection, table: str) -> None:
     hidden = []
@@ -470,6 +520,20 @@ def test_the_last_run_that_found_a_tenant_true_verifies_it(ledger: Connection) -
     for hours, outcome in enumerate(("clean", "drift", "corrected"), 1):
         _run(ledger, hours, outcome=outcome, unverified=["beta"])
         assert recalled(ledger, []).pairs[0].recorded.verified_at == BORN + hours * HOUR
+
+
+def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Connection) -> None:
+    """So the search need not go through all the runs that a report has outlasted."""
+    Books(lifecycle=[(name, "2871", BORN.isoformat(), None) for name in ("acme", "beta")]).write(ledger)
+    for hours, unverified in ((1, []), (2, ["acme"]), (3, ["acme"]), (4, [])):
+        _run(ledger, hours, unverified=unverified)
+    for reason, hours in (("org_moved", 3), ("org_unlabelled", 2)):
+        ledger.execute(
+            "INSERT INTO reconciler.reports (tenant_name, reason, since) VALUES ('acme', %s, %s)",
+            [reason, BORN + hours * HOUR + timedelta(minutes=1)],
+        )
+    verified = {pair.recorded.name: pair.recorded.verified_at for pair in recalled(ledger, []).pairs}
+    assert verified == {"acme": BORN + HOUR, "beta": BORN + 4 * HOUR}
 
 
 def test_a_spool_that_starts_again_forgets_what_it_took(ledger: Connection) -> None:
