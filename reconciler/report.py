@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import Console
+    from rich.table import Table as Grid
     from rich.text import Text
 
     from reconciler.model import Finding, Outcome
@@ -123,7 +124,7 @@ def table(outcome: Outcome, console: Console) -> None:
                 Text(_evidence(finding)),
                 Text(worth(finding) or "-"),
             )
-        if console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum <= console.width:
+        if console.width >= WIDTH_OF_A_FILE or _width(grid, console) <= console.width:
             console.print(grid)
         else:
             for finding in outcome.findings[:LONGEST_TABLE]:
@@ -133,6 +134,11 @@ def table(outcome: Outcome, console: Console) -> None:
             console.print(Text(f"… and {more} more; --output json shows all"))
         console.print()
     console.print(Text(summary(outcome)))
+
+
+def _width(grid: Grid, console: Console) -> int:
+    """Return how wide a table is if nothing in it is folded."""
+    return console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum
 
 
 def _stacked(finding: Finding) -> Text:

@@ -141,6 +141,8 @@ class Pass:
     sleep: Callable[[float], object] = time.sleep
 
     _run_id: UUID = field(default_factory=uuid4, init=False)
+    _began: float = field(default=0.0, init=False)
+    """In seconds of `time.monotonic`."""
     _observed_at: datetime | None = field(default=None, init=False)
     _listing: Listing | None = field(default=None, init=False)
     _tolerance: timedelta = field(default=ROUNDING, init=False)
@@ -160,7 +162,7 @@ class Pass:
         return outcome
 
     def _made(self) -> Outcome:
-        began = time.monotonic()
+        self._began = time.monotonic()
         try:
             with closing(connect(self.database_url)) as ledger:
                 outcome = self._execute(ledger)
@@ -168,7 +170,7 @@ class Pass:
             blocked = isinstance(failure, Refusal)
             outcome = self._outcome(Result.BLOCKED if blocked else Result.FAILED, failure)
             outcome = self._record_failure(outcome)
-        return replace(outcome, seconds=time.monotonic() - began)
+        return replace(outcome, seconds=self._seconds())
 
     def _execute(self, ledger: psycopg.Connection[Any]) -> Outcome:
         self._observed_at, pinned = self._begin(ledger)
@@ -189,6 +191,10 @@ class Pass:
         if self.terms.mode is Mode.PLAN:
             return self._outcome(self._plan.result(Mode.PLAN))
         return self._write(ledger, self._plan)
+
+    def _seconds(self) -> float:
+        """Return for how long the pass has been made."""
+        return time.monotonic() - self._began
 
     def _begin(self, ledger: psycopg.Connection[Any]) -> tuple[datetime, Listing | None]:
         """Return when the observation begins, and which list of which source the last run saw."""
@@ -217,7 +223,8 @@ class Pass:
                 "Nothing was written: the API server is behind, or its etcd was restored. If it was restored, say so "
                 "once with --accept-source.",
             )
-        _log.info("tenants.observed", source=identity, resource_version=listing.resource_version)
+        facts = {"resource_version": listing.resource_version, "seconds": round(self._seconds(), 3)}
+        _log.info("tenants.observed", source=identity, **facts)
         return listing
 
     def _measure_clocks(self, listing: Listing, began: float) -> None:

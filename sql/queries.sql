@@ -8,7 +8,9 @@ SELECT set_config('lock_timeout', %(lock)s, true),
        set_config('statement_timeout', %(statement)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle)s, true),
        set_config('timezone', 'UTC', true),
-       set_config('jit', 'off', true)
+       set_config('jit', 'off', true),
+       -- so that what is held against each other is hashed in memory
+       set_config('work_mem', '64MB', true)
 
 -- name: clock
 -- The database's clock: what every observation is dated by.

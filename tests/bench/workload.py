@@ -180,10 +180,11 @@ def _recorded(ledger: psycopg.Connection[Any], observed: Sequence[Observed], eve
 
 
 def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list[Observed]:
-    """Return the tenants after some of them changed and the portal's row about it was lost: one change each."""
+    """Return the tenants after some of them changed and the portal's row about it was lost: one change each, ever."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     moved = list(observed)
-    for index in draw.sample(range(len(moved)), round(len(moved) * percent / 100)):
+    still = [index for index, tenant in enumerate(moved) if tenant.touched_at != MOVED]
+    for index in draw.sample(still, round(len(moved) * percent / 100)):
         tenant = moved[index]
         lost = draw.choice(("enabled", "disabled", "suspension")) if tenant.packages else "enabled"
         if lost == "suspension":
