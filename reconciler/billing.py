@@ -198,7 +198,7 @@ class _Account:
         item, moment = finding.subject, finding.moment
         kind = _APPENDED.get(finding.reason)
         if kind and not self.prices.price(item):
-            return finding._replace(impact_chf=NOTHING)
+            return finding.worth(NOTHING)
         instants = [moment.occurred_at if moment else self.as_of]
         if moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
             instants += [end for end in moment[1:3] if end != moment.occurred_at]
@@ -212,9 +212,7 @@ class _Account:
             without, *costs = [self._costs(each) for each in (self.lives, *lives)]
             self.lives = lives[0]
         between = min(costs) - without, max(costs) - without
-        return finding._replace(
-            impact_chf=costs[0] - without, impact_range=between if between[0] < between[1] else None
-        )
+        return finding.worth(costs[0] - without, between if between[0] < between[1] else None)
 
     def _costs(self, lives: tuple[Life, ...]) -> Decimal:
         """Return what all items have ever cost."""
@@ -303,9 +301,14 @@ def _months(runs: Iterable[Run]) -> dict[date, int]:
 @lru_cache(_REMEMBERED)
 def _owed(item: str | None, price: Decimal, runs: tuple[Run, ...]) -> Decimal:
     """Return what an item costs an organisation for these days: the sum of its lines."""
-    # most months are alike
-    lines = Counter((days, _length(month)) for month, days in _months(runs).items())
-    return sum((months * _amount(item, price, days, length) for (days, length), months in lines.items()), NOTHING)
+    return sum((months * _amount(item, price, days, length) for days, length, months in _alike(runs)), NOTHING)
+
+
+@lru_cache(_REMEMBERED)
+def _alike(runs: tuple[Run, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return of so many of the days, in months of so many days, how many months there are: they cost the same."""
+    alike = Counter((days, _length(month)) for month, days in _months(runs).items())
+    return tuple((days, length, months) for (days, length), months in alike.items())
 
 
 def _amount(item: str | None, price: Decimal | None, days: int, length: int) -> Decimal:

@@ -69,7 +69,7 @@ class Dating:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
                 moments[change] = self._moment(finding, observed, recorded, deletion)
             moment = moments[change]
-            yield finding._replace(moment=moment) if moment else finding
+            yield finding.dated(moment) if moment else finding
 
     def _moment(
         self, finding: Finding, observed: Observed | None, recorded: Recorded, deletion: Moment | None
