@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from reconciler.model import TABLE_OF, Action, Failure, Finding, Reason, Table
+from reconciler.model import TABLE_OF, Action, Failure, Finding, Moment, Reason
 from reconciler.queries import query
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
     from reconciler.plan import Plan
 
 EVENT_KIND = {
@@ -27,63 +33,69 @@ EVENT_KIND = {
     Reason.RESUMPTION_UNRECORDED: "resumed",
 }
 
+LINES = 1_000
+"""Of the plan that are sent at once."""
+NULL = r"\N"
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+"""What COPY would take for the end of a field, of a row or of an escape."""
+_REMEMBERED = 2**10
+"""Fields that are kept: the findings of one tenant share most of theirs."""
+
 
 class WrittenOtherwise(Failure):
     """The rows written are not the rows planned."""
 
 
-def apply(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
-    """Write the plan's corrections to the ledger, and nothing else of the run.
+def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
+    """Keep other runs from writing, stage the plan, and hold it against the ledger once more.
 
     Args:
-        cursor: in an open transaction, in which the run's own row comes next.
-        plan: what to write.
+        cursor: in an open transaction, in which `apply` comes next.
+        plan: what was to be written.
 
     Returns:
-        The plan as it was written: findings of tenants whose record moved meanwhile are deferred.
-
-    Raises:
-        WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
+        What is to be written: findings of tenants whose record moved meanwhile are deferred.
     """
     cursor.execute(query("lock"))
     _stage(cursor, plan)
     cursor.execute(query("last_look"))
     moved = {tenant for (tenant,) in cursor}
-    written = replace(plan, findings=tuple(deferred(f) if f.tenant in moved else f for f in plan.findings))
-    expected = Counter((TABLE_OF[f.reason], f.action) for f in written.corrections)
-    for statement, table, action in (
-        ("insert_lifecycles", Table.LIFECYCLE, Action.INSERT),
-        ("stamp_deletions", Table.LIFECYCLE, Action.STAMP),
-        ("resolve_orgs", Table.LIFECYCLE, Action.UPDATE),
-        ("append_skill_events", Table.SKILL_EVENTS, Action.APPEND),
-        ("append_suspension_events", Table.SUSPENSION_EVENTS, Action.APPEND),
-    ):
-        if expected[table, action]:
-            cursor.execute(query(statement))
-            _hold(statement, expected[table, action], cursor.rowcount)
-    return written
+    if not moved:
+        return plan
+    return replace(plan, findings=tuple(deferred(f) if f.tenant in moved else f for f in plan.findings))
 
 
-def record(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, every correction that `apply` has written in this transaction, and the open reports.
+def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
+    """Write the run's own row, the plan's corrections and the proof of each, and the open reports.
 
     Args:
-        cursor: in the transaction of `apply`.
-        plan: what `apply` returned.
+        cursor: in the transaction of `last_look`.
+        plan: what that returned.
         run: the columns of the run's row.
 
     Raises:
-        WrittenOtherwise: a count differs from the plan's.
+        WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
     """
     cursor.execute(query("record_run"), run)
+    planned = Counter(map(attrgetter("action"), plan.corrections))
+    for statement, action in (
+        ("insert_lifecycles", Action.INSERT),
+        ("stamp_deletions", Action.STAMP),
+        ("resolve_orgs", Action.UPDATE),
+    ):
+        if planned[action]:
+            cursor.execute(query(statement))
+            _hold(statement, planned[action], cursor.rowcount)
     try:
-        cursor.execute(query("record_corrections"), {"run_id": run["id"]})
+        cursor.execute(query("write_corrections"), {"run_id": run["id"]})
     except psycopg.errors.UniqueViolation as error:
+        if error.diag.table_name != "corrections":
+            raise
         raise WrittenOtherwise(
             f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
             "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
         ) from error
-    _hold("record_corrections", len(plan.corrections), cursor.rowcount)
+    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
     cursor.execute(query("count_corrections"))
     reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
     cursor.execute(
@@ -116,26 +128,61 @@ def _hold(statement: str, planned: int, written: int) -> None:
 def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
     inserted = {f.tenant for f in plan.corrections if f.action is Action.INSERT}
     stamped = {f.tenant for f in plan.corrections if f.action is Action.STAMP}
+
+    def row_state(f: Finding) -> str:
+        if f.tenant in inserted:
+            return "absent"
+        return "deleted" if f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped else "open"
+
+    lines = (_line(f, row_state(f)) for f in plan.corrections)
     cursor.execute(query("plan_table"))
     with cursor.copy(query("copy_plan")) as copy:
-        for f in plan.corrections:
-            closed = f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped
-            copy.write_row(
-                (
-                    f.reason,
-                    f.tenant,
-                    f.org,
-                    f.subject,
-                    f.action,
-                    f.recorded,
-                    f.observed,
-                    *(f.moment or (None, None, None, None)),
-                    f.closed_period,
-                    f.impact_chf,
-                    *(f.impact_range or (None, None)),
-                    TABLE_OF[f.reason],
-                    EVENT_KIND.get(f.reason),
-                    f.supersedes and f.supersedes.id,
-                    "absent" if f.tenant in inserted else "deleted" if closed else "open",
-                )
-            )
+        while block := "".join(islice(lines, LINES)):
+            copy.write(block)
+
+
+def _line(f: Finding, row_state: str) -> str:
+    """Return a correction as a line of COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
+    least, most = f.impact_range or (None, None)
+    fields = (
+        f.reason,
+        _text(f.tenant),
+        _text(f.org),
+        _text(f.subject),
+        f.action,
+        _text(f.recorded),
+        _text(f.observed),
+        _when(f.moment),
+        "t" if f.closed_period else "f",
+        _number(f.impact_chf),
+        _number(least),
+        _number(most),
+        TABLE_OF[f.reason],
+        EVENT_KIND.get(f.reason, NULL),
+        str(f.supersedes.id) if f.supersedes else NULL,
+        row_state,
+    )
+    return "\t".join(fields) + "\n"
+
+
+@lru_cache(_REMEMBERED)
+def _text(text: str | None) -> str:
+    return NULL if text is None else text.translate(_ESCAPES)
+
+
+@lru_cache(_REMEMBERED)
+def _when(moment: Moment | None) -> str:
+    """Return the four fields of a moment."""
+    if moment is None:
+        return "\t".join([NULL] * len(Moment._fields))
+    *times, evidence = moment
+    return "\t".join([*map(_at, times), evidence])
+
+
+@lru_cache(_REMEMBERED)
+def _at(time: datetime) -> str:
+    return time.isoformat()
+
+
+def _number(number: Decimal | None) -> str:
+    return NULL if number is None else str(number)

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from reconciler import __version__
 from reconciler.alerts import Alerts, stopped
-from reconciler.apply import apply, deferred, record
+from reconciler.apply import apply, deferred, last_look
 from reconciler.billing import valued
 from reconciler.compare import compare
 from reconciler.database import LedgerUnreachable, connect, transaction
@@ -321,9 +321,9 @@ class Pass:
         outcome = None
         try:
             with transaction(ledger, self.deadline.left()) as cursor:
-                self._plan = plan = apply(cursor, plan)
+                self._plan = plan = last_look(cursor, plan)
                 outcome = self._outcome(plan.result(self.terms.mode))
-                record(cursor, plan, _row(outcome))
+                apply(cursor, plan, _row(outcome))
                 cursor.execute(
                     query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
                 )
@@ -476,7 +476,7 @@ def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
 def _row(outcome: Outcome) -> dict[str, Any]:
     """Return the columns of the run's own row."""
     counts: dict[str, dict[str, int]] = {}
-    for (reason, action), count in sorted(Counter((f.reason, f.action) for f in outcome.findings).items()):
+    for (reason, action), count in sorted(Counter(map(attrgetter("reason", "action"), outcome.findings)).items()):
         counts.setdefault(reason, {})[action] = count
     return {
         "id": outcome.run_id,

@@ -195,15 +195,11 @@ CREATE TEMPORARY TABLE planned (
   event_table text NOT NULL,
   event_kind text,
   supersedes_event_id bigint,
-  row_state text NOT NULL,
-  event_id bigint
+  row_state text NOT NULL
 ) ON COMMIT DROP
 
 -- name: copy_plan
-COPY planned (reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before,
-              not_after, evidence, closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind,
-              supersedes_event_id, row_state)
-FROM STDIN
+COPY planned FROM STDIN
 
 -- name: last_look
 -- The ledger may have moved since the plan was made: tenants of which any correction no longer follows the state that
@@ -246,41 +242,34 @@ UPDATE public.tenant_billing_lifecycle l SET zitadel_org_id = p.zitadel_org_id
 FROM planned p
 WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
 
--- name: append_skill_events
-WITH appended AS (
+-- name: write_corrections
+-- The events, and the proof of each correction. An event is told by its id; where none was appended, there is no proof
+-- either, and one count tells of both. A lifecycle row stands as it was just written.
+WITH skill_event AS (
   INSERT INTO public.tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
   SELECT tenant_name, zitadel_org_id, subject, event_kind, occurred_at
   FROM planned WHERE event_table = 'tenant_skill_events'
-  ORDER BY tenant_name, subject
   RETURNING id, tenant_name, skill_id
-)
-UPDATE planned p SET event_id = appended.id FROM appended
-WHERE p.event_table = 'tenant_skill_events' AND p.tenant_name = appended.tenant_name AND p.subject = appended.skill_id
-
--- name: append_suspension_events
-WITH appended AS (
+), suspension_event AS (
   INSERT INTO public.tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at)
   SELECT tenant_name, zitadel_org_id, event_kind, occurred_at
   FROM planned WHERE event_table = 'tenant_suspension_events'
-  ORDER BY tenant_name
   RETURNING id, tenant_name
 )
-UPDATE planned p SET event_id = appended.id FROM appended
-WHERE p.event_table = 'tenant_suspension_events' AND p.tenant_name = appended.tenant_name
-
--- name: record_corrections
--- The lifecycle rows stand as they were just written; an event is told by its id alone.
 INSERT INTO reconciler.corrections (
   run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
   evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf,
   impact_min_chf, impact_max_chf)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
-       p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
-       l.created_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
+       p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, coalesce(s.id, u.id), p.supersedes_event_id,
+       CASE WHEN p.event_table = 'tenant_billing_lifecycle' THEN (
+         SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = p.tenant_name) END,
+       p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
 FROM planned p
-LEFT JOIN public.tenant_billing_lifecycle l
-       ON p.event_table = 'tenant_billing_lifecycle' AND l.tenant_name = p.tenant_name
-ORDER BY p.tenant_name, p.reason, p.subject
+LEFT JOIN skill_event s
+       ON p.event_table = 'tenant_skill_events' AND s.tenant_name = p.tenant_name AND s.skill_id = p.subject
+LEFT JOIN suspension_event u ON p.event_table = 'tenant_suspension_events' AND u.tenant_name = p.tenant_name
+WHERE p.event_table = 'tenant_billing_lifecycle' OR coalesce(s.id, u.id) IS NOT NULL
 
 -- name: count_corrections
 INSERT INTO reconciler.totals AS t (reason, corrections, positive_chf, negative_chf)

@@ -78,11 +78,11 @@ def test_a_deadline_that_ends_while_rows_are_written_leaves_none(world: World, m
     """Time is looked at once more before the commit."""
     world.api.create(tenant("acme", ["search"]), at=world.now - 2 * HOUR)
 
-    def record_too_late(*given: Any) -> None:
-        apply.record(*given)
+    def apply_too_late(*given: Any) -> None:
+        apply.apply(*given)
         object.__setattr__(world.deadline, "ends", 0.0)
 
-    monkeypatch.setattr(run, "record", record_too_late)
+    monkeypatch.setattr(run, "apply", apply_too_late)
     outcome = world.run()
 
     assert isinstance(outcome.failure, DeadlineExceeded)

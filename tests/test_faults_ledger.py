@@ -630,6 +630,48 @@ def _killed_in_commit(stage: Stage) -> None:
     stage.holds_the_truth()
 
 
+# rows that are not as they were written
+
+
+for table in ("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "reconciler.corrections"):
+
+    @FAULTS.told(f"a row of {table} that does not land", FAILED)
+    def _swallowed(stage: Stage, table: str = table) -> None:
+        """Rows are counted against the plan, whatever keeps one away."""
+        stage.write(
+            "CREATE FUNCTION sim.swallow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RETURN CASE WHEN NEW.tenant_name IN ('emil', 'beta', 'cara') THEN NULL ELSE NEW END; END $$"
+        )
+        stage.write(f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION sim.swallow()")
+        before = stage.state()
+        try:
+            stage.has_failed(stage.run(), before, "were planned")
+        finally:
+            stage.write("DROP FUNCTION sim.swallow() CASCADE")
+        stage.is_true(stage.run())
+
+
+@FAULTS.told("an event that a correction wrote, taken away", FAILED)
+def _taken_away(stage: Stage) -> None:
+    """What was corrected once is not corrected again by itself."""
+    stage.is_true(stage.run())
+    stage.write("DELETE FROM tenant_skill_events WHERE tenant_name = 'acme' AND skill_id = 'voice'")
+    before = stage.state()
+    stage.has_failed(stage.run(), before, "was written before, and the ledger does not show it")
+
+
+@FAULTS.told("ids of events given out twice", FAILED)
+def _ids_twice(stage: Stage) -> None:
+    """As after a dump that was restored without its sequences."""
+    before = stage.state()
+    stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT min(id) FROM tenant_skill_events), false)")
+    try:
+        stage.has_failed(stage.run(), before, "PostgreSQL refused a statement: duplicate key")
+    finally:
+        stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT max(id) FROM tenant_skill_events))")
+    stage.is_true(stage.run())
+
+
 # events out of time
 
 

@@ -127,8 +127,8 @@ def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
             "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
             "VALUES ('added', '2871', 'wiki', 'enabled')"
         )
-        return apply.apply(*given)
+        return apply.last_look(*given)
 
-    monkeypatch.setattr(run, "apply", late)
+    monkeypatch.setattr(run, "last_look", late)
     (deferred,) = (f for f in priced.run().findings if f.tenant == "added")
     assert (deferred.action, deferred.impact_chf, deferred.impact_range) == (Action.DEFER, None, None)
