@@ -55,7 +55,7 @@ CREATE INDEX IF NOT EXISTS runs_started ON reconciler.runs (started_at DESC);
 
 CREATE TABLE IF NOT EXISTS reconciler.corrections (
     id                  bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    run_id              uuid        NOT NULL REFERENCES reconciler.runs (id),
+    run_id              uuid        NOT NULL,
     reason              text        NOT NULL,
     tenant_name         text        NOT NULL,
     zitadel_org_id      text        NOT NULL,
@@ -114,16 +114,16 @@ COMMENT ON COLUMN reconciler.corrections.impact_min_chf IS
     'What it would be worth at that end of its interval where it is worth less; empty where both are the same.';
 COMMENT ON COLUMN reconciler.corrections.impact_max_chf IS 'The same for the end where it is worth more.';
 
+-- run_id is no foreign key: that is checked row by row, for longer than the rows themselves take. A run's row lands in
+-- one transaction with its corrections.
+
 -- A correction is identified by what it corrects, so that two passes at once, or one repeated, write it once.
 -- COALESCE, because NULLs are distinct to a unique index and NULLS NOT DISTINCT came with PostgreSQL 15; neither
 -- the empty string nor 0 can be a skill or an event id. A tenant that was reopened may be deleted once more.
+-- The tenant comes first, so that `reconciler explain` finds its corrections by it.
 CREATE UNIQUE INDEX IF NOT EXISTS uniq_corrections_identity ON reconciler.corrections
-    (event_table, tenant_name, coalesce(subject, ''), coalesce(supersedes_event_id, 0), observed,
+    (tenant_name, event_table, coalesce(subject, ''), coalesce(supersedes_event_id, 0), observed,
      coalesce(life_began_at, '-infinity'));
-
-CREATE INDEX IF NOT EXISTS corrections_tenant ON reconciler.corrections (tenant_name, id);
-
-CREATE INDEX IF NOT EXISTS corrections_run ON reconciler.corrections (run_id);
 
 CREATE TABLE IF NOT EXISTS reconciler.exceptions (
     tenant_name text        NOT NULL,

@@ -62,11 +62,12 @@ ORDER BY expires_at, tenant_name COLLATE "C", reason
 LIMIT %(most)s
 
 -- name: status_corrections
--- How many rows were corrected on each UTC day. Counted run by run, so that only these runs' corrections are read.
-SELECT (r.observed_at AT TIME ZONE 'UTC')::date AS day,
-       sum((SELECT count(*) FROM reconciler.corrections c WHERE c.run_id = r.id))::bigint
+-- How many rows were corrected on each UTC day, as the runs' own rows say.
+SELECT (r.observed_at AT TIME ZONE 'UTC')::date AS day, sum(done.number::bigint)::bigint
 FROM reconciler.runs r
-WHERE r.outcome = 'corrected' AND r.observed_at >= %(since)s
+CROSS JOIN jsonb_each(r.counts) AS found (reason, actions)
+CROSS JOIN jsonb_each_text(found.actions) AS done (action, number)
+WHERE r.outcome = 'corrected' AND r.observed_at >= %(since)s AND done.action NOT IN ('report', 'defer')
 GROUP BY day ORDER BY day
 
 -- name: status_runs

@@ -55,7 +55,6 @@ class History:
         source: str | None = "cluster",
         error: str | None = None,
         counts: dict[str, dict[str, int]] | None = None,
-        corrections: int = 0,
     ) -> datetime:
         """Record a run, and return when it began."""
         run_id, at = uuid4(), self.now - ago
@@ -66,12 +65,6 @@ class History:
                 *(run_id, at, at, at + timedelta(seconds=2), mode, outcome, source),
                 *(Jsonb(counts or {}), sorted(unverified), error),
             ],
-        )
-        self.ledger.execute(
-            "INSERT INTO reconciler.corrections (run_id, reason, tenant_name, zitadel_org_id, action, observed, "
-            "event_table) SELECT %s, 'org_resolved', %s::text || i, '1', 'update', '1', 'tenant_billing_lifecycle' "
-            "FROM generate_series(1, %s) AS i",
-            [run_id, str(run_id), corrections],
         )
         return at
 
@@ -368,12 +361,22 @@ def test_more_than_are_read_are_counted(history: History, monkeypatch: pytest.Mo
 
 
 def test_corrections_are_counted_by_utc_day_over_four_weeks(history: History) -> None:
+    """What is only reported or deferred is none, nor is what a run that was stopped would have written."""
     midnight = history.now.replace(hour=0, minute=0, second=0, microsecond=0)
-    history.run(history.now - midnight, "corrected", corrections=2)
-    history.run(history.now - midnight + timedelta(seconds=1), "corrected", corrections=3)
-    history.run(history.now - (midnight - DAY), "corrected", corrections=4)
-    history.run(history.now - (midnight - 27 * DAY), "corrected", corrections=5)
-    history.run(history.now - (midnight - 27 * DAY) + timedelta(seconds=1), "corrected", corrections=6)
+    for ago, events, stamps in (
+        (history.now - midnight, 2, 0),
+        (history.now - midnight + timedelta(seconds=1), 1, 2),
+        (history.now - (midnight - DAY), 0, 4),
+        (history.now - (midnight - 27 * DAY), 5, 0),
+        (history.now - (midnight - 27 * DAY) + timedelta(seconds=1), 6, 0),
+    ):
+        counts = {
+            "skill_disable_unrecorded": {"append": events, "defer": 8},
+            "deletion_unrecorded": {"stamp": stamps},
+            "org_moved": {"report": 9},
+        }
+        history.run(ago, "corrected", counts=counts)
+        history.run(ago, "blocked", counts=counts)
     counted = history.status().corrections
     assert [one.day for one in counted] == [(midnight - number * DAY).date() for number in range(27, -1, -1)]
     assert [one.corrections for one in counted] == [5, *[0] * 25, 7, 2]
@@ -667,18 +670,12 @@ def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: i
         "'1', 'cluster', '{a,b,c}' "
         "FROM generate_series(40000, 1, -1) i, LATERAL (SELECT now() - i * interval '5 min' AS at) t"
     )
-    history.ledger.execute(
-        "INSERT INTO reconciler.corrections "
-        "(run_id, reason, tenant_name, zitadel_org_id, action, observed, event_table) "
-        "SELECT id, 'org_resolved', id::text, '1', 'update', '1', 'tenant_billing_lifecycle' "
-        "FROM reconciler.runs WHERE outcome = 'corrected'"
-    )
-    history.ledger.execute("ANALYZE reconciler.runs, reconciler.corrections")
+    history.ledger.execute("ANALYZE reconciler.runs")
     bounds = {"settle": SETTLE, "reach": status.REACH, "most": status.RUNS, "since": history.now - 27 * DAY}
 
     ((plan,),) = history.ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + queries.query(name), bounds).fetchall()
 
-    reads = [(how, rows) for how, table, rows in visited(plan[0]["Plan"]) if table in {"runs", "corrections"}]
+    reads = [(how, rows) for how, table, rows in visited(plan[0]["Plan"]) if table == "runs"]
     assert reads
     assert [how for how, _ in reads if how == "Seq Scan"] == []
     assert sum(rows for _, rows in reads) <= most
