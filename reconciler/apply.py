@@ -20,8 +20,8 @@ from reconciler.model import TABLE_OF, Action, Failure, Finding, Moment, Reason
 from reconciler.queries import query
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
-    from decimal import Decimal
 
     from reconciler.plan import Plan
 
@@ -36,6 +36,7 @@ EVENT_KIND = {
 LINES = 1_000
 """Of the plan that are sent at once."""
 NULL = r"\N"
+UNDATED = "\t".join([NULL] * 4)
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 """What COPY would take for the end of a field, of a row or of an escape."""
 _REMEMBERED = 2**10
@@ -126,43 +127,39 @@ def _hold(statement: str, planned: int, written: int) -> None:
 
 
 def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
-    inserted = {f.tenant for f in plan.corrections if f.action is Action.INSERT}
-    stamped = {f.tenant for f in plan.corrections if f.action is Action.STAMP}
-
-    def row_state(f: Finding) -> str:
-        if f.tenant in inserted:
-            return "absent"
-        return "deleted" if f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped else "open"
-
-    lines = (_line(f, row_state(f)) for f in plan.corrections)
+    lines = _lines(plan.corrections)
     cursor.execute(query("plan_table"))
     with cursor.copy(query("copy_plan")) as copy:
         while block := "".join(islice(lines, LINES)):
             copy.write(block)
 
 
-def _line(f: Finding, row_state: str) -> str:
-    """Return a correction as a line of COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
-    least, most = f.impact_range or (None, None)
-    fields = (
-        f.reason,
-        _text(f.tenant),
-        _text(f.org),
-        _text(f.subject),
-        f.action,
-        _text(f.recorded),
-        _text(f.observed),
-        _when(f.moment),
-        "t" if f.closed_period else "f",
-        _number(f.impact_chf),
-        _number(least),
-        _number(most),
-        TABLE_OF[f.reason],
-        EVENT_KIND.get(f.reason, NULL),
-        str(f.supersedes.id) if f.supersedes else NULL,
-        row_state,
-    )
-    return "\t".join(fields) + "\n"
+def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
+    """Yield the corrections in COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
+    inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
+    stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
+    for f in corrections:
+        closed = f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped
+        least, most = f.impact_range or (NULL, NULL)
+        fields = (
+            f.reason,
+            _text(f.tenant),
+            _text(f.org),
+            _text(f.subject),
+            f.action,
+            _text(f.recorded),
+            _text(f.observed),
+            _when(f.moment) if f.moment else UNDATED,
+            "t" if f.closed_period else "f",
+            NULL if f.impact_chf is None else str(f.impact_chf),
+            str(least),
+            str(most),
+            TABLE_OF[f.reason],
+            EVENT_KIND.get(f.reason, NULL),
+            str(f.supersedes.id) if f.supersedes else NULL,
+            "absent" if f.tenant in inserted else "deleted" if closed else "open",
+        )
+        yield "\t".join(fields) + "\n"
 
 
 @lru_cache(_REMEMBERED)
@@ -171,10 +168,8 @@ def _text(text: str | None) -> str:
 
 
 @lru_cache(_REMEMBERED)
-def _when(moment: Moment | None) -> str:
+def _when(moment: Moment) -> str:
     """Return the four fields of a moment."""
-    if moment is None:
-        return "\t".join([NULL] * len(Moment._fields))
     *times, evidence = moment
     return "\t".join([*map(_at, times), evidence])
 
@@ -182,7 +177,3 @@ def _when(moment: Moment | None) -> str:
 @lru_cache(_REMEMBERED)
 def _at(time: datetime) -> str:
     return time.isoformat()
-
-
-def _number(number: Decimal | None) -> str:
-    return NULL if number is None else str(number)
