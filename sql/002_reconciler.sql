@@ -55,7 +55,7 @@ CREATE INDEX IF NOT EXISTS runs_started ON reconciler.runs (started_at DESC);
 
 CREATE TABLE IF NOT EXISTS reconciler.corrections (
     id                  bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    run_id              uuid        NOT NULL,
+    run_id              uuid        NOT NULL REFERENCES reconciler.runs (id),
     reason              text        NOT NULL,
     tenant_name         text        NOT NULL,
     zitadel_org_id      text        NOT NULL,
@@ -113,9 +113,6 @@ COMMENT ON COLUMN reconciler.corrections.impact_chf IS
 COMMENT ON COLUMN reconciler.corrections.impact_min_chf IS
     'What it would be worth at that end of its interval where it is worth less; empty where both are the same.';
 COMMENT ON COLUMN reconciler.corrections.impact_max_chf IS 'The same for the end where it is worth more.';
-
--- run_id is no foreign key: that is checked row by row, for longer than the rows themselves take. A run's row lands in
--- one transaction with its corrections.
 
 -- A correction is identified by what it corrects, so that two passes at once, or one repeated, write it once.
 -- COALESCE, because NULLs are distinct to a unique index and NULLS NOT DISTINCT came with PostgreSQL 15; neither

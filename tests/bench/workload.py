@@ -130,7 +130,7 @@ def load(url: str, observed: Sequence[Observed], *, events: int) -> int:
     The indexes are made afterwards: that is faster, and leaves them as a REINDEX would.
     """
     with closing(connect(url)) as ledger:
-        ledger.execute("SET work_mem = '1GB'; SET maintenance_work_mem = '1GB'; SET synchronous_commit = off")
+        ledger.execute("SET work_mem = '1GB'; SET maintenance_work_mem = '1GB'")
         for index in ("idx_tenant_skill_events_tenant_skill", "idx_tenant_skill_events_org_time"):
             ledger.execute(f"DROP INDEX {index}")
         ledger.execute("DROP INDEX reconciler_skill_state")
