@@ -22,6 +22,7 @@ from reconciler.queries import query
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from reconciler.plan import Plan
 
@@ -58,6 +59,8 @@ def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
         What is to be written: findings of tenants whose record moved meanwhile are deferred.
     """
     cursor.execute(query("lock"))
+    if not plan.corrections:
+        return plan
     _stage(cursor, plan)
     cursor.execute(query("last_look"))
     moved = {tenant for (tenant,) in cursor}
@@ -78,26 +81,8 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
         WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
     """
     cursor.execute(query("record_run"), run)
-    planned = Counter(map(attrgetter("action"), plan.corrections))
-    for statement, action in (
-        ("insert_lifecycles", Action.INSERT),
-        ("stamp_deletions", Action.STAMP),
-        ("resolve_orgs", Action.UPDATE),
-    ):
-        if planned[action]:
-            cursor.execute(query(statement))
-            _hold(statement, planned[action], cursor.rowcount)
-    try:
-        cursor.execute(query("write_corrections"), {"run_id": run["id"]})
-    except psycopg.errors.UniqueViolation as error:
-        if error.diag.table_name != "corrections":
-            raise
-        raise WrittenOtherwise(
-            f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
-            "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
-        ) from error
-    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
-    cursor.execute(query("count_corrections"))
+    if plan.corrections:
+        _write(cursor, plan, run["id"])
     reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
     cursor.execute(
         query("keep_reports"),
@@ -116,6 +101,29 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
 def deferred(finding: Finding) -> Finding:
     """Return the finding as one that is shown and left for a later run."""
     return finding._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+
+
+def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
+    planned = Counter(map(attrgetter("action"), plan.corrections))
+    for statement, action in (
+        ("insert_lifecycles", Action.INSERT),
+        ("stamp_deletions", Action.STAMP),
+        ("resolve_orgs", Action.UPDATE),
+    ):
+        if planned[action]:
+            cursor.execute(query(statement))
+            _hold(statement, planned[action], cursor.rowcount)
+    try:
+        cursor.execute(query("write_corrections"), {"run_id": run_id})
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.table_name != "corrections":
+            raise
+        raise WrittenOtherwise(
+            f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
+            "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
+        ) from error
+    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
+    cursor.execute(query("count_corrections"))
 
 
 def _hold(statement: str, planned: int, written: int) -> None:
