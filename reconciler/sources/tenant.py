@@ -142,9 +142,11 @@ def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
     if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
         _check_texts(metadata, packages)
     created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
-    deleting_at = _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
-    suspended_at = _utc("status.suspendedAt", tenant.status.suspended_at) if tenant.status else None
+    deleting_at = metadata.deletion_timestamp and _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
+    suspended = tenant.status.suspended_at if tenant.status else None
+    suspended_at = suspended and _utc("status.suspendedAt", suspended)
     writes = _dated(metadata.managed_fields) if dated and metadata.managed_fields else []
+    owners = _owners(writes)
     return Observed(
         name=metadata.name,
         namespace=metadata.namespace or "",
@@ -157,10 +159,10 @@ def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
         packages=tuple(sorted(set(packages))),
         suspended=spec.suspend if spec.suspend is not None else suspended_at is not None,
         suspended_at=suspended_at,
-        touched_at=_touched_at(writes, created_at, deleting_at),
+        touched_at=_touched_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
         # of an empty list, the ownership does not tell whether it is atomic or a set
-        packages_written_at=_written_at(writes, "packages") if packages else None,
-        suspend_written_at=_written_at(writes, "suspend"),
+        packages_written_at=_written_at(owners, "packages") if packages else None,
+        suspend_written_at=_written_at(owners, "suspend"),
     )
 
 
@@ -204,9 +206,9 @@ def _check_text(where: str, text: str) -> None:
     text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
 
 
-def _utc(where: str, time: datetime | None) -> datetime | None:
+def _utc(where: str, time: datetime) -> datetime:
     try:
-        return time if time is None or time.tzinfo is UTC else time.astimezone(UTC)
+        return time if time.tzinfo is UTC else time.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{where}: {time} lies in no year of UTC") from None
 
@@ -215,22 +217,28 @@ def _dated(writes: list[_Write]) -> list[_Write]:
     """Return the entries of managedFields with their times in UTC; none where one of them lies in no year of it."""
     try:
         for write in writes:
-            write.time = _utc("metadata.managedFields", write.time)
+            if write.time is not None and write.time.tzinfo is not UTC:
+                write.time = _utc("metadata.managedFields", write.time)
     except ValueError:
         return []
     return writes
 
 
-def _touched_at(writes: list[_Write], created_at: datetime | None, deleting_at: datetime | None) -> datetime | None:
+def _touched_at(writes: list[_Write], newest: datetime) -> datetime | None:
     """Return the newest time on the resource; None where no writes are known, or one of them carries no time."""
-    times = [write.time for write in writes]
-    if not times or created_at is None:
-        return None
-    known = [time for time in (*times, created_at, deleting_at or created_at) if time]
-    return max(known) if len(known) == len(times) + 2 else None
+    for write in writes:
+        if write.time is None:
+            return None
+        newest = max(newest, write.time)
+    return newest if writes else None
 
 
-def _written_at(writes: list[_Write], name: str) -> datetime | None:
+def _owners(writes: list[_Write]) -> list[_Write]:
+    """Return the writes that own anything of the spec."""
+    return [write for write in writes if write.fields and write.fields.spec and not write.subresource]
+
+
+def _written_at(owners: list[_Write], name: str) -> datetime | None:
     """Return when the owner of `spec.<name>` last wrote, where that bounds the field's last change from above.
 
     Every owner has written or applied the value that stands, so the earliest of them is the closest bound
@@ -238,9 +246,9 @@ def _written_at(writes: list[_Write], name: str) -> datetime | None:
     the list is a set, since removing a member moves no owner's time.
     """
     times = []
-    for write in writes:
-        owned = getattr(write.fields.spec, name) if write.fields and write.fields.spec else None
-        if owned is None or write.subresource:
+    for write in owners:
+        owned = getattr(write.fields.spec, name)  # type: ignore[union-attr] # an owner has them
+        if owned is None:
             continue
         if owned or write.time is None or write.manager == BEFORE_TRACKING:
             return None
