@@ -353,7 +353,12 @@ def test_managed_fields_of_an_old_server_prove_nothing() -> None:
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 _ids = st.one_of(_texts, st.sampled_from(NASTY), st.sampled_from(["a", "b"]))
 _anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | _ids,
+    # a longer number is a float to the decoder of JSON, which says so where it is none that can be read
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _ids,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -404,6 +409,14 @@ def _shown(item: Any) -> Observed | str:
         return read(item, org_label=LABEL, position=1)
     except SourceFault as fault:
         return str(fault)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 2**80])
+def test_a_number_that_no_64_bits_hold_is_unreadable_wherever_it_stands(number: int) -> None:
+    for item in (resource(spec=number), resource(spec={"packages": number}), resource(generation=number)):
+        for said in (_shown(item), _shown(as_json(item))):
+            assert isinstance(said, Observed)
+            assert said.problem
 
 
 @given(_resources)
