@@ -241,6 +241,20 @@ GUARDS = (
         "tests/test_recall.py",
     ),
     Guard(
+        "the halves of the ledger meet",
+        "queries.sql",
+        "tenant_name >= %(middle)s",
+        "tenant_name > %(middle)s",
+        "tests/test_recall.py",
+    ),
+    Guard(
+        "every event has its proof",
+        "apply.py",
+        '    _hold("write_corrections", len(plan.corrections), cursor.rowcount)\n',
+        "",
+        "tests/test_faults_ledger.py",
+    ),
+    Guard(
         "a 404 that names the tenant",
         "sources/kubernetes.py",
         "            if error.name != name:\n",
