@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from reconciler.copyformat import NULL, escaped
 from reconciler.model import TABLE_OF, Action, Failure, Finding, Moment, Reason
 from reconciler.queries import query
 
@@ -36,10 +37,7 @@ EVENT_KIND = {
 
 LINES = 1_000
 """Of the plan that are sent at once."""
-NULL = r"\N"
 UNDATED = "\t".join([NULL] * 4)
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-"""What COPY would take for the end of a field, of a row or of an escape."""
 _REMEMBERED = 2**10
 """Fields that are kept: the findings of one tenant share most of theirs."""
 
@@ -143,7 +141,7 @@ def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
 
 
 def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
-    """Yield the corrections in COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
+    """Yield the corrections in COPY's text format."""
     inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
     stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
     for f in corrections:
@@ -170,9 +168,7 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
         yield "\t".join(fields) + "\n"
 
 
-@lru_cache(_REMEMBERED)
-def _text(text: str | None) -> str:
-    return NULL if text is None else text.translate(_ESCAPES)
+_text = lru_cache(_REMEMBERED)(escaped)
 
 
 @lru_cache(_REMEMBERED)

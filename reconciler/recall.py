@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import msgspec
 
+from reconciler.copyformat import escaped
 from reconciler.model import FIRST, LAST, Event, Failure, Lifecycle, Observed, Recorded
 from reconciler.queries import query
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     import psycopg
 
 BLOCK = 2**20
-
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-"""What COPY would take for the end of a field, of a row or of an escape."""
 
 _COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
 """What of a resource has a column of its own, because the ledger is held against it."""
@@ -194,7 +192,7 @@ def _pair(row: tuple[Any, ...]) -> Pair:
 
 
 def _row(tenant: Observed) -> bytes:
-    """Return a tenant as a line of COPY's text format (https://www.postgresql.org/docs/current/sql-copy.html)."""
+    """Return a tenant as a line of COPY's text format."""
     created_at, deleting_at = tenant.created_at, tenant.deleting_at
     youngest = max(created_at, deleting_at) if created_at and deleting_at else created_at or deleting_at
     fields: tuple[str | None, ...] = (
@@ -213,7 +211,7 @@ def _row(tenant: Observed) -> bytes:
         line = "\t".join(cast("tuple[str, ...]", fields))
         if not ("\\" in line or "\n" in line or "\r" in line) and line.count("\t") == len(fields) - 1:
             return line.encode() + b"\n"
-    return "\t".join([r"\N" if field is None else field.translate(_ESCAPES) for field in fields]).encode() + b"\n"
+    return "\t".join(map(escaped, fields)).encode() + b"\n"
 
 
 def _array_literal(texts: tuple[str, ...]) -> str:

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "model": set(),
     "queries": set(),
+    "copyformat": set(),
     "deadline": CORE,
     # pure: no clock, no I/O
     "compare": CORE,
@@ -38,8 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources.snapshot": CORE | {"sources.tenant"},
     # the ledger
     "database": LEDGER,
-    "recall": LEDGER,
-    "apply": LEDGER | {"plan"},
+    "recall": LEDGER | {"copyformat"},
+    "apply": LEDGER | {"copyformat", "plan"},
     "ledger": LEDGER,
     "migrate": LEDGER | {"database"},
     "usage": LEDGER | {"billing", "report"},
@@ -66,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 EDGE = {"__main__", "cli", "demo", "embedded", "logs", "settings", "wiring"}
 """They may import everything, and may ask what time it is; nobody but they may import them."""
 
-STANDARD_LIBRARY_ALONE = {"model", "queries", "compare", "evidence", "billing", "plan", "deadline"}
+STANDARD_LIBRARY_ALONE = {"model", "queries", "copyformat", "compare", "evidence", "billing", "plan", "deadline"}
 """They need no other package."""
 
 CLOCKS = {

@@ -41,8 +41,6 @@ PAGE = 500
 """Tenants on a page: what the program asks for unless it is told otherwise."""
 FEW = 100
 """Tenants of the pass that is little more than its own start."""
-AFTERMATH = 0.05
-"""Seconds after which the CPU time of a server process that has ended is known."""
 START = "import kubernetes, psycopg"
 
 OBVIOUS, FLOOR, PASS, IMPORTS = "three queries a tenant", "the floor", "the pass", "its imports"
@@ -143,7 +141,7 @@ class Bench:
         }
         before = server.cpu_seconds(self._postmaster)
         done = metered.run([sys.executable, *arguments[way]], {"DATABASE_URL": server.database(self._url, name)})
-        time.sleep(AFTERMATH)
+        time.sleep(server.AFTERMATH)
         used = server.cpu_seconds(self._postmaster) - before
         said: dict[str, Any] = _logged(done.log) if way == PASS else json.loads("".join(done.output[-1:]) or "{}")
         written = said["findings"] if way == OBVIOUS else said.get("written", 0)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+AFTERMATH = 0.05
+"""Seconds after which the CPU time of a server process that has ended is known."""
+
+
 @contextmanager
 def durable() -> Iterator[str]:
     """Run a PostgreSQL with its default settings, and yield the URL of its `postgres` database.

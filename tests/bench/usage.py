@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 MEASURED = "measured"
 """The database that holds the history."""
-AFTERMATH = 0.05
-"""Seconds after which the CPU time of a server process that has ended is known."""
 FIRST, UNTIL = date(2026, 1, 1), date(2026, 2, 1)
 """A month after all that `workload.load` records: every event is read, and every item that is on has its line."""
 OBSERVED_AT = datetime(2026, 2, 1, 12, tzinfo=UTC)
@@ -80,7 +78,7 @@ class Meter:
     def cost(self, rows: int) -> Cost:
         """Return what was used since the start."""
         wall, client = time.perf_counter(), time.process_time()
-        time.sleep(AFTERMATH)
+        time.sleep(server.AFTERMATH)
         before, client_before, wall_before = self._started
         return Cost(wall - wall_before, client - client_before, server.cpu_seconds(self.postmaster) - before, rows)
 
