@@ -20,7 +20,7 @@ from tests.cluster import faults
 from tests.cluster.double import SOURCE_UID, TOKEN, ApiDouble
 from tests.cluster.faults import Fault
 from tests.cluster.fixtures import on_a_real_server
-from tests.cluster.harness import TENANTS, Cluster, Connection, DoubleCluster, RealCluster
+from tests.cluster.harness import TENANTS, Cluster, Connection, DoubleCluster, RealCluster, is_established
 from tests.cluster.world import AlreadyThere, NotThere, World, planted, tenant
 
 if TYPE_CHECKING:
@@ -775,6 +775,24 @@ def test_the_server_stops_while_clients_wait() -> None:
         started = time.monotonic()
     with waiting, idle:
         assert time.monotonic() - started < 2
+
+
+# the real server's definition of the resource
+
+
+@pytest.mark.parametrize(
+    ("crd", "established"),
+    [
+        ({}, False),
+        ({"status": {}}, False),
+        ({"status": {"conditions": None, "storedVersions": None}}, False),
+        ({"status": {"conditions": [{"type": "NamesAccepted", "status": "True"}]}}, False),
+        ({"status": {"conditions": [{"type": "Established", "status": "False"}]}}, False),
+        ({"status": {"conditions": [{"type": "Established", "status": "True"}]}}, True),
+    ],
+)
+def test_a_definition_is_established_when_its_conditions_say_so(crd: Object, *, established: bool) -> None:
+    assert is_established(crd) is established
 
 
 # the means

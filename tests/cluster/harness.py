@@ -269,10 +269,9 @@ class RealCluster:
 
     def _is_served(self) -> bool:
         crd = self._write("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/piecedtenants.pieced.ch")
-        conditions = {known["type"]: known["status"] for known in crd.get("status", {}).get("conditions", [])}
         discovered = self._connection.send("GET", "/apis/pieced.ch/v1alpha1")
         return (
-            conditions.get("Established") == "True"
+            is_established(crd)
             and discovered.status == 200
             and "piecedtenants" in {known["name"] for known in discovered.json()["resources"]}
             and self._connection.send("GET", TENANTS).status == 200
@@ -307,3 +306,12 @@ class RealCluster:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{PATIENCE:.0f} s passed, and not yet: {what}.")
             time.sleep(0.1)
+
+
+def is_established(crd: Object) -> bool:
+    """Whether a CustomResourceDefinition, as the server shows it, has its names and can be served.
+
+    Until the server's controllers have looked at it, its list of conditions is null.
+    """
+    conditions = crd.get("status", {}).get("conditions") or ()
+    return any(known["type"] == "Established" and known["status"] == "True" for known in conditions)
