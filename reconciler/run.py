@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
@@ -60,6 +60,8 @@ RECORD_LIMIT = 1.0
 """Seconds that the row of a failed run may wait for anything: the deadline may be over already."""
 ONE_BY_ONE = 20
 """Tenants in doubt that are read again one by one; more of them are looked up in one more list."""
+AT_ONCE = 200
+"""Tenants whose whole histories are held in memory at a time, to value what is corrected of them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -306,14 +308,16 @@ class Pass:
 
     def _valued(self, ledger: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
         """Return the plan with what each of its corrections is worth, up to the observation and at today's prices."""
-        if not (names := {finding.tenant for finding in plan.corrections}):
+        if not plan.corrections:
             return plan
-        with transaction(ledger, self.deadline.left()) as cursor:
-            today, known = prices(cursor), histories(cursor, names)
         findings: list[Finding] = []
-        for name, found in groupby(plan.findings, attrgetter("tenant")):
-            of_tenant = tuple(found)
-            findings += valued(of_tenant, known[name], today, as_of) if name in known else of_tenant
+        by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
+        with transaction(ledger, self.deadline.left()) as cursor:
+            today = prices(cursor)
+            while some := dict(islice(by_tenant, AT_ONCE)):
+                known = histories(cursor, [name for name in some if any(f.action.writes for f in some[name])])
+                for name, found in some.items():
+                    findings += valued(found, known[name], today, as_of) if name in known else found
         return replace(plan, findings=tuple(findings))
 
     def _write(self, ledger: psycopg.Connection[Any], plan: Plan) -> Outcome:

@@ -15,7 +15,7 @@ from reconciler import ledger as record
 from reconciler.database import connect, transaction
 from reconciler.model import Action, Mode, Reason
 from reconciler.report import document, summary
-from reconciler.usage import usage
+from reconciler.usage import histories, usage
 from tests.cluster.world import tenant
 
 if TYPE_CHECKING:
@@ -61,6 +61,27 @@ def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: Worl
         Reason.TENANT_UNRECORDED,
     }
     assert outcome.impact_chf == owed(priced) - before
+
+
+def test_no_more_histories_are_held_than_a_few_at_once(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tenants are corrected; and none of a tenant that is only reported."""
+    whole = priced.run(Mode.PLAN)
+    asked: list[list[str]] = []
+
+    def counted(cursor: Any, names: list[str]) -> Any:
+        asked.append(names)
+        return histories(cursor, names)
+
+    priced.api.create(tenant("broken", packages="mail"), at=priced.now - 40 * DAY)
+    monkeypatch.setattr(run, "AT_ONCE", 2)
+    monkeypatch.setattr(run, "histories", counted)
+    in_parts = priced.run(Mode.PLAN)
+
+    assert asked == [["added"], ["gone", "paused"], ["removed", "unknown"]]
+    corrected = [f for f in in_parts.findings if f.tenant != "broken"]
+    assert [(f.tenant, f.reason, f.impact_chf) for f in corrected] == [
+        (f.tenant, f.reason, f.impact_chf) for f in whole.findings
+    ]
 
 
 def test_a_plan_says_what_the_run_then_is_worth(priced: World) -> None:
