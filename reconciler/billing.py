@@ -28,7 +28,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Reason
+from reconciler.model import FIRST, LAST, TABLE_OF, UNKNOWN_ORG, Event, Finding, Reason, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -176,12 +176,21 @@ def valued(findings: Sequence[Finding], history: History, prices: Prices, as_of:
 
     Args:
         findings: in the order in which they are to take effect.
-        history: what the ledger holds without them.
+        history: what the ledger holds without them, as far as they are `concerned` with it.
         prices: at which they are valued.
         as_of: the observation.
     """
     account = _Account(lives=history.lives, events=history.items, prices=prices, as_of=as_of)
     return tuple(account.correct(finding) if finding.action.writes else finding for finding in findings)
+
+
+def concerned(corrections: Sequence[Finding]) -> tuple[set[str], set[tuple[str, str | None]]]:
+    """Return of whom `valued` needs the whole history, and of which other tenants one item each.
+
+    A lifecycle row decides over every item of its tenant, an event over its own.
+    """
+    whole = {finding.tenant for finding in corrections if TABLE_OF[finding.reason] is Table.LIFECYCLE}
+    return whole, {(finding.tenant, finding.subject) for finding in corrections if finding.tenant not in whole}
 
 
 @dataclass(slots=True, kw_only=True)

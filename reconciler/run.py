@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb
 from reconciler import __version__
 from reconciler.alerts import Alerts, stopped
 from reconciler.apply import apply, deferred, last_look
-from reconciler.billing import valued
+from reconciler.billing import concerned, valued
 from reconciler.compare import compare
 from reconciler.database import LedgerUnreachable, connect, transaction
 from reconciler.evidence import ROUNDING, Dating
@@ -60,8 +60,8 @@ RECORD_LIMIT = 1.0
 """Seconds that the row of a failed run may wait for anything: the deadline may be over already."""
 ONE_BY_ONE = 20
 """Tenants in doubt that are read again one by one; more of them are looked up in one more list."""
-AT_ONCE = 200
-"""Tenants whose whole histories are held in memory at a time, to value what is corrected of them."""
+AT_ONCE = 500
+"""Tenants whose histories are held in memory at a time, to value what is corrected of them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -315,7 +315,8 @@ class Pass:
         with transaction(ledger, self.deadline.left()) as cursor:
             today = prices(cursor)
             while some := dict(islice(by_tenant, AT_ONCE)):
-                known = histories(cursor, [name for name in some if any(f.action.writes for f in some[name])])
+                corrections = [finding for found in some.values() for finding in found if finding.action.writes]
+                known = histories(cursor, *concerned(corrections))
                 for name, found in some.items():
                     findings += valued(found, known[name], today, as_of) if name in known else found
         return replace(plan, findings=tuple(findings))

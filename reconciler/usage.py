@@ -23,6 +23,7 @@ from reconciler.report import WIDTH_OF_A_FILE, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from decimal import Decimal
 
     import psycopg
@@ -120,23 +121,29 @@ def prices(cursor: psycopg.Cursor[Any]) -> Prices:
     return Prices(monthly_fee_chf=fee, daily_chf=found)
 
 
-def histories(cursor: psycopg.Cursor[Any], names: Collection[str]) -> dict[str, History]:
+def histories(
+    cursor: psycopg.Cursor[Any], names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
+) -> dict[str, History]:
     """Return all that is recorded of these tenants, by name; of one that nobody has heard of, an empty history.
 
     Args:
         cursor: in a transaction of `reconciler.database.transaction`, so that times come in UTC.
         names: of the tenants.
+        items: other tenants, each with an item, see `reconciler.billing.FEE`: of their skills, these alone are read.
     """
-    parameters = {"names": list(names), "first": FIRST, "last": LAST}
+    known = {*names, *(tenant for tenant, _ in items)}
+    tenants, chosen = [tenant for tenant, _ in items], [item for _, item in items]
+    parameters = {"names": list(known), "whole": list(names), "tenants": tenants, "skills": chosen}
+    ends = {"first": FIRST, "last": LAST}
     lives: dict[str, list[Life]] = defaultdict(list)
-    for tenant, org, began_at, ended_at in cursor.execute(query("lives"), parameters):
+    for tenant, org, began_at, ended_at in cursor.execute(query("lives"), parameters | ends):
         lives[tenant].append(Life(org=org, began_at=began_at, ended_at=ended_at))
     skills: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
     suspensions: dict[str, list[Event]] = defaultdict(list)
-    for tenant, skill, *event in cursor.execute(query("history"), parameters):
+    for tenant, skill, *event in cursor.execute(query("history"), parameters | ends):
         (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
     nothing = History()
-    return dict.fromkeys(names, nothing) | {
+    return dict.fromkeys(known, nothing) | {
         name: History(
             lives=tuple(lives[name]),
             skills={skill: tuple(events) for skill, events in skills[name].items()},

@@ -111,11 +111,16 @@ FROM (
 ORDER BY created_at, is_last
 
 -- name: history
--- Every event of these tenants, the latest last: of their skills, and under null those of their suspension.
+-- Every event of these tenants, the latest last: of their skills, and under null those of their suspension. Of the
+-- tenants that are named with a skill, the events of that skill alone.
 SELECT tenant_name, skill_id, id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)
 FROM (
   SELECT tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
-  WHERE tenant_name = ANY (%(names)s::text[])
+  WHERE tenant_name = ANY (%(whole)s::text[])
+  UNION ALL
+  SELECT tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
+  JOIN unnest(%(tenants)s::text[], %(skills)s::text[]) AS wanted (tenant_name, skill_id)
+       USING (tenant_name, skill_id)
   UNION ALL
   SELECT tenant_name, NULL, id, event_kind, occurred_at FROM public.tenant_suspension_events
   WHERE tenant_name = ANY (%(names)s::text[])

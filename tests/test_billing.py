@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.billing import FEE, History, Life, Line, Prices, lines, valued
+from reconciler.billing import FEE, History, Life, Line, Prices, concerned, lines, valued
 from reconciler.model import FIRST, LAST, TABLE_OF, Action, Event, Evidence, Finding, Moment, Reason, Table
 from tests.test_compare import ACTION
 
@@ -469,6 +469,15 @@ def test_impacts_add_up_to_what_all_corrections_change_together(
     for finding in made:
         of = corrected(of, finding)
     assert sum(impacts, Decimal("0.00")) == worth(of, prices, as_of) - without
+
+
+@given(histories(valuable), corrections(), any_prices, near)
+def test_what_no_correction_is_concerned_with_changes_no_impact(
+    of: History, made: list[Finding], prices: Prices, as_of: datetime
+) -> None:
+    whole, items = concerned(made)
+    needed = of if whole else replace(of, skills={s: of.skills[s] for s in of.skills if ("acme", s) in items})
+    assert valued(made, needed, prices, as_of) == valued(made, of, prices, as_of)
 
 
 OPEN = history(LIVED, search=events(("enabled", may(1))), suspensions=events(("resumed", may(1))))

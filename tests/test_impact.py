@@ -63,21 +63,27 @@ def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: Worl
     assert outcome.impact_chf == owed(priced) - before
 
 
-def test_no_more_histories_are_held_than_a_few_at_once(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many tenants are corrected; and none of a tenant that is only reported."""
+def test_no_more_of_the_ledger_is_held_to_value_corrections_than_it_takes(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tenants are corrected, a few at once; of a skill's event that skill; of a mere report nothing."""
     whole = priced.run(Mode.PLAN)
-    asked: list[list[str]] = []
+    asked: list[Any] = []
 
-    def counted(cursor: Any, names: list[str]) -> Any:
-        asked.append(names)
-        return histories(cursor, names)
+    def counted(cursor: Any, *needed: Any) -> Any:
+        asked.append(needed)
+        return histories(cursor, *needed)
 
     priced.api.create(tenant("broken", packages="mail"), at=priced.now - 40 * DAY)
     monkeypatch.setattr(run, "AT_ONCE", 2)
     monkeypatch.setattr(run, "histories", counted)
     in_parts = priced.run(Mode.PLAN)
 
-    assert asked == [["added"], ["gone", "paused"], ["removed", "unknown"]]
+    assert asked == [
+        (set(), {("added", "wiki")}),
+        ({"gone"}, {("paused", None)}),
+        ({"unknown"}, {("removed", "wiki")}),
+    ]
     corrected = [f for f in in_parts.findings if f.tenant != "broken"]
     assert [(f.tenant, f.reason, f.impact_chf) for f in corrected] == [
         (f.tenant, f.reason, f.impact_chf) for f in whole.findings

@@ -230,6 +230,19 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
     assert [event.kind for event in read["acme"].suspensions] == ["suspended", "resumed"]
 
 
+def test_of_a_tenant_with_an_item_its_other_skills_are_not_read(ledger: Connection) -> None:
+    both = replace(WORKED, skills={**WORKED.skills, "books": test_billing.events(("enabled", may(11)))})
+    with transaction(ledger) as cursor:
+        write(cursor, {"acme": both, "beta": both, "gamma": both}, test_billing.PRICES)
+        whole = histories(cursor, ["acme", "beta", "gamma"])
+        read = histories(cursor, ["acme"], {("beta", "books"), ("gamma", None), ("nobody", "books")})
+    assert read.keys() == {"acme", "beta", "gamma", "nobody"}
+    assert read["acme"] == whole["acme"]
+    assert read["beta"] == replace(whole["beta"], skills={"books": whole["beta"].skills["books"]})
+    assert read["gamma"] == replace(whole["gamma"], skills={})
+    assert read["nobody"] == History()
+
+
 def test_times_beyond_pythons_come_as_the_ends_of_its_own(ledger: Connection) -> None:
     of = History(
         lives=(Life(org="1", began_at=FIRST, ended_at=LAST),),
