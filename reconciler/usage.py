@@ -132,15 +132,20 @@ def histories(
         items: other tenants, each with an item, see `reconciler.billing.FEE`: of their skills, these alone are read.
     """
     known = {*names, *(tenant for tenant, _ in items)}
-    tenants, chosen = [tenant for tenant, _ in items], [item for _, item in items]
-    parameters = {"names": list(known), "whole": list(names), "tenants": tenants, "skills": chosen}
-    ends = {"first": FIRST, "last": LAST}
+    parameters = {
+        "names": list(known),
+        "whole": list(names),
+        "tenants": [tenant for tenant, _ in items],
+        "skills": [item for _, item in items],
+        "first": FIRST,
+        "last": LAST,
+    }
     lives: dict[str, list[Life]] = defaultdict(list)
-    for tenant, org, began_at, ended_at in cursor.execute(query("lives"), parameters | ends):
+    for tenant, org, began_at, ended_at in cursor.execute(query("lives"), parameters):
         lives[tenant].append(Life(org=org, began_at=began_at, ended_at=ended_at))
     skills: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
     suspensions: dict[str, list[Event]] = defaultdict(list)
-    for tenant, skill, *event in cursor.execute(query("history"), parameters | ends):
+    for tenant, skill, *event in cursor.execute(query("history"), parameters):
         (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
     nothing = History()
     return dict.fromkeys(known, nothing) | {
