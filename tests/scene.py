@@ -44,11 +44,15 @@ class World:
         """Write what the portal wrote: the tenant, and when each skill was enabled."""
         self.ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES (%s, '2871', %s)", [name, self.now + at])
         for skill, enabled in skills.items():
-            self.ledger.execute(
-                "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
-                "VALUES (%s, '2871', %s, 'enabled', %s)",
-                [name, skill, self.now + enabled],
-            )
+            self.record_skill(name, skill, enabled)
+
+    def record_skill(self, name: str, skill: str, at: timedelta) -> None:
+        """Write that a skill was enabled."""
+        self.ledger.execute(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+            "VALUES (%s, '2871', %s, 'enabled', %s)",
+            [name, skill, self.now + at],
+        )
 
     def run(self, mode: Mode = Mode.RUN) -> Outcome:
         """Make one pass."""

@@ -10,11 +10,15 @@ import pytest
 from reconciler import apply, run
 from reconciler.deadline import DeadlineExceeded
 from reconciler.sources.kubernetes import LIST_RESTARTS
+from tests.cluster.double import ApiDouble
 from tests.cluster.faults import Fault, first_pages, gone, later_pages, lists, remaining, same_token, then
 from tests.cluster.world import tenant
+from tests.scene import World
 
 if TYPE_CHECKING:
-    from tests.scene import World
+    from pathlib import Path
+
+    import psycopg
 
 HOUR = timedelta(hours=1)
 
@@ -72,6 +76,50 @@ def test_all_drift_is_looked_at_twice_where_the_server_does_not_date_its_writes(
 
     assert [finding.subject for finding in world.run().findings] == ["mail"]
     assert 1 + len(world.slept) == looks
+
+
+@pytest.mark.parametrize(("doubted", "asked", "looks"), [(5, 5, 1), (6, 0, 2)], ids=["few", "many"])
+def test_tenants_in_doubt_are_asked_for_one_by_one_while_that_is_less_than_a_list(
+    world: World, monkeypatch: pytest.MonkeyPatch, doubted: int, asked: int, looks: int
+) -> None:
+    """However large the cluster is, a few tenants that are not quiet cost a few requests, and no second list."""
+    monkeypatch.setattr(run, "ONE_BY_ONE", 1)
+    monkeypatch.setattr(run, "A_REQUEST", 4)
+    names = [f"tenant-{number:02}" for number in range(20)]
+    for number, name in enumerate(names):
+        late = number < doubted
+        world.api.create(tenant(name, ["mail"]), at=world.now - (HOUR / 120 if late else 2 * HOUR))
+        world.record(name, -2 * HOUR, **({} if late else {"mail": -2 * HOUR}))
+
+    def late_rows() -> None:
+        for name in names[:doubted]:
+            world.record_skill(name, "mail", -HOUR / 120)
+
+    world.on_sleep = late_rows
+    findings = world.run().findings
+
+    assert [(finding.tenant, finding.action) for finding in findings] == [(name, "defer") for name in names[:doubted]]
+    assert len(world.api.gets) == asked
+    assert sum("continue" not in request.query for request in world.api.lists) == looks
+
+
+@pytest.mark.parametrize(("absent", "looks"), [(1, 1), (2, 2)])
+def test_absent_tenants_whose_namespace_nobody_knows_are_looked_up_in_one_list(
+    ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path, absent: int, looks: int
+) -> None:
+    """To find one of them takes the API server as long as a list."""
+    with ApiDouble(namespaced=True) as api:
+        world = World(api, ledger, ledger_url, str(api.kubeconfig(tmp_path / "kubeconfig")))
+        api.create(tenant("acme", namespace="a"), at=world.now - 2 * HOUR)
+        world.record("acme", -2 * HOUR)
+        for number in range(absent):
+            world.record(f"gone-{number}", -2 * HOUR)
+
+        findings = world.run().findings
+
+        assert [finding.reason for finding in findings] == ["deletion_unrecorded"] * absent
+        asked = [request for request in api.lists if "continue" not in request.query]
+        assert len([request for request in asked if "fieldSelector" not in request.query]) == looks
 
 
 def test_a_deadline_that_ends_while_rows_are_written_leaves_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,11 @@ class Cluster:
 
     moves: ClassVar[bool] = True
 
+    @property
+    def namespaced(self) -> bool:
+        """Whether a tenant may be in one of many namespaces; raises as `discovered` does."""
+        return self.discovered().namespaced
+
     def identity(self) -> str:
         """Return what tells this cluster from any other: the uid of its kube-system namespace.
 

@@ -53,6 +53,7 @@ class Snapshot:
     org_label: str
 
     moves: ClassVar[bool] = False
+    namespaced: ClassVar[bool] = True
 
     def identity(self) -> str:
         """Return what every file is to the ledger."""

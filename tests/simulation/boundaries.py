@@ -93,6 +93,11 @@ class Looks:
     shown_at: list[datetime] = field(default_factory=list)
     moves: bool = True
 
+    @property
+    def namespaced(self) -> bool:
+        """Pass it on."""
+        return self.source.namespaced
+
     def identity(self) -> str:
         """Pass it on."""
         self.boundaries.cross("before identity")
