@@ -60,8 +60,8 @@ RECORD_LIMIT = 1.0
 """Seconds that the row of a failed run may wait for anything: the deadline may be over already."""
 ONE_BY_ONE = 20
 """Tenants in doubt that are read again one by one, however few there are in all."""
-A_REQUEST = 20
-"""Tenants of a list that are taken to cost as much as a request for one: 8 where the API server is near."""
+REQUEST_COST = 20
+"""What a request for one tenant is taken to cost, in tenants of a list: 8 where the API server is near."""
 AT_ONCE = 500
 """Tenants whose histories are held in memory at a time, to value what is corrected of them."""
 
@@ -314,9 +314,9 @@ class Pass:
 
     def _is_sooner_listed(self, look: _Look, names: list[str]) -> bool:
         """Whether one more list takes the API server less than a request for each of these tenants."""
-        # of a namespace that is not known, each request is as much as a list
+        # to find one whose namespace is not known, the API server reads them all
         lost = sum(look.observed[name] is None for name in names) if self.source.namespaced else 0
-        return lost > 1 or len(names) > max(ONE_BY_ONE, look.tenants_observed // A_REQUEST)
+        return lost > 1 or len(names) > max(ONE_BY_ONE, look.tenants_observed // REQUEST_COST)
 
     def _valued(self, ledger: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
         """Return the plan with what each of its corrections is worth, up to the observation and at today's prices."""

@@ -84,7 +84,7 @@ def test_tenants_in_doubt_are_asked_for_one_by_one_while_that_is_less_than_a_lis
 ) -> None:
     """However large the cluster is, a few tenants that are not quiet cost a few requests, and no second list."""
     monkeypatch.setattr(run, "ONE_BY_ONE", 1)
-    monkeypatch.setattr(run, "A_REQUEST", 4)
+    monkeypatch.setattr(run, "REQUEST_COST", 4)
     names = [f"tenant-{number:02}" for number in range(20)]
     for number, name in enumerate(names):
         late = number < doubted
@@ -107,7 +107,7 @@ def test_tenants_in_doubt_are_asked_for_one_by_one_while_that_is_less_than_a_lis
 def test_absent_tenants_whose_namespace_nobody_knows_are_looked_up_in_one_list(
     ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path, absent: int, looks: int
 ) -> None:
-    """To find one of them takes the API server as long as a list."""
+    """To find one of them, the API server reads all tenants."""
     with ApiDouble(namespaced=True) as api:
         world = World(api, ledger, ledger_url, str(api.kubeconfig(tmp_path / "kubeconfig")))
         api.create(tenant("acme", namespace="a"), at=world.now - 2 * HOUR)
