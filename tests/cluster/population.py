@@ -181,9 +181,9 @@ def population() -> list[Member]:
     return members
 
 
-def settle(cluster: Cluster, members: Iterable[Member]) -> None:
-    """Put them there: on the double over the last four hundred days, each step a few hours after the last."""
-    first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=400)
+def settle(cluster: Cluster, members: Iterable[Member], first: datetime | None = None) -> None:
+    """Put them there: on the double over four hundred days, by default the last ones, each step after the last."""
+    first = first or datetime.now(UTC).replace(microsecond=0) - timedelta(days=400)
     for number, member in enumerate(members):
         moment = first + number * timedelta(days=1, hours=19, minutes=7)
         with at(cluster, moment):
