@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line."""
     # most of what a short pass makes are modules, and a long one tuples: to search them takes a tenth of its time
     gc.set_threshold(YOUNG)
-    from reconciler import cli
+    from reconciler.cli import main as cli
 
     cli.main()
 

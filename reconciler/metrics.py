@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from reconciler import __version__
-from reconciler.model import TABLE_OF, Action, Mode, Reason, Result, Total
+from reconciler.core.model import TABLE_OF, Action, Mode, Reason, Result, Total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from reconciler.model import Outcome
+    from reconciler.core.model import Outcome
 
     _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
 

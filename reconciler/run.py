@@ -21,12 +21,10 @@ from psycopg.types.json import Jsonb
 
 from reconciler import __version__
 from reconciler.alerts import Alerts, stopped
-from reconciler.apply import apply, deferred, last_look
-from reconciler.billing import concerned, valued
-from reconciler.compare import compare
-from reconciler.database import LedgerUnreachable, connect, transaction
-from reconciler.evidence import ROUNDING, Dating
-from reconciler.model import (
+from reconciler.core.billing import concerned, valued
+from reconciler.core.compare import compare
+from reconciler.core.dating import ROUNDING, Dating
+from reconciler.core.model import (
     LAST,
     Action,
     Failure,
@@ -41,18 +39,20 @@ from reconciler.model import (
     Total,
     Uncertain,
 )
-from reconciler.plan import Limits, Plan, planned, refuse_empty
-from reconciler.queries import query
-from reconciler.recall import TenantSpool, recall
-from reconciler.usage import histories, prices
+from reconciler.core.plan import Limits, Plan, planned, refuse_empty
+from reconciler.db.apply import apply, deferred, last_look
+from reconciler.db.candidates import TenantSpool, recall
+from reconciler.db.connection import LedgerUnreachable, connect, transaction
+from reconciler.db.queries import query
+from reconciler.views.usage import histories, prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     import psycopg
 
+    from reconciler.core.model import Observed, Spool
     from reconciler.deadline import Deadline
-    from reconciler.model import Observed, Spool
 
 CLOCKS_APART = timedelta(seconds=5)
 """A difference between the API server's clock and the database's that is warned about."""

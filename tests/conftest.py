@@ -18,13 +18,15 @@ import pytest
 import structlog
 from psycopg import sql
 
-from reconciler import database, embedded, queries
-from reconciler.migrate import migrate
+from reconciler.db import connection as database
+from reconciler.db import queries
+from reconciler.db.migrate import migrate
+from reconciler.demo import postgres as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.cluster.fixtures", "tests.scene"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.scene"]
 
 _POSTGRES_URL = pytest.StashKey[str]()
 _TEMPLATE = pytest.StashKey[str]()

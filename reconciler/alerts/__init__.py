@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from reconciler.core.model import Action, Outcome, Report
 from reconciler.deadline import Deadline, DeadlineExceeded
-from reconciler.model import Action, Outcome, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from reconciler.model import Finding
+    from reconciler.core.model import Finding
 
 BEGINNING = 3.0
 """Seconds that a pass waits for it to be known that it begins."""

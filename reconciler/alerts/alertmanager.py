@@ -16,15 +16,15 @@ import msgspec
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import Endpoint
-from reconciler.alerts.runbook import RUNBOOK
 from reconciler.alerts.wording import listed, many, visible, worth
+from reconciler.core.model import Action, Mode, Result
+from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
-from reconciler.model import Action, Mode, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from reconciler.model import Failure, Finding, Outcome
+    from reconciler.core.model import Failure, Finding, Outcome
 
 PERIODS = 3
 """How many periods an alert lasts that no pass renews."""

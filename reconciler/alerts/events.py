@@ -14,20 +14,20 @@ from urllib.parse import quote
 from uuid import uuid5
 
 from reconciler.alerts import TELLING, Undelivered
-from reconciler.alerts.runbook import RUNBOOK
 from reconciler.alerts.wording import many, visible, worth
+from reconciler.core.model import Action, Evidence, Failure
+from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
-from reconciler.model import Action, Evidence, Failure
-from reconciler.sources.tenant import SourceFault
-from reconciler.sources.wire import ClusterDenied, NotFound, Rejected
+from reconciler.sources.api_client import ClusterDenied, NotFound, Rejected
+from reconciler.sources.parse import SourceFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from uuid import UUID
 
-    from reconciler.model import Finding, Moment, Outcome, Reason
-    from reconciler.sources.kubernetes import Cluster, Kind
+    from reconciler.core.model import Finding, Moment, Outcome, Reason
+    from reconciler.sources.cluster import Cluster, Kind
 
 MOST = 100
 """Findings that get an Event each; of the rest, every reason gets one."""

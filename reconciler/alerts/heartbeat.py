@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.alerts.http import ATTEMPTS, Endpoint
-from reconciler.report import summary
+from reconciler.views.findings import summary
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from reconciler.model import Outcome
+    from reconciler.core.model import Outcome
 
 
 class Heartbeat:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import structlog
 
 if TYPE_CHECKING:
-    from reconciler.model import Finding, Outcome
+    from reconciler.core.model import Finding, Outcome
 
 MOST = 100
 """Findings that are logged one by one; of the rest the number of each reason."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
-from reconciler.alerts.runbook import RUNBOOK
 from reconciler.alerts.wording import listed, many, shortened, visible, worth
-from reconciler.model import Action, Failure, Reason, Result
+from reconciler.core.model import Action, Failure, Reason, Result
+from reconciler.core.reasons import RUNBOOK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.model import Finding, Outcome
+    from reconciler.core.model import Finding, Outcome
 
 LONGEST_TITLE = 200
 LONGEST_BODY = 3500

@@ -16,15 +16,15 @@ import urllib3
 from prometheus_client import pushadd_to_gateway
 
 from reconciler.alerts import Undelivered
+from reconciler.core.model import Mode
 from reconciler.metrics import Passes
-from reconciler.model import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from urllib.parse import SplitResult
 
-    from reconciler.model import Outcome
+    from reconciler.core.model import Outcome
 
 TAKEN = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
 """What a Pushgateway answers to metrics that it has taken."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from reconciler import report
-from reconciler.model import Action
+from reconciler.core.model import Action
+from reconciler.views import findings as report
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from reconciler.model import Finding
+    from reconciler.core.model import Finding
 
 LONGEST_NAME = 100
 """Characters of one name, or of one state, that are shown."""

@@ -26,16 +26,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from reconciler.database import connect
-from reconciler.migrate import migrate
-from reconciler.report import WIDTH_OF_A_FILE
+from reconciler.db.connection import connect
+from reconciler.db.migrate import migrate
+from reconciler.views.findings import WIDTH_OF_A_FILE
 from tests.bench import metered, pages, server, workload
 from tests.bench.real import RealPages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reconciler.model import Observed
+    from reconciler.core.model import Observed
 
 PAGE = 500
 """Tenants on a page: what the program asks for unless it is told otherwise."""

@@ -23,7 +23,7 @@ from tests.bench.workload import API_VERSION, KIND, resource
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from reconciler.model import Observed
+    from reconciler.core.model import Observed
 
 PLURAL: Final = "piecedtenants"
 LIST: Final = f"/apis/{API_VERSION}/{PLURAL}"

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.bench.workload import resource
-from tests.cluster.harness import RealCluster
+from tests.support.harness import RealCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from reconciler.model import Observed
-    from tests.cluster.world import Object
+    from reconciler.core.model import Observed
+    from tests.support.world import Object
 
 WRITERS = 8
 """Requests at a time."""

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped] # comes with the embedded PostgreSQL, without types
 
-from reconciler import embedded
-from reconciler.database import connect
+from reconciler.db.connection import connect
+from reconciler.demo import postgres as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """How long it takes to bill a month of a large ledger, beside only reading its events; and to value a backfill of it.
 
 The two queries run on one database in turn, without their rows being sent. The third way is the program's own,
-`reconciler.usage.usage`, which gets every line. The table shows medians.
+`reconciler.views.usage.usage`, which gets every line. The table shows medians.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from reconciler.billing import History, Prices, valued
-from reconciler.compare import compare
-from reconciler.database import connect, transaction
-from reconciler.evidence import Dating
-from reconciler.migrate import migrate
-from reconciler.model import Recorded
-from reconciler.queries import query
-from reconciler.report import WIDTH_OF_A_FILE
-from reconciler.usage import prices, usage
+from reconciler.core.billing import History, Prices, valued
+from reconciler.core.compare import compare
+from reconciler.core.dating import Dating
+from reconciler.core.model import Recorded
+from reconciler.db.connection import connect, transaction
+from reconciler.db.migrate import migrate
+from reconciler.db.queries import query
+from reconciler.views.findings import WIDTH_OF_A_FILE
+from reconciler.views.usage import prices, usage
 from tests.bench import server, workload
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from reconciler.model import Finding, Observed
+    from reconciler.core.model import Finding, Observed
 
 MEASURED = "measured"
 """The database that holds the history."""

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from reconciler.database import connect
-from reconciler.migrate import migrate
-from reconciler.model import Observed
+from reconciler.core.model import Observed
+from reconciler.db.connection import connect
+from reconciler.db.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
 
-    from tests.cluster.world import Object
+    from tests.support.world import Object
 
 API_VERSION, KIND = "pieced.ch/v1alpha1", "PiecedTenant"
 ORG_LABEL = "pieced.ch/zitadel-org-id"

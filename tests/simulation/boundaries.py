@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.transaction import Transaction
 
-from reconciler import database, run
+from reconciler import run
+from reconciler.db import connection as database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.model import Listing, Observed, Spool
-    from reconciler.sources.kubernetes import Cluster
+    from reconciler.core.model import Listing, Observed, Spool
+    from reconciler.sources.cluster import Cluster
     from tests.simulation.portal import Clock
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.model import Reason, Result
+from reconciler.core.model import Reason, Result
 from tests.simulation.portal import SETTLE, START, became
 
 if TYPE_CHECKING:
     import psycopg
 
-    from reconciler.model import Observed, Outcome
+    from reconciler.core.model import Observed, Outcome
     from tests.simulation.boundaries import Looks
     from tests.simulation.portal import Portal, Truth
 

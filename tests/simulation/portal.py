@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.cluster.world import ORG_LABEL, tenant
+from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     import random
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.cluster.double import ApiDouble
+    from tests.support.double import ApiDouble
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 SETTLE = timedelta(seconds=60)

@@ -18,20 +18,20 @@ import psycopg
 import stamina
 from psycopg import sql
 
-from reconciler import database
+from reconciler.core.model import Mode
+from reconciler.core.plan import Limits
+from reconciler.db import connection as database
 from reconciler.deadline import Deadline
-from reconciler.model import Mode
-from reconciler.plan import Limits
 from reconciler.run import Pass, Terms
-from reconciler.sources.kubernetes import Cluster
-from reconciler.sources.wire import Api
-from tests.cluster import faults
-from tests.cluster.double import ApiDouble
-from tests.cluster.faults import Fault
+from reconciler.sources.api_client import Api
+from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
 from tests.simulation.boundaries import Boundaries, Died, Looks
 from tests.simulation.invariants import Ledger
 from tests.simulation.portal import CLOCK, SETTLE, Clock, Portal
+from tests.support import faults
+from tests.support.double import ApiDouble
+from tests.support.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.model import Outcome
+    from reconciler.core.model import Outcome
 
 PASSES = 8
 UNLIMITED = Limits(count=1000)

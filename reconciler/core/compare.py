@@ -1,0 +1,279 @@
+"""The truth table: how what is observed can differ from what is recorded, and what is done about it.
+
+Pure: no clock, no I/O. `compare` asks each rule of `RULES` in turn; a rule is a row of this table, and its name states
+the fault.
+
+    the resource    lifecycle row            reason                          action
+    --------------  -----------------------  ------------------------------  --------------------------------
+    unreadable      any                      tenant_unreadable               report
+    none            none, yet events         events_without_tenant           report
+    live            none                     tenant_unrecorded               insert; then as if it were open
+    being deleted   none                     tenant_unrecorded,              insert, stamp
+                                             deletion_unrecorded
+    being deleted   open                     deletion_unrecorded             stamp
+    none            open                     deletion_unrecorded             stamp
+    live            closed before it began   tenant_recreated                report
+    live            closed after it began    deletion_contradicted           report
+
+    on a tenant that is         when                                  reason                     action
+    --------------------------  ------------------------------------  -------------------------  ------
+    live, open                  package on, latest is not enabled     skill_enable_unrecorded    append
+    live, open                  latest is enabled, package off        skill_disable_unrecorded   append
+    live, open                  suspended, latest is not suspended    suspension_unrecorded      append
+    live, open                  running, latest is suspended          resumption_unrecorded      append
+    deleted, after its stamp    latest is enabled                     skill_open_after_deletion  append
+    live, open                  row's org unknown, label there        org_resolved               update
+    live                        no label                              org_unlabelled             report
+    live, open                  row's org and label differ            org_moved                  report
+    any, unreadable too         latest event after now, or infinite   event_time_invalid         report
+
+A key whose latest event lies after now is left alone by every other rule.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reconciler.core.model import Event, Lifecycle, Observed, Recorded
+
+
+class Case(NamedTuple):
+    """One tenant: both sides, and what follows from the two together."""
+
+    observed: Observed | None
+    """The resource; None where there is none, or where it cannot be read."""
+    unreadable: str | None
+    recorded: Recorded
+    as_of: datetime
+    """No recorded event may lie after it."""
+
+    @property
+    def row(self) -> Lifecycle | None:
+        """The lifecycle row."""
+        return self.recorded.lifecycle
+
+    @property
+    def live(self) -> Observed | None:
+        """The resource, where it lives."""
+        return self.observed if self.observed and not self.observed.deleting_at else None
+
+    @property
+    def open(self) -> Observed | None:
+        """The resource, where it lives and its row is open, or is about to be inserted."""
+        return self.live if self.row is None or self.row.deleted_at is None else None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the tenant is absent or being deleted, and its row is closed or about to be stamped."""
+        return self.live is None and self.unreadable is None and (self.row is not None or self.observed is not None)
+
+    @property
+    def org(self) -> str:
+        """The organisation that rows are written with: a live tenant's label, a gone tenant's row."""
+        if self.row and not self.live:
+            return self.row.org
+        return (self.observed and self.observed.org) or UNKNOWN_ORG
+
+    def usable(self, event: Event | None) -> bool:
+        """Whether a key's latest event is one that a correction may follow."""
+        return event is None or timely(event, self.as_of)
+
+    def finding(
+        self,
+        reason: Reason,
+        action: Action,
+        *,
+        recorded: str | None,
+        observed: str | None,
+        subject: str | None = None,
+        supersedes: Event | None = None,
+    ) -> Finding:
+        """Return a finding about this tenant."""
+        return Finding(
+            reason=reason,
+            tenant=self.recorded.name,
+            org=self.org,
+            action=action,
+            subject=subject,
+            recorded=recorded,
+            observed=observed,
+            supersedes=supersedes,
+        )
+
+
+def timely(event: Event, as_of: datetime) -> bool:
+    """Whether an event lies in the past, and not infinitely far in it."""
+    return FIRST < event.occurred_at <= as_of
+
+
+def unreadable(case: Case) -> Iterator[Finding]:
+    """The resource cannot be read: nothing follows from it, least of all that it is absent."""
+    if case.unreadable is not None:
+        yield case.finding(Reason.TENANT_UNREADABLE, Action.REPORT, recorded=_state(case.row), observed=case.unreadable)
+
+
+def events_without_tenant(case: Case) -> Iterator[Finding]:
+    """There are events, but neither a resource nor a row."""
+    if case.observed is None and case.unreadable is None and case.row is None:
+        yield case.finding(Reason.EVENTS_WITHOUT_TENANT, Action.REPORT, recorded="events", observed="absent")
+
+
+def unrecorded(case: Case) -> Iterator[Finding]:
+    """The resource has no row."""
+    if case.observed and case.row is None:
+        yield case.finding(Reason.TENANT_UNRECORDED, Action.INSERT, recorded="absent", observed="open")
+
+
+def deletion_unrecorded(case: Case) -> Iterator[Finding]:
+    """The tenant is absent or being deleted, and its row does not say so."""
+    being_deleted = case.observed is not None and case.observed.deleting_at is not None
+    stamped = case.row is not None and case.row.deleted_at is not None
+    if (being_deleted or case.gone) and not stamped:
+        yield case.finding(Reason.DELETION_UNRECORDED, Action.STAMP, recorded="open", observed="deleted")
+
+
+def deletion_disproved(case: Case) -> Iterator[Finding]:
+    """The row is closed, yet the resource lives."""
+    if case.live and case.live.created_at and case.row and case.row.deleted_at:
+        recreated = case.live.created_at > case.row.deleted_at
+        reason = Reason.TENANT_RECREATED if recreated else Reason.DELETION_CONTRADICTED
+        yield case.finding(reason, Action.REPORT, recorded="deleted", observed="recreated" if recreated else "live")
+
+
+def skills_differ(case: Case) -> Iterator[Finding]:
+    """A package is on and not recorded as enabled, or off and recorded as enabled."""
+    if case.open is None:
+        return
+    recorded = case.recorded.skills
+    for skill in case.open.packages:
+        event = recorded.get(skill)
+        if case.usable(event) and not (event and event.kind == "enabled"):
+            yield case.finding(
+                Reason.SKILL_ENABLE_UNRECORDED,
+                Action.APPEND,
+                recorded="disabled",
+                observed="enabled",
+                subject=skill,
+                supersedes=event,
+            )
+    for skill, event in recorded.items():
+        if event.kind == "enabled" and skill not in case.open.packages and case.usable(event):
+            yield case.finding(
+                Reason.SKILL_DISABLE_UNRECORDED,
+                Action.APPEND,
+                recorded="enabled",
+                observed="disabled",
+                subject=skill,
+                supersedes=event,
+            )
+
+
+def skills_open_after_deletion(case: Case) -> Iterator[Finding]:
+    """The tenant is gone, and a skill is still recorded as enabled."""
+    if not case.gone:
+        return
+    for skill, event in case.recorded.skills.items():
+        if event.kind == "enabled" and case.usable(event):
+            yield case.finding(
+                Reason.SKILL_OPEN_AFTER_DELETION,
+                Action.APPEND,
+                recorded="enabled",
+                observed="disabled",
+                subject=skill,
+                supersedes=event,
+            )
+
+
+def suspension_differs(case: Case) -> Iterator[Finding]:
+    """The tenant is suspended and not recorded as such, or running and recorded as suspended."""
+    event = case.recorded.suspension
+    was_suspended = event is not None and event.kind == "suspended"
+    if case.open is None or case.open.suspended == was_suspended or not case.usable(event):
+        return
+    if case.open.suspended:
+        yield case.finding(
+            Reason.SUSPENSION_UNRECORDED, Action.APPEND, recorded="running", observed="suspended", supersedes=event
+        )
+    else:
+        yield case.finding(
+            Reason.RESUMPTION_UNRECORDED, Action.APPEND, recorded="suspended", observed="running", supersedes=event
+        )
+
+
+def org_differs(case: Case) -> Iterator[Finding]:
+    """The organisation is not labelled, was unknown until now, or is another than the row's."""
+    if case.live and case.live.org is None:
+        yield case.finding(
+            Reason.ORG_UNLABELLED, Action.REPORT, recorded=case.row.org if case.row else None, observed=None
+        )
+    elif case.open and case.row and case.row.org == UNKNOWN_ORG:
+        yield case.finding(Reason.ORG_RESOLVED, Action.UPDATE, recorded=UNKNOWN_ORG, observed=case.open.org)
+    elif case.open and case.row and case.row.org != case.open.org:
+        yield case.finding(Reason.ORG_MOVED, Action.REPORT, recorded=case.row.org, observed=case.open.org)
+
+
+def events_out_of_time(case: Case) -> Iterator[Finding]:
+    """A latest event lies after now, so that nothing written now could follow it."""
+    suspension = case.recorded.suspension
+    for subject, event in (*case.recorded.skills.items(), *([(None, suspension)] if suspension else [])):
+        if not case.usable(event):
+            yield case.finding(
+                Reason.EVENT_TIME_INVALID,
+                Action.REPORT,
+                recorded=f"{event.kind} at {event.occurred_at:%Y-%m-%dT%H:%M:%SZ}",
+                observed=None,
+                subject=subject,
+                supersedes=event,
+            )
+
+
+RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+    unreadable,
+    events_without_tenant,
+    unrecorded,
+    org_differs,
+    skills_differ,
+    suspension_differs,
+    deletion_unrecorded,
+    skills_open_after_deletion,
+    deletion_disproved,
+    events_out_of_time,
+)
+
+
+def compare(
+    observed: Observed | None, recorded: Recorded, *, as_of: datetime, tolerance: timedelta = timedelta()
+) -> Iterator[Finding]:
+    """Yield how one tenant's resource and its record differ, in the order of `RULES`, not yet dated.
+
+    Args:
+        observed: the resource, or None where the whole list has none of that name.
+        recorded: what the ledger says of it.
+        as_of: the instant, in UTC, after which no recorded event may lie: the database's clock when it was read.
+        tolerance: how far the clock of the resource's times may be ahead of that.
+    """
+    problem = (observed.problem or _out_of_time(observed, as_of + tolerance)) if observed else None
+    case = Case(None if problem else observed, problem, recorded, as_of)
+    for rule in RULES:
+        yield from rule(case)
+
+
+def _out_of_time(observed: Observed, latest: datetime) -> str | None:
+    """Return what is wrong with a resource whose life lies in the future."""
+    times = {"creationTimestamp": observed.created_at, "deletionTimestamp": observed.deleting_at}
+    for name, time in times.items():
+        if time and time > latest:
+            return f"metadata.{name} lies in the future: {time:%Y-%m-%dT%H:%M:%SZ}"
+    return None
+
+
+def _state(row: Lifecycle | None) -> str:
+    if row is None:
+        return "absent"
+    return "open" if row.deleted_at is None else "deleted"

@@ -1,0 +1,182 @@
+"""When did it happen? The interval that a change must lie in, and the moment that is chosen inside it.
+
+Pure. Evidence, best first:
+
+    creation       the tenant is only now being recorded, or generation 1: the spec is as it was at creation
+    deletion       deletionTimestamp, or the row's own deleted_at
+    suspended_at   status.suspendedAt, if it lies in the interval
+    field_manager  when the owner of the field last wrote, if that lies in the interval
+    none           nothing: what starts to cost is dated as late as possible, what stops costing as early as possible
+
+The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
+found the tenant true. It ends when the observation began, or earlier where evidence says so. A moment never lies
+before the event that it corrects: it would not become the latest, and would be corrected again for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.model import Event, Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROUNDING = timedelta(seconds=1)
+"""Kubernetes cuts its times to whole seconds."""
+
+
+class Interval(NamedTuple):
+    """What a change must lie in."""
+
+    not_before: datetime
+    not_after: datetime
+
+    def clip(self, at: datetime) -> datetime:
+        """Return the instant of the interval that is closest to `at`."""
+        return min(max(at, self.not_before), self.not_after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dating:
+    """What the dating of one run's corrections depends on.
+
+    Attributes:
+        observed_at: what was observed had happened by then, by the database's clock.
+        tolerance: how far the API server's clock may be off; evidence that misses its interval by no more is clipped.
+        uncertain: the policy where there is no evidence.
+    """
+
+    observed_at: datetime
+    tolerance: timedelta = ROUNDING
+    uncertain: Uncertain = Uncertain.CUSTOMER
+
+    def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
+        """Yield one tenant's findings, the corrections among them with their moments.
+
+        Args:
+            findings: what `compare` yielded for the tenant, a deletion before the events that it closes.
+            observed: the tenant's resource, or None.
+            recorded: what the ledger says of it.
+        """
+        moments: dict[tuple[Reason, Event | None], Moment | None] = {}
+        for finding in findings:
+            # what supersedes the same is as old: most of all the packages that a tenant began with
+            change = finding.reason, finding.supersedes
+            if change not in moments:
+                deletion = moments.get((Reason.DELETION_UNRECORDED, None))
+                moments[change] = self._moment(finding, observed, recorded, deletion)
+            moment = moments[change]
+            yield finding.dated(moment) if moment else finding
+
+    def _moment(
+        self, finding: Finding, observed: Observed | None, recorded: Recorded, deletion: Moment | None
+    ) -> Moment | None:
+        interval = self._interval(finding, observed, recorded)
+        moment: Moment | None = None
+        match finding.reason:
+            case Reason.TENANT_UNRECORDED if observed:
+                moment = _exactly(Evidence.CREATION, interval.not_before)
+            case Reason.DELETION_UNRECORDED:
+                moment = self._deletion(interval, observed, recorded)
+            case Reason.SKILL_OPEN_AFTER_DELETION:
+                moment = _closing(finding, deletion or self._recorded_deletion(recorded))
+            case Reason.SKILL_ENABLE_UNRECORDED if observed:
+                moment = self._enabling(interval, finding, observed, recorded)
+            case Reason.SKILL_DISABLE_UNRECORDED if observed:
+                moment = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at) or self._unproved(
+                    interval, starts_to_cost=False
+                )
+            case Reason.SUSPENSION_UNRECORDED if observed:
+                moment = self._suspending(interval, observed)
+            case Reason.RESUMPTION_UNRECORDED if observed:
+                moment = self._resuming(interval, finding, observed, recorded)
+            case _:
+                pass  # a report has no moment, and an organisation is no event
+        return moment
+
+    def _interval(self, finding: Finding, observed: Observed | None, recorded: Recorded) -> Interval:
+        """Return the interval as it is before any evidence."""
+        start = recorded.lifecycle.created_at if recorded.lifecycle else observed and observed.created_at
+        # a start of billing by a clock that runs ahead must not drag a correction into the future
+        known = [min(time, self.observed_at) for time in (start, recorded.lifecycle and recorded.verified_at) if time]
+        superseded = [finding.supersedes.occurred_at] if finding.supersedes else []
+        not_before = max([*known, *superseded], default=self.observed_at)
+        return Interval(not_before, max(self.observed_at, not_before))
+
+    def _deletion(self, interval: Interval, observed: Observed | None, recorded: Recorded) -> Moment:
+        if observed and observed.deleting_at:
+            return _exactly(Evidence.DELETION, interval.clip(observed.deleting_at))
+        # whoever has an event was not gone before it
+        events = [*recorded.skills.values(), *([recorded.suspension] if recorded.suspension else [])]
+        heard = [event.occurred_at for event in events if event.occurred_at <= interval.not_after]
+        return self._unproved(interval._replace(not_before=max([interval.not_before, *heard])), starts_to_cost=False)
+
+    def _recorded_deletion(self, recorded: Recorded) -> Moment | None:
+        if recorded.lifecycle is None or recorded.lifecycle.deleted_at is None:
+            return None
+        return _exactly(Evidence.DELETION, min(recorded.lifecycle.deleted_at, self.observed_at))
+
+    def _enabling(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
+        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at)
+        if recorded.lifecycle is None:
+            # the backfill bills a package from the start; the interval says until when it may have been added
+            unchanged = observed.generation == 1
+            until = interval.not_before if unchanged else (written or interval).not_after
+            return Moment(interval.not_before, interval.not_before, until, Evidence.CREATION)
+        verified_since = recorded.verified_at and recorded.verified_at > recorded.lifecycle.created_at
+        if observed.generation == 1 and finding.supersedes is None and observed.created_at and not verified_since:
+            # on since creation: within the ledger's bounds, since the start of billing
+            return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
+        return written or self._unproved(interval, starts_to_cost=True)
+
+    def _suspending(self, interval: Interval, observed: Observed) -> Moment:
+        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
+        seen = self._proved(interval, Evidence.SUSPENDED_AT, observed.suspended_at)
+        if seen is None:
+            return written or self._unproved(interval, starts_to_cost=False)
+        # a status may still tell of the suspension before: only a spec that was not written since bounds the change
+        unwritten_since = observed.suspend_written_at and observed.suspend_written_at <= seen.occurred_at
+        return seen if unwritten_since else seen._replace(not_after=(written or interval).not_after)
+
+    def _resuming(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
+        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
+        if _is_of_an_earlier_life(finding, recorded):
+            # created anew, and seen suspended by no run: it runs from its start, as a tenant without events does
+            return Moment(interval.not_before, interval.not_before, (written or interval).not_after, Evidence.CREATION)
+        return written or self._unproved(interval, starts_to_cost=True)
+
+    def _proved(self, interval: Interval, evidence: Evidence, at: datetime | None) -> Moment | None:
+        """Return the moment that the evidence proves, or None where it misses the interval."""
+        if at is None or not interval.not_before - self.tolerance <= at <= interval.not_after + self.tolerance:
+            return None
+        clipped = interval.clip(at)
+        return Moment(clipped, interval.not_before, clipped, evidence)
+
+    def _unproved(self, interval: Interval, *, starts_to_cost: bool) -> Moment:
+        late = starts_to_cost or self.uncertain is Uncertain.DETECTED
+        occurred_at = interval.not_after if late else interval.not_before
+        return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
+
+
+def _is_of_an_earlier_life(finding: Finding, recorded: Recorded) -> bool:
+    """Whether what is corrected was recorded before this life began, and no run has verified it since."""
+    row, event, verified_at = recorded.lifecycle, finding.supersedes, recorded.verified_at
+    if row is None or event is None or (verified_at and verified_at > row.created_at):
+        return False
+    return event.occurred_at < row.created_at
+
+
+def _closing(finding: Finding, deletion: Moment | None) -> Moment | None:
+    """Return the deletion's own moment, no earlier than the event that it closes."""
+    if deletion is None or finding.supersedes is None:
+        return None
+    first = finding.supersedes.occurred_at
+    occurred_at, not_before, not_after, evidence = deletion
+    return Moment(max(occurred_at, first), max(not_before, first), max(not_after, first), evidence)
+
+
+def _exactly(evidence: Evidence, at: datetime) -> Moment:
+    return Moment(at, at, at, evidence)

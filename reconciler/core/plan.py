@@ -1,0 +1,123 @@
+"""A plan is a value: what a run would do, in order, and whether it may.
+
+Pure. The brake guards every kind of correction, in a small ledger too: see `check`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from reconciler.core.model import Action, Finding, Mode, Reason, Refusal, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ORDER = {reason: number for number, reason in enumerate(Reason)}
+
+
+class EmptyList(Refusal):
+    """The list has no tenant, and the ledger has open ones."""
+
+
+class TooMuchDrift(Refusal):
+    """A run would correct more tenants for one reason than the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many tenants a run may correct for one reason.
+
+    Attributes:
+        count: this many in any case.
+        percent: or this share of the open tenants, whichever allows more.
+        allow_mass: reasons that the operator lets pass.
+    """
+
+    count: int = 3
+    percent: float = 10
+    allow_mass: frozenset[Reason] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every finding of a pass, sorted by tenant, reason and subject.
+
+    Attributes:
+        findings: corrections, reports and deferrals.
+        tenants_observed: custom resources in the list.
+        tenants_recorded: lifecycle rows that were open.
+        ledger_is_empty: whether there were no lifecycle rows at all.
+    """
+
+    findings: tuple[Finding, ...]
+    tenants_observed: int
+    tenants_recorded: int
+    ledger_is_empty: bool
+
+    @cached_property
+    def corrections(self) -> tuple[Finding, ...]:
+        """The findings that a run writes."""
+        return tuple(finding for finding in self.findings if finding.action.writes)
+
+    def result(self, mode: Mode) -> Result:
+        """How a pass ends that shows, or has written, this plan. What is deferred or accepted is no drift."""
+        if mode is Mode.RUN and self.corrections:
+            return Result.CORRECTED
+        return Result.DRIFT if any(finding.is_drift for finding in self.findings) else Result.CLEAN
+
+    def check(self, limits: Limits) -> None:
+        """Refuse a plan that looks like a fault of what was observed rather than of the ledger.
+
+        Raises:
+            EmptyList: nothing was observed, and something is recorded.
+            TooMuchDrift: more tenants would be corrected for a reason than `limits` let pass.
+        """
+        refuse_empty(self.tenants_observed, self.tenants_recorded)
+        allowed = max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
+        # the backfill: an empty ledger has nothing that could be made wrong
+        never_seen = (
+            {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
+        )
+        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in never_seen}
+        tenants = Counter(reason for reason, _ in corrected)
+        over = {reason: n for reason, n in tenants.items() if n > allowed and reason not in limits.allow_mass}
+        if over:
+            said = ", ".join(f"{reason} on {n} tenants" for reason, n in sorted(over.items()))
+            options = " ".join(f"--allow-mass {reason}" for reason in sorted(over))
+            raise TooMuchDrift(
+                f"This run would correct {said}; the limit is {allowed} of {self.tenants_recorded} open tenants "
+                "for each reason.",
+                "Nothing was written. Look at it with `reconciler plan`; if it is true, let it pass once with "
+                f"{options}.",
+            )
+
+
+def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
+    """Refuse an empty list against a ledger with open tenants, whatever the limits are.
+
+    Raises:
+        EmptyList: it is one.
+    """
+    if not tenants_observed and tenants_recorded:
+        raise EmptyList(
+            f"The list of tenants is empty, and the ledger has {tenants_recorded} open.",
+            "Nothing was written. Is it the right cluster or file? "
+            "A cluster whose last tenant is gone is closed by hand.",
+        )
+
+
+def planned(
+    findings: Iterable[Finding], *, tenants_observed: int, tenants_recorded: int, ledger_is_empty: bool
+) -> Plan:
+    """Return the plan of these findings."""
+    return Plan(
+        findings=tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or ""))),
+        tenants_observed=tenants_observed,
+        tenants_recorded=tenants_recorded,
+        ledger_is_empty=ledger_is_empty,
+    )

@@ -1,0 +1,183 @@
+"""A plan becomes rows, once: all of them in one transaction with the run's own row, or none.
+
+Every run takes the same lock first. Then the ledger is looked at once more, inside the transaction: tenants that have
+moved since the plan was made leave it. What is written is counted against what is left of the plan before the commit,
+and a unique index refuses to correct the same thing twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from reconciler.core.model import TABLE_OF, Action, Failure, Finding, Moment, Reason
+from reconciler.db.copyformat import NULL, escaped
+from reconciler.db.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from reconciler.core.plan import Plan
+
+EVENT_KIND = {
+    Reason.SKILL_ENABLE_UNRECORDED: "enabled",
+    Reason.SKILL_DISABLE_UNRECORDED: "disabled",
+    Reason.SKILL_OPEN_AFTER_DELETION: "disabled",
+    Reason.SUSPENSION_UNRECORDED: "suspended",
+    Reason.RESUMPTION_UNRECORDED: "resumed",
+}
+
+LINES = 1_000
+"""Of the plan that are sent at once."""
+UNDATED = "\t".join([NULL] * 4)
+_REMEMBERED = 2**10
+"""Fields that are kept: the findings of one tenant share most of theirs."""
+
+
+class WrittenOtherwise(Failure):
+    """The rows written are not the rows planned."""
+
+
+def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
+    """Keep other runs from writing, stage the plan, and hold it against the ledger once more.
+
+    Args:
+        cursor: in an open transaction, in which `apply` comes next.
+        plan: what was to be written.
+
+    Returns:
+        What is to be written: findings of tenants whose record moved meanwhile are deferred.
+    """
+    cursor.execute(query("lock"))
+    if not plan.corrections:
+        return plan
+    _stage(cursor, plan)
+    cursor.execute(query("last_look"))
+    moved = {tenant for (tenant,) in cursor}
+    if not moved:
+        return plan
+    return replace(plan, findings=tuple(deferred(f) if f.tenant in moved else f for f in plan.findings))
+
+
+def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
+    """Write the run's own row, the plan's corrections and the proof of each, and the open reports.
+
+    Args:
+        cursor: in the transaction of `last_look`.
+        plan: what that returned.
+        run: the columns of the run's row.
+
+    Raises:
+        WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
+    """
+    cursor.execute(query("record_run"), run)
+    if plan.corrections:
+        _write(cursor, plan, run["id"])
+    reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
+    cursor.execute(
+        query("keep_reports"),
+        {
+            "tenants": [report.tenant for report in reports],
+            "reasons": [report.reason for report in reports],
+            "subjects": [report.subject or "" for report in reports],
+            "orgs": [report.org for report in reports],
+            "recorded": [report.recorded for report in reports],
+            "observed": [report.observed for report in reports],
+            "deferred": sorted({finding.tenant for finding in plan.findings if finding.action is Action.DEFER}),
+        },
+    )
+
+
+def deferred(finding: Finding) -> Finding:
+    """Return the finding as one that is shown and left for a later run."""
+    return finding._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+
+
+def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
+    planned = Counter(map(attrgetter("action"), plan.corrections))
+    for statement, action in (
+        ("insert_lifecycles", Action.INSERT),
+        ("stamp_deletions", Action.STAMP),
+        ("resolve_orgs", Action.UPDATE),
+    ):
+        if planned[action]:
+            cursor.execute(query(statement))
+            _hold(statement, planned[action], cursor.rowcount)
+    try:
+        cursor.execute(query("write_corrections"), {"run_id": run_id})
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.table_name != "corrections":
+            raise
+        raise WrittenOtherwise(
+            f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
+            "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
+        ) from error
+    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
+    cursor.execute(query("count_corrections"))
+
+
+def _hold(statement: str, planned: int, written: int) -> None:
+    if planned != written:
+        raise WrittenOtherwise(
+            f"{statement} wrote {written} rows where {planned} were planned: the ledger was changed meanwhile.",
+            "The whole run was rolled back. Run it again; if it stays, look for another writer of these rows.",
+        )
+
+
+def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
+    lines = _lines(plan.corrections)
+    cursor.execute(query("plan_table"))
+    with cursor.copy(query("copy_plan")) as copy:
+        while block := "".join(islice(lines, LINES)):
+            copy.write(block)
+
+
+def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
+    """Yield the corrections in COPY's text format."""
+    inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
+    stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
+    for f in corrections:
+        closed = f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped
+        least, most = f.impact_range or (NULL, NULL)
+        fields = (
+            f.reason,
+            _text(f.tenant),
+            _text(f.org),
+            _text(f.subject),
+            f.action,
+            _text(f.recorded),
+            _text(f.observed),
+            _when(f.moment) if f.moment else UNDATED,
+            "t" if f.closed_period else "f",
+            NULL if f.impact_chf is None else str(f.impact_chf),
+            str(least),
+            str(most),
+            TABLE_OF[f.reason],
+            EVENT_KIND.get(f.reason, NULL),
+            str(f.supersedes.id) if f.supersedes else NULL,
+            "absent" if f.tenant in inserted else "deleted" if closed else "open",
+        )
+        yield "\t".join(fields) + "\n"
+
+
+_text = lru_cache(_REMEMBERED)(escaped)
+
+
+@lru_cache(_REMEMBERED)
+def _when(moment: Moment) -> str:
+    """Return the four fields of a moment."""
+    *times, evidence = moment
+    return "\t".join([*map(_at, times), evidence])
+
+
+@lru_cache(_REMEMBERED)
+def _at(time: datetime) -> str:
+    return time.isoformat()

@@ -1,0 +1,1 @@
+"""The demo: a bundled sample on an embedded PostgreSQL."""

@@ -1,0 +1,351 @@
+"""One request to the API server: answered whole and in time, or a failure that says what to do.
+
+The official client authenticates and connects. The body is read here, as bytes and within the deadline: the client
+itself would wait on a dripping body for ever, obey a Retry-After of a day, follow a redirect to a login page and
+take a page of HTML for an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+import stamina
+import urllib3
+
+from reconciler.sources.parse import SourceFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from kubernetes.client import ApiClient
+
+    from reconciler.deadline import Deadline
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds."""
+READ_TIMEOUT = 30.0
+"""Seconds without a byte."""
+LARGEST_BODY = 256 * 2**20
+"""Bytes of one answer."""
+ATTEMPTS = 5
+"""How often one request is tried."""
+LONGEST_RETRY_AFTER = 20.0
+"""Seconds that a Retry-After may ask for; more is taken as this."""
+CHUNK = 2**20
+
+TRANSIENT = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+DONE = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
+"""The answers that say that it was done."""
+
+_Method = Literal["GET", "POST"]
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+
+
+class ClusterUnreachable(SourceFault):
+    """The API server did not answer, or not in time."""
+
+
+class ClusterDenied(SourceFault):
+    """The API server refused the credentials or the permission."""
+
+
+class NotFound(Exception):  # noqa: N818 - an answer, not an error
+    """404: there is no such path, or no object of that name.
+
+    Attributes:
+        name: the object that the API server says is not there; None where it names none, as for an unknown path.
+    """
+
+    def __init__(self, said: str, name: str | None) -> None:
+        super().__init__(said)
+        self.name = name
+
+
+class Rejected(Exception):  # noqa: N818 - an answer about one object, not an error of the server
+    """4xx that names what was posted, or its namespace: this one is not taken, and others may be."""
+
+
+class Gone(SourceFault):
+    """410: the resourceVersion that the request continues has been compacted away."""
+
+
+class _AlreadyThere(Exception):  # noqa: N818 - an answer, not an error
+    """409: an object of that name has been created."""
+
+
+class _Transient(Exception):  # noqa: N818 - an answer that is worth another try
+    """The API server could not answer now."""
+
+    def __init__(self, said: str, retry_after: float | None = None) -> None:
+        super().__init__(said)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request that was done, with its whole body."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    read_at: float
+    """When it was read, in seconds of `time.monotonic`."""
+
+    @property
+    def date(self) -> datetime | None:
+        """The API server's clock, to the second, where it told."""
+        try:
+            told = parsedate_to_datetime(self.headers.get("Date", ""))
+        except ValueError:
+            return None
+        return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+    def decoded(self, shape: type[_Shape], kind: str) -> _Shape:
+        """Decode the body, which must be an object of that kind.
+
+        Raises:
+            SourceFault: it is anything else.
+        """
+        try:
+            decoded = msgspec.json.decode(self.body, type=shape)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise malformed(f"{self.path} answered, but {_said(error, self.body)}") from None
+        if getattr(decoded, "kind", kind) != kind:
+            raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
+        return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """An API server, and how long it may take.
+
+    Attributes:
+        kubeconfig: path of a kubeconfig; without one the pod's service account, or else the default kubeconfig.
+        context: the context in the kubeconfig; without one its current context.
+        deadline: when the run must end.
+    """
+
+    kubeconfig: str | None
+    context: str | None
+    deadline: Deadline
+
+    @cached_property
+    def client(self) -> ApiClient:
+        """The official client, authenticated.
+
+        Raises:
+            ClusterUnreachable: no configuration can be read.
+        """
+        import yaml
+        from kubernetes import config
+        from kubernetes.client import ApiClient, Configuration
+
+        settings = Configuration()
+        try:
+            if self.kubeconfig is None and self.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            else:
+                config.load_kube_config(  # type: ignore[no-untyped-call]
+                    self.kubeconfig, self.context, client_configuration=settings, persist_config=False
+                )
+        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+            raise ClusterUnreachable(
+                f"No usable cluster configuration in {self.kubeconfig or 'the default kubeconfig'}: {_one_line(error)}",
+                "Name one with --kubeconfig, or give the tenants as a file with --tenants.",
+            ) from None
+        # retries, redirects and waiting are decided here, not inside the client
+        settings.retries = False
+        client = ApiClient(settings)
+        client.user_agent = "reconciler"
+        return client
+
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self.client.configuration.host)
+
+    def get(self, path: str) -> Answer:
+        """Read one path.
+
+        Raises:
+            NotFound: 404.
+            Gone: 410.
+            ClusterDenied: 401 or 403.
+            ClusterUnreachable: no answer in `ATTEMPTS` tries.
+            SourceFault: any other answer.
+            DeadlineExceeded: the run's time is over.
+        """
+        return self.ask(path)()
+
+    def ask(self, path: str) -> Callable[[], Answer]:
+        """Begin to read one path, and return what waits for its answer, or raises as `get` does."""
+        return self.deadline.start(lambda: self._patiently("GET", path))
+
+    def post(self, path: str, item: Mapping[str, Any]) -> None:
+        """Create an object. Where one of its name is there already, it was created by an earlier try.
+
+        Args:
+            path: of the resource, in the object's namespace.
+            item: the object, of a name that no other has.
+
+        Raises:
+            Rejected: the API server does not take this object.
+            NotFound: 404: there is no such resource.
+            ClusterDenied: 401 or 403.
+            ClusterUnreachable: no answer in `ATTEMPTS` tries.
+            SourceFault: any other answer.
+            DeadlineExceeded: the time is over.
+        """
+        with suppress(_AlreadyThere):
+            answer = self.deadline.bound(lambda: self._patiently("POST", path, item))
+            answer.decoded(_Created, item["kind"])
+
+    def _patiently(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> Answer:
+        """Try until there is an answer, `ATTEMPTS` times."""
+        try:
+            for attempt in stamina.retry_context(on=_backoff, attempts=ATTEMPTS, timeout=self.deadline.left()):
+                with attempt:
+                    return self._try(method, path, item)
+        except _Transient as error:
+            raise ClusterUnreachable(
+                f"The API server at {self.host} could not answer {path}, tried {ATTEMPTS} times: {error}.",
+                "Check the address, that the server runs and that this machine may reach it; nothing was written.",
+            ) from None
+        raise AssertionError
+
+    def _try(self, method: _Method, path: str, item: Mapping[str, Any] | None) -> Answer:
+        from kubernetes.client.exceptions import ApiException
+
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if item else {})
+        request = self.client.param_serialize(
+            method, path, header_params=headers, body=item, auth_settings=["BearerToken"]
+        )
+        try:
+            response = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)).response
+        except ApiException as error:  # the client's name for a TLS failure
+            raise ClusterUnreachable(
+                f"No secure connection to {self.host}: {_one_line(error.reason)}",
+                "Check the certificate authority in the kubeconfig.",
+            ) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Transient(_one_line(error)) from None
+        try:
+            body = self._body(response)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Transient(f"the answer was cut off: {_one_line(error)}") from None
+        finally:
+            response.release_conn() if response.closed else response.close()
+        return self._judged(method, path, response.status, response.headers, body)
+
+    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        parts, size = [], 0
+        while part := response.read1(CHUNK):
+            self.deadline.left()
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise malformed(f"an answer is larger than {LARGEST_BODY} bytes")
+        return b"".join(parts)
+
+    def _judged(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+        if status in DONE[method]:
+            return Answer(path, headers, body, time.monotonic())
+        told = _status(body)
+        said = told.message or (HTTPStatus(status).phrase if status in set(HTTPStatus) else str(status))
+        if status in TRANSIENT:
+            raise _Transient(f"{status} {said}", _retry_after(headers))
+        named = told.details.name if told.details else None
+        if method == "POST" and named:
+            raise _AlreadyThere(said) if told.reason == "AlreadyExists" else Rejected(f"{status} {said}")
+        if status == HTTPStatus.NOT_FOUND:
+            raise NotFound(said, named)
+        if status == HTTPStatus.GONE:
+            raise Gone(
+                f"The API server at {self.host} answered {path} with 410 Gone: {said}.",
+                "It compacts faster than it answers, or a proxy answers for it; nothing was written.",
+            )
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise ClusterDenied(
+                f"The API server at {self.host} did not accept the credentials (401): {said}.",
+                "Is the token or the certificate expired?",
+            )
+        if status == HTTPStatus.FORBIDDEN:
+            raise ClusterDenied(
+                f"The API server at {self.host} denied {path} (403): {said}.",
+                "Apply the ClusterRole and the ClusterRoleBinding of cronjob.yaml.",
+            )
+        raise malformed(f"{path} answered {status} {said}")
+
+
+def malformed(what: str) -> SourceFault:
+    """Return the failure of an answer that cannot be believed."""
+    return SourceFault(
+        f"The API server's answer cannot be believed: {what}.",
+        "Nothing was concluded from it and nothing was written. Is there a proxy between here and the API server?",
+    )
+
+
+def _backoff(error: Exception) -> bool | float:
+    if not isinstance(error, _Transient):
+        return False
+    if error.retry_after is None:
+        return True
+    return min(error.retry_after, LONGEST_RETRY_AFTER)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    try:
+        return max(0.0, float(headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+class _Created(msgspec.Struct):
+    kind: str
+
+
+class _Details(msgspec.Struct):
+    name: str | None = None
+
+
+class _Status(msgspec.Struct):
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/."""
+
+    kind: str
+    message: str = ""
+    reason: str = ""
+    details: _Details | None = None
+
+
+def _status(body: bytes) -> _Status:
+    try:
+        told = msgspec.json.decode(body, type=_Status)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _Status("")
+    return msgspec.structs.replace(told, message=_one_line(told.message)) if told.kind == "Status" else _Status("")
+
+
+def _said(error: Exception, body: bytes) -> str:
+    start = body[:60].decode("utf-8", "replace")
+    return f"not with what was asked for ({_one_line(error)}); it begins {start!r}"
+
+
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())[:300].rstrip(".")

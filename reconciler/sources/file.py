@@ -1,0 +1,159 @@
+"""Observe the tenants in files: a List or documents, YAML or JSON, as kubectl prints them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+import yaml
+
+from reconciler.core.model import SNAPSHOT, Listing
+from reconciler.sources.parse import SourceFault, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.core.model import Observed, Spool
+
+STANDARD_INPUT = "-"
+KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
+"""How a file of tenants is written, with all the evidence that there is."""
+_ENDINGS = {".yaml", ".yml", ".json"}
+
+
+class UnreadableFile(SourceFault):
+    """A file of tenants cannot be read, or is not one."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # chosen where it runs
+    """YAML without timestamps: a time stays the text that Kubernetes wrote."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The PiecedTenants of a file, of every YAML and JSON file of a folder, or of standard input.
+
+    Attributes:
+        path: the file or folder; `-` is standard input.
+        group: API group of the custom resource.
+        org_label: the label that names the paying organisation.
+    """
+
+    path: str
+    group: str
+    org_label: str
+
+    moves: ClassVar[bool] = False
+    namespaced: ClassVar[bool] = True
+
+    def identity(self) -> str:
+        """Return what every file is to the ledger."""
+        return SNAPSHOT
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Raise: a file is not looked at twice."""
+        raise NotImplementedError(name, namespace)
+
+    def observe(self, spool: Spool) -> Listing:
+        """Put every tenant into the spool.
+
+        Returns:
+            What is known of the list, once it is known to be whole.
+
+        Raises:
+            SourceFault: a file cannot be read, is not well-formed, or holds something else.
+        """
+        position = 0
+        for name, text in self._files():
+            documents = _documents(name, text)
+            if not documents:
+                raise UnreadableFile(
+                    f"{name} is empty: that is no list of tenants.",
+                    f"Write one with `{KUBECTL}`; a cluster without tenants gives a List with `items: []`.",
+                )
+            for item in self._items(name, documents):
+                position += 1
+                spool.add(read(item, org_label=self.org_label, position=position))
+        return Listing(SNAPSHOT)
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
+        if self.path == STANDARD_INPUT:
+            yield "standard input", sys.stdin.buffer.read()
+            return
+        path = Path(self.path)
+        try:
+            files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS) if path.is_dir() else [path]
+            if not files:
+                raise UnreadableFile(
+                    f"The folder {path} has no file that ends in {', '.join(sorted(_ENDINGS))}.",
+                    "Name the folder that holds the tenants.",
+                )
+            for file in files:
+                yield str(file), file.read_bytes()
+        except OSError as error:
+            raise UnreadableFile(
+                f"The tenants cannot be read from {path}: {error.strerror}.", "Check the path given with --tenants."
+            ) from None
+
+    def _items(self, name: str, documents: list[Any]) -> Iterator[dict[str, Any]]:
+        for number, document in enumerate(documents, 1):
+            if not isinstance(document, dict):
+                raise UnreadableFile(
+                    f"{name}: document {number} is {_shape(document)}, not a Kubernetes object.",
+                    f"Give what `{KUBECTL}` prints.",
+                )
+            yield from self._tenants(name, document)
+
+    def _tenants(self, name: str, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        kind, items = document.get("kind"), document.get("items")
+        if kind not in ("List", "PiecedTenantList"):
+            yield self._tenant(name, document)
+            return
+        meta = document.get("metadata")
+        if isinstance(meta, dict) and (meta.get("continue") or meta.get("remainingItemCount")):
+            raise UnreadableFile(
+                f"{name} is one page of a longer list.", "Write the whole list: kubectl without --raw does."
+            )
+        if not isinstance(items, list):
+            raise UnreadableFile(
+                f"{name}: the {kind} has no items, not even an empty list of them.", "Is the file cut off?"
+            )
+        for item in items:
+            yield self._tenant(name, item)
+
+    def _tenant(self, name: str, item: Any) -> dict[str, Any]:
+        kind = item.get("kind") if isinstance(item, dict) else _shape(item)
+        group = str(item.get("apiVersion") or "").partition("/")[0] if isinstance(item, dict) else ""
+        if kind != "PiecedTenant" or group != self.group:
+            raise UnreadableFile(
+                f"{name} holds {'an object without a kind' if kind is None else kind} of {group or 'no group'}, "
+                f"where only PiecedTenants of {self.group} are expected.",
+                f"Is the file cut off, or another one? Give what `{KUBECTL}` prints.",
+            )
+        return item  # type: ignore[no-any-return] # a dict, by its kind
+
+
+def _documents(name: str, text: bytes) -> list[Any]:
+    """Return the documents of a file that hold anything."""
+    try:
+        if text.lstrip()[:1] == b"{":
+            return [msgspec.json.decode(text)]
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+    except (yaml.YAMLError, msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
+        raise UnreadableFile(
+            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}",
+            f"Give what `{KUBECTL}` prints.",
+        ) from None
+
+
+def _shape(value: Any) -> str:
+    return {list: "a list", str: "text", int: "a number"}.get(type(value), type(value).__name__)

@@ -1,0 +1,262 @@
+"""One custom resource becomes one `Observed`, or one that says why it cannot be read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from reconciler.core.model import UNKNOWN_ORG, Failure, Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LONGEST_ID = 253
+"""Characters. Longer ids are no Kubernetes names, and PostgreSQL could not index them."""
+
+BEFORE_TRACKING = "ancient-changes"
+"""The manager under which the API server lumps old writes together: it owns fields, but knows no time for them."""
+
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+Time = Annotated[datetime, Meta(tz=True)]
+Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
+IdOrEmpty = Annotated[str, Meta(max_length=LONGEST_ID)]
+
+
+class SourceFault(Failure):
+    """The source did not show a whole, well-formed list: nothing can be concluded from it."""
+
+
+class _Identity(Struct):
+    name: str
+    namespace: Any = None
+    uid: Any = None
+
+
+class _Named(Struct):
+    metadata: _Identity
+
+
+class _FieldSet(Struct):
+    packages: dict[str, Any] | None = msgspec.field(name="f:packages", default=None)
+    suspend: dict[str, Any] | None = msgspec.field(name="f:suspend", default=None)
+
+
+class _Fields(Struct):
+    spec: _FieldSet | None = msgspec.field(name="f:spec", default=None)
+
+
+class _Write(Struct, rename="camel"):
+    manager: str | None = None
+    subresource: str | None = None
+    time: Time | None = None
+    fields: _Fields | None = msgspec.field(name="fieldsV1", default=None)
+
+
+class _Metadata(Struct, rename="camel"):
+    name: Id
+    creation_timestamp: Time
+    namespace: IdOrEmpty | None = None
+    uid: IdOrEmpty | None = None
+    labels: dict[str, Any] | None = None
+    deletion_timestamp: Time | None = None
+    generation: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    managed_fields: list[_Write] | None = None
+
+
+class _Spec(Struct):
+    packages: list[Id] | None = None
+    suspend: bool | None = None
+
+
+class _Status(Struct, rename="camel"):
+    suspended_at: Time | None = None
+
+
+class _Tenant(Struct):
+    metadata: _Metadata
+    spec: _Spec | None = None
+    status: _Status | None = None
+
+
+class _MetadataUnowned(_Metadata):
+    managed_fields: Any = None
+
+
+class _Unowned(_Tenant):
+    """A resource whose managedFields have another shape: they prove nothing, and make nothing unreadable."""
+
+    metadata: _MetadataUnowned
+
+
+_NOTHING = _Spec()
+
+
+def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bool = True) -> Observed:
+    """Read one item of a list: raw JSON, or what a YAML parser made of it.
+
+    Args:
+        item: the custom resource.
+        org_label: the label that names the paying organisation.
+        position: which item of the list it is, from 1, for the message.
+        dated: whether the times in managedFields can be relied on.
+
+    Raises:
+        SourceFault: it does not even have a name, so it might be any tenant.
+    """
+    try:
+        try:
+            tenant = _decoded(item, _Tenant)
+        except msgspec.ValidationError:
+            tenant, dated = _decoded(item, _Unowned), False
+        return _observed(tenant, org_label, dated=dated)
+    except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
+        problem = str(error)
+    try:
+        identity = _decoded(item, _Named).metadata
+        _check_id("metadata.name", identity.name)
+    except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
+        raise SourceFault(
+            f"Item {position} of the list has no readable name ({_said(str(error))}), so it might be any tenant.",
+            "Look at the source: the API server never sends such an item.",
+        ) from None
+    return Observed(
+        name=identity.name,
+        namespace=_id_or_none(identity.namespace) or "",
+        uid=_id_or_none(identity.uid),
+        problem=_said(problem),
+    )
+
+
+def _decoded(item: Raw | dict[str, Any], shape: type[_Shape]) -> _Shape:
+    return msgspec.json.decode(item, type=shape) if isinstance(item, Raw) else msgspec.convert(item, shape)
+
+
+def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
+    metadata, spec = tenant.metadata, tenant.spec or _NOTHING
+    packages = spec.packages or ()
+    org = _org(metadata.labels, org_label)
+    # what is printable can be held by PostgreSQL, and most texts are
+    if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
+        _check_texts(metadata, packages)
+    created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
+    deleting_at = metadata.deletion_timestamp and _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
+    suspended = tenant.status.suspended_at if tenant.status else None
+    suspended_at = suspended and _utc("status.suspendedAt", suspended)
+    writes = _dated(metadata.managed_fields) if dated and metadata.managed_fields else []
+    owners = _owners(writes)
+    return Observed(
+        name=metadata.name,
+        namespace=metadata.namespace or "",
+        uid=metadata.uid or None,
+        # a label that says "unknown" names no organisation
+        org=None if org == UNKNOWN_ORG else org,
+        created_at=created_at,
+        deleting_at=deleting_at,
+        generation=metadata.generation,
+        packages=tuple(sorted(set(packages))),
+        suspended=spec.suspend if spec.suspend is not None else suspended_at is not None,
+        suspended_at=suspended_at,
+        touched_at=_touched_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
+        # of an empty list, the ownership does not tell whether it is atomic or a set
+        packages_written_at=_written_at(owners, "packages") if packages else None,
+        suspend_written_at=_written_at(owners, "suspend"),
+    )
+
+
+def _org(labels: dict[str, Any] | None, org_label: str) -> str | None:
+    org = labels.get(org_label) if labels else None
+    if org is None or org == "":
+        return None
+    if not isinstance(org, str):
+        # as all else that is wrong with a resource
+        raise ValueError(f"metadata.labels[{org_label}] is {type(org).__name__}, not a string")  # noqa: TRY004
+    _check_id(f"metadata.labels[{org_label}]", org)
+    return org
+
+
+def _id_or_none(value: Any) -> str | None:
+    try:
+        _check_id("", value if isinstance(value, str) else "")
+    except ValueError:
+        return None
+    return str(value)
+
+
+def _check_id(where: str, text: str) -> None:
+    if not 0 < len(text) <= LONGEST_ID:
+        raise ValueError(f"{where}: an id has {len(text)} characters, not 1 to {LONGEST_ID}")
+    _check_text(where, text)
+
+
+def _check_texts(metadata: _Metadata, packages: Iterable[str]) -> None:
+    _check_text("metadata.name", metadata.name)
+    _check_text("metadata.namespace", metadata.namespace or "")
+    _check_text("metadata.uid", metadata.uid or "")
+    for package in packages:
+        _check_text("spec.packages", package)
+
+
+def _check_text(where: str, text: str) -> None:
+    """Raise where PostgreSQL could not hold a text."""
+    if "\x00" in text:
+        raise ValueError(f"{where}: an id contains a NUL character")
+    text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
+
+
+def _utc(where: str, time: datetime) -> datetime:
+    try:
+        return time if time.tzinfo is UTC else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{where}: {time} lies in no year of UTC") from None
+
+
+def _dated(writes: list[_Write]) -> list[_Write]:
+    """Return the entries of managedFields with their times in UTC; none where one of them lies in no year of it."""
+    try:
+        for write in writes:
+            if write.time is not None and write.time.tzinfo is not UTC:
+                write.time = _utc("metadata.managedFields", write.time)
+    except ValueError:
+        return []
+    return writes
+
+
+def _touched_at(writes: list[_Write], newest: datetime) -> datetime | None:
+    """Return the newest time on the resource; None where no writes are known, or one of them carries no time."""
+    for write in writes:
+        if write.time is None:
+            return None
+        newest = max(newest, write.time)
+    return newest if writes else None
+
+
+def _owners(writes: list[_Write]) -> list[_Write]:
+    """Return the writes that own anything of the spec."""
+    return [write for write in writes if write.fields and write.fields.spec and not write.subresource]
+
+
+def _written_at(owners: list[_Write], name: str) -> datetime | None:
+    """Return when the owner of `spec.<name>` last wrote, where that bounds the field's last change from above.
+
+    Every owner has written or applied the value that stands, so the earliest of them is the closest bound
+    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management). It is no bound at all where
+    the list is a set, since removing a member moves no owner's time.
+    """
+    times = []
+    for write in owners:
+        owned = getattr(write.fields.spec, name)  # type: ignore[union-attr] # an owner has them
+        if owned is None:
+            continue
+        if owned or write.time is None or write.manager == BEFORE_TRACKING:
+            return None
+        times.append(write.time)
+    return min(times, default=None)
+
+
+def _said(problem: str) -> str:
+    """Return a decoder's message in one line, without its path syntax."""
+    said = problem.replace("`", "").replace("$.", "").replace("\x00", "\\0")
+    return " ".join(said.encode("utf-8", "replace").decode().split())[:500]

@@ -1,0 +1,227 @@
+"""What people and programs read of a pass: the table, and the JSON document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from reconciler.core.model import TABLE_OF, Action, Mode, Result, Table
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from reconciler.core.model import Finding, Outcome
+
+LONGEST_TABLE = 500
+"""Findings that the table shows; the rest are counted."""
+
+WIDTH_OF_A_FILE = 10_000
+"""Columns of the table where there is no terminal: wide enough that nothing is folded."""
+
+SIGNS = {
+    Action.INSERT: ("+", "green"),
+    Action.APPEND: ("+", "green"),
+    Action.STAMP: ("-", "red"),
+    Action.UPDATE: ("~", "yellow"),
+    Action.REPORT: ("!", "magenta"),
+    Action.DEFER: ("?", "cyan"),
+}
+"""What stands before a finding, and its colour."""
+
+
+def counts(outcome: Outcome) -> dict[str, int]:
+    """Return how many rows the pass wrote, or with mode plan would write."""
+    written = outcome.failure is None
+    actions = Counter((TABLE_OF.get(f.reason), f.action) for f in outcome.findings) if written else Counter()
+    return {
+        "lifecycle_inserted": actions[Table.LIFECYCLE, Action.INSERT],
+        "events_inserted": actions[Table.SKILL_EVENTS, Action.APPEND],
+        "suspension_events_inserted": actions[Table.SUSPENSION_EVENTS, Action.APPEND],
+        "deletions_stamped": actions[Table.LIFECYCLE, Action.STAMP],
+        "orgs_resolved": actions[Table.LIFECYCLE, Action.UPDATE],
+    }
+
+
+def document(outcome: Outcome) -> str:
+    """Return the outcome as one JSON document, times in RFC 3339 and UTC, CHF as text."""
+    content: dict[str, Any] = {
+        "run_id": outcome.run_id,
+        "mode": outcome.mode,
+        "outcome": outcome.result,
+        "observed_at": outcome.observed_at,
+        "source": outcome.source,
+        "tenants_observed": outcome.tenants_observed,
+        "tenants_recorded": outcome.tenants_recorded,
+        **counts(outcome),
+        "impact_chf": _total(outcome),
+        "findings": [_object(finding) for finding in outcome.findings],
+    }
+    if outcome.failure:
+        content["error"] = {"message": str(outcome.failure), "remedy": outcome.failure.remedy}
+    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+
+
+def _total(outcome: Outcome) -> Decimal | None:
+    """Return what the pass is worth; None where it was stopped, and so worth nothing that is known."""
+    return None if outcome.failure else outcome.impact_chf or Decimal("0.00")
+
+
+def _object(finding: Finding) -> dict[str, Any]:
+    moment = finding.moment
+    return {
+        "reason": finding.reason,
+        "tenant": finding.tenant,
+        "org": finding.org,
+        "subject": finding.subject,
+        "action": finding.action,
+        "recorded": finding.recorded,
+        "observed": finding.observed,
+        "occurred_at": moment and moment.occurred_at,
+        "not_before": moment and moment.not_before,
+        "not_after": moment and moment.not_after,
+        "evidence": moment and moment.evidence,
+        "closed_period": finding.closed_period,
+        "impact_chf": finding.impact_chf,
+    }
+
+
+def printed(outcome: Outcome) -> str:
+    """Return the table as it fits standard output: its width and colours on a terminal, neither in a file."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_OF_A_FILE)
+    with console.capture() as captured:
+        table(outcome, console)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def table(outcome: Outcome, console: Console) -> None:
+    """Print the outcome for people: a line a finding, then one that sums up."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    if outcome.findings:
+        grid = Grid(box=None, pad_edge=False, show_header=True, header_style="bold")
+        for name in ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN (UTC)", "EVIDENCE", "CHF"):
+            grid.add_column(name, overflow="fold", justify="right" if name == "CHF" else "left")
+        for finding in outcome.findings[:LONGEST_TABLE]:
+            sign, colour = SIGNS[finding.action]
+            grid.add_row(
+                Text(sign, style=colour),
+                Text(visible(finding.tenant)),
+                Text(finding.reason + _mark(finding)),
+                *(Text(visible(text or "-")) for text in (finding.subject, finding.recorded, finding.observed)),
+                Text(_when(finding)),
+                Text(_evidence(finding)),
+                Text(worth(finding) or "-"),
+            )
+        if console.width >= WIDTH_OF_A_FILE or _width(grid, console) <= console.width:
+            console.print(grid)
+        else:
+            for finding in outcome.findings[:LONGEST_TABLE]:
+                console.print(_stacked(finding), soft_wrap=True)
+        if len(outcome.findings) > LONGEST_TABLE:
+            more = len(outcome.findings) - LONGEST_TABLE
+            console.print(Text(f"… and {more} more; --output json shows all"))
+        console.print()
+    console.print(Text(summary(outcome)))
+
+
+def _width(grid: Grid, console: Console) -> int:
+    """Return how wide a table is if nothing in it is folded."""
+    return console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum
+
+
+def _stacked(finding: Finding) -> Text:
+    """Return a finding in two lines, for a terminal that the table is too wide for: no identifier is ever folded."""
+    from rich.text import Text
+
+    sign, colour = SIGNS[finding.action]
+    what = " ".join(visible(text) for text in (finding.tenant, finding.subject) if text)
+    change = f"{visible(finding.recorded or '-')} → {visible(finding.observed or '-')}"
+    proof = [f"at {_when(finding)}"] * bool(finding.moment) + [_evidence(finding)] * (_evidence(finding) != "-")
+    value = [f"CHF {worth(finding)}"] * bool(worth(finding))
+    return Text.assemble(
+        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *value])
+    )
+
+
+def summary(outcome: Outcome) -> str:
+    """Return the outcome in one sentence."""
+    seen = f"{_many(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
+    accepted = sum(finding.accepted_until is not None for finding in outcome.findings)
+    reports = sum(finding.action is Action.REPORT for finding in outcome.findings) - accepted
+    deferred = sum(finding.action is Action.DEFER for finding in outcome.findings)
+    aside = [
+        f"{count} {what}"
+        for count, what in ((reports, "to look at"), (accepted, "accepted"), (deferred, "deferred"))
+        if count
+    ]
+    if outcome.failure:
+        return f"{outcome.result.capitalize()}: nothing was written. {seen}."
+    rows = counts(outcome)
+    parts = [
+        _many(count, noun)
+        for count, noun in zip(
+            rows.values(), ("tenant", "skill event", "suspension event", "deletion", "organisation"), strict=True
+        )
+        if count
+    ]
+    if outcome.mode is Mode.PLAN:
+        verb = f"Plan: would write {', '.join(parts)}" if parts else "Plan: nothing to write"
+    else:
+        verb = f"Wrote {', '.join(parts)}" if parts else "Nothing to write"
+    if any(finding.impact_chf for finding in outcome.findings):
+        verb += f", worth CHF {_total(outcome):+}"
+    if outcome.result is Result.CLEAN and not aside:
+        verb += ": the ledger is true"
+    return f"{'; '.join([verb, *aside])}. {seen}."
+
+
+def worth(finding: Finding) -> str:
+    """Return what a correction is worth in CHF, with what it could be at either end of its interval."""
+    if finding.impact_chf is None:
+        return ""
+    between = "" if finding.impact_range is None else " ({:+}…{:+})".format(*finding.impact_range)
+    return f"{finding.impact_chf:+}{between}"
+
+
+def _mark(finding: Finding) -> str:
+    if finding.accepted_until:
+        return f" (accepted until {finding.accepted_until:%Y-%m-%d})"
+    return " (closed period)" if finding.closed_period else ""
+
+
+def _when(finding: Finding) -> str:
+    return f"{finding.moment.occurred_at:%Y-%m-%d %H:%M:%S}" if finding.moment else "-"
+
+
+def _evidence(finding: Finding) -> str:
+    if finding.action is Action.DEFER:
+        return "looked at again next time"
+    if finding.moment is None:
+        return "-"
+    first, last = finding.moment.not_before, finding.moment.not_after
+    return finding.moment.evidence + ("" if first == last else f", between {_short(first)} and {_short(last)}")
+
+
+def _short(time: datetime) -> str:
+    return f"{time:%m-%d %H:%M}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def visible(text: str) -> str:
+    """Return text with what could steer a terminal made visible."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,238 @@
+"""With the rights that cronjob.yaml and sql/roles.sql give, a run does all it has to; with one fewer, it says so."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import yaml
+
+from tests.support.contents import PUBLIC, books, contents, untouched
+from tests.support.fixtures import on_a_real_server
+from tests.support.harness import TENANTS, Connection
+from tests.support.population import FINALIZER
+from tests.support.world import ORG_LABEL, tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.harness import RealCluster
+    from tests.support.world import Object
+
+ACCOUNT: Final = "reconciler"
+NAMESPACE: Final = "pieced-billing"
+CORRECTIONS: Final = {
+    "tenant_unrecorded",
+    "deletion_unrecorded",
+    "skill_enable_unrecorded",
+    "skill_disable_unrecorded",
+    "skill_open_after_deletion",
+    "suspension_unrecorded",
+    "resumption_unrecorded",
+    "org_resolved",
+}
+
+
+def _manifests() -> list[Object]:
+    """The namespace that cronjob.yaml asks for first, and its ServiceAccount, ClusterRole and ClusterRoleBinding."""
+    text = (Path(__file__).parents[2] / "cronjob.yaml").read_text()
+    documents = [one for one in yaml.safe_load_all(text) if one["kind"] != "CronJob"]
+    assert [one["kind"] for one in documents] == ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *documents]
+
+
+def _without(group: str, resource: str, verb: str) -> list[Object]:
+    """The same with one permission taken away."""
+    manifests = copy.deepcopy(_manifests())
+    (role,) = (one for one in manifests if one["kind"] == "ClusterRole")
+    (rule,) = (one for one in role["rules"] if group in one["apiGroups"] and resource in one["resources"])
+    rule["verbs"].remove(verb)
+    role["rules"] = [one for one in role["rules"] if one["verbs"]]
+    return manifests
+
+
+def _run(url: str, kubeconfig: Path) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in an environment that has nothing else in it."""
+    return subprocess.run(
+        [sys.executable, "-m", "reconciler", "run", "--settle", "0s", "--output", "json", "--kubeconfig", kubeconfig],
+        env={"DATABASE_URL": url, "PATH": os.environ["PATH"], "HOME": str(kubeconfig.parent)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _act(cluster: RealCluster, manifests: list[Object], directory: Path, ready: dict[str, int]) -> Path:
+    """Become the ServiceAccount, once the server has taken note of what it may do."""
+    kubeconfig = cluster.act_as(manifests, name=ACCOUNT, namespace=NAMESPACE, directory=directory)
+    until = time.monotonic() + 20
+    with Connection(kubeconfig) as connection:
+        while any(connection.send("GET", path).status != status for path, status in ready.items()):
+            assert time.monotonic() < until, {path: connection.send("GET", path).status for path in ready}
+            time.sleep(0.05)
+    return kubeconfig
+
+
+NAMESPACE_PATH: Final = "/api/v1/namespaces/kube-system"
+ONE_PATH: Final = f"{TENANTS}/nobody"
+ALL: Final = {NAMESPACE_PATH: 200, TENANTS: 200, ONE_PATH: 404}
+
+
+def _before(cluster: RealCluster) -> None:
+    """What there is before the first run."""
+    for name in ("acme", "paused"):
+        cluster.create(tenant(name, ["mail", "threema"], org="1", suspend=name == "paused"))
+    cluster.create(tenant("lingering", ["mail"], org="1", finalizers=[FINALIZER]))
+    cluster.create(tenant("gone", ["mail"], org="1"))
+    cluster.create(tenant("nameless", org=None))
+
+
+def _lost(cluster: RealCluster) -> None:
+    """One lost write of every kind."""
+    cluster.create(tenant("newcomer", ["mail"], org="1"))
+    cluster.patch("acme", {"spec": {"packages": ["mail", "voice"], "suspend": True}})
+    cluster.patch("paused", {"spec": {"suspend": False}})
+    cluster.patch("nameless", {"metadata": {"labels": {ORG_LABEL: "7"}}})
+    cluster.delete("lingering")
+    cluster.delete("gone")
+
+
+@on_a_real_server
+def test_a_run_corrects_every_kind_of_lost_write_with_the_rights_that_the_manifest_gives(
+    real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path
+) -> None:
+    kubeconfig = _act(real_cluster, _manifests(), tmp_path, ALL)
+
+    logged = _corrects(real_cluster, ledger_url, role_url, kubeconfig)
+
+    assert "alert.undelivered" not in {line["event"] for line in logged}
+    events = real_cluster.fetch("/api/v1/events", fieldSelector="involvedObject.name=acme").json()["items"]
+    assert {event["reason"] for event in events} == {
+        "tenant_unrecorded",
+        "skill_enable_unrecorded",
+        "skill_disable_unrecorded",
+        "suspension_unrecorded",
+    }
+
+
+@on_a_real_server
+def test_without_the_permission_to_create_events_a_run_corrects_all_the_same_and_names_the_role(
+    real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path
+) -> None:
+    kubeconfig = _act(real_cluster, _without("events.k8s.io", "events", "create"), tmp_path, ALL)
+
+    logged = _corrects(real_cluster, ledger_url, role_url, kubeconfig)
+
+    undelivered = [line for line in logged if line["event"] == "alert.undelivered"]
+    assert [line["sink"] for line in undelivered] == ["events", "events"]
+    assert all("403" in line["error"] and "ClusterRole" in line["error"] for line in undelivered)
+
+
+def _corrects(cluster: RealCluster, ledger_url: str, role_url: str, kubeconfig: Path) -> list[dict[str, Any]]:
+    """Backfill, lose one write of every kind and correct them; return what the two runs logged."""
+    _before(cluster)
+    backfill = _run(role_url, kubeconfig)
+    assert backfill.returncode == 0, backfill.stderr
+    _lost(cluster)
+
+    corrected = _run(role_url, kubeconfig)
+
+    assert corrected.returncode == 0, corrected.stderr
+    document = json.loads(corrected.stdout)
+    assert (document["outcome"], document["source"]) == ("corrected", cluster.source_uid())
+    assert {finding["reason"] for finding in document["findings"]} == CORRECTIONS
+    found = books(role_url)
+    assert [(name, org, deleted_at is not None) for name, org, _, deleted_at in found.lifecycles] == [
+        ("acme", "1", False),
+        ("gone", "1", True),
+        ("lingering", "1", True),
+        ("nameless", "7", False),
+        ("newcomer", "1", False),
+        ("paused", "1", False),
+    ]
+    assert sorted(row[:4] for row in found.skills) == [
+        ("acme", "1", "mail", "enabled"),
+        ("acme", "1", "threema", "disabled"),
+        ("acme", "1", "threema", "enabled"),
+        ("acme", "1", "voice", "enabled"),
+        ("gone", "1", "mail", "disabled"),
+        ("gone", "1", "mail", "enabled"),
+        ("lingering", "1", "mail", "disabled"),
+        ("lingering", "1", "mail", "enabled"),
+        ("newcomer", "1", "mail", "enabled"),
+        ("paused", "1", "mail", "enabled"),
+        ("paused", "1", "threema", "enabled"),
+    ]
+    assert sorted(row[:3] for row in found.suspensions) == [
+        ("acme", "1", "suspended"),
+        ("paused", "1", "resumed"),
+        ("paused", "1", "suspended"),
+    ]
+    written = contents(ledger_url, PUBLIC)
+    clean = _run(role_url, kubeconfig)
+    assert (clean.returncode, json.loads(clean.stdout)["outcome"]) == (0, "clean")
+    assert contents(ledger_url, PUBLIC) == written
+    return [json.loads(line) for line in (backfill.stderr + corrected.stderr).splitlines()]
+
+
+@on_a_real_server
+@pytest.mark.parametrize(
+    ("missing", "ready"),
+    [
+        pytest.param(("pieced.ch", "piecedtenants", "list"), ALL | {TENANTS: 403}, id="list of the tenants"),
+        pytest.param(("pieced.ch", "piecedtenants", "get"), ALL | {ONE_PATH: 403}, id="get of a tenant"),
+        pytest.param(("", "namespaces", "get"), ALL | {NAMESPACE_PATH: 403}, id="get of kube-system"),
+    ],
+)
+def test_without_one_permission_a_run_names_the_role_and_writes_nothing(
+    real_cluster: RealCluster,
+    ledger_url: str,
+    role_url: str,
+    tmp_path: Path,
+    missing: tuple[str, str, str],
+    ready: dict[str, int],
+) -> None:
+    _fails(real_cluster, ledger_url, role_url, lambda: _act(real_cluster, _without(*missing), tmp_path, ready))
+
+
+@on_a_real_server
+def test_without_the_binding_a_run_names_the_role_and_writes_nothing(
+    real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path
+) -> None:
+    unbound = [one for one in _manifests() if one["kind"] != "ClusterRoleBinding"]
+    _fails(real_cluster, ledger_url, role_url, lambda: _act(real_cluster, unbound, tmp_path, dict.fromkeys(ALL, 403)))
+
+
+def _fails(cluster: RealCluster, ledger_url: str, role_url: str, act: Callable[[], Path]) -> None:
+    kubeconfig = act()
+    cluster.create(tenant("acme", ["mail"], org="1"))
+    before = contents(ledger_url)
+
+    failed = _run(role_url, kubeconfig)
+
+    assert failed.returncode == 1
+    errors = [json.loads(line) for line in failed.stderr.splitlines()]
+    # without the binding it may not create Events either
+    (error,) = (
+        line
+        for line in errors
+        if line["level"] in {"error", "warning", "critical"} and line["event"] != "alert.undelivered"
+    )
+    assert error["event"] == "command.failed"
+    assert "403" in error["error"]
+    assert f'"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"' in error["error"]
+    assert "ClusterRole" in error["remedy"]
+    assert "Traceback" not in failed.stderr
+    document = json.loads(failed.stdout)
+    assert (document["outcome"], document["findings"]) == ("failed", [])
+    after = contents(ledger_url)
+    assert len(after["reconciler.runs"]) == 1
+    assert untouched(after) == untouched(before)

@@ -1,0 +1,490 @@
+"""Whatever the API server, or what stands before it, answers: nothing wrong is written, and the pass ends in time.
+
+Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reconciler.core.model import Action
+from reconciler.core.plan import Limits
+from reconciler.sources import api_client as wire
+from tests.support import faults as f
+from tests.support.double import SOURCE_UID, ApiDouble
+from tests.support.passes import SLACK, TRUE_BOOKS, End, Faults, Stage, staged, world
+from tests.support.world import planted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FAILED, REFUSED, NORMAL, ONE = End.FAILED, End.REFUSED, End.NORMAL, End.ONE
+KUBE_SYSTEM = f.path("/api/v1/namespaces/kube-system")
+ABSENT = f.path("/apis/pieced.ch/v1alpha1/piecedtenants/dana")
+FOR_EVER = None
+
+FAULTS = Faults()
+
+
+def strike(
+    effect: f.Effect, when: f.When = f.lists, *, skip: int = 0, times: int | None = 1, **how: Any
+) -> Callable[[Stage], None]:
+    """Return what arranges that an effect strikes; `how` the pass is made, by the attributes of `Stage`."""
+
+    def arrange(stage: Stage) -> None:
+        stage.strike(effect, when, skip=skip, times=times)
+        for name, value in how.items():
+            assert hasattr(stage, name)
+            setattr(stage, name, value)
+
+    return arrange
+
+
+def last_page(request: f.Request) -> bool:
+    """Whether it asks for the third of three pages."""
+    return f.later_pages(request) and len(json.loads(request.ask(request.query).body)["items"]) == 1
+
+
+# a list that is not whole
+
+
+def repeated_on_page_2(field: str) -> Callable[[Stage], None]:
+    """Return what gives the first tenant of page 2 the name or the uid of the first of page 1."""
+
+    def arrange(stage: Stage) -> None:
+        acme = stage.api.get("acme")
+        assert acme
+        stage.strike(
+            f.edit(lambda page: page["items"][0]["metadata"].update({field: acme["metadata"][field]})), f.later_pages
+        )
+
+    return arrange
+
+
+NOTHING = f.then(f.items([]), f.metadata(continue_=None, remainingItemCount=None))
+
+FAULTS.add("empty 200 list", REFUSED, strike(NOTHING), "is empty")
+FAULTS.add("a page missing", FAILED, strike(f.skip_page(), f.first_pages), "items were to come")
+FAULTS.add(
+    "the last pages missing",
+    FAILED,
+    strike(f.metadata(continue_=None, remainingItemCount=None), f.later_pages),
+    "items were to come",
+)
+FAULTS.add("a last page with items remaining", FAILED, strike(f.remaining(4), last_page), "items remaining")
+FAULTS.add(
+    "resourceVersion differs between pages",
+    FAILED,
+    strike(f.metadata(resourceVersion="1"), f.later_pages),
+    "resourceVersion changed",
+)
+FAULTS.add("resourceVersion empty", FAILED, strike(f.metadata(resourceVersion="")), "resourceVersion")
+FAULTS.add("resourceVersion missing", FAILED, strike(f.metadata(resourceVersion=None)), "resourceVersion")
+FAULTS.add("a name twice, on one page", FAILED, strike(f.name_twice(), page_size=500), "twice")
+FAULTS.add("a uid twice, on one page", FAILED, strike(f.uid_twice(), page_size=500), "twice")
+FAULTS.add("a name twice, on two pages", FAILED, repeated_on_page_2("name"), "twice")
+FAULTS.add("a uid twice, on two pages", FAILED, repeated_on_page_2("uid"), "twice")
+FAULTS.add("a cyclic token", FAILED, strike(f.same_token(), f.later_pages, times=FOR_EVER), "cannot be believed")
+FAULTS.add("an empty page with a token", FAILED, strike(f.no_items_but_token(), f.later_pages), "cannot be believed")
+
+
+# 410 Gone
+
+
+def compacted_before(page: f.When, times: int | None = 1) -> Callable[[Stage], None]:
+    """Return what lets a tenant change and the past be compacted before a page, as an API server would answer it."""
+    left = itertools.count() if times is None else iter(range(times))
+
+    def arrange(stage: Stage) -> None:
+        def change(request: f.Request) -> None:
+            if page(request) and next(left, None) is not None:
+                stage.api.patch("finn", {"metadata": {"annotations": {"seen": str(len(stage.api.requests))}}})
+                stage.api.compact()
+
+        stage.api.on_request = change
+
+    return arrange
+
+
+def started_again(stage: Stage) -> None:
+    """Assert that the list was read from its first page again, and no token followed that came with the 410."""
+    asked = [request.query.get("continue") for request in stage.api.lists]
+    answered = [request.answered for request in stage.api.lists]
+    assert 410 in answered
+    assert all(asked[number + 1] is None for number, status in enumerate(answered[:-1]) if status == 410)
+
+
+def settled_by(effect: Callable[[Stage], None]) -> Callable[[Stage], None]:
+    """The same, with a portal that needs no time: the touched tenant is quiet."""
+
+    def arrange(stage: Stage) -> None:
+        stage.settle = timedelta()
+        effect(stage)
+
+    return arrange
+
+
+FAULTS.add("410 on page 2", NORMAL, strike(f.gone(), f.later_pages), then=started_again)
+FAULTS.add("410 on the last page", NORMAL, strike(f.gone(), last_page), then=started_again)
+FAULTS.add(
+    "410 on page 2 for ever", FAILED, strike(f.gone(), f.later_pages, times=FOR_EVER), "expired", then=started_again
+)
+FAULTS.add("410 with an inconsistent continuation", NORMAL, compacted_before(f.later_pages), then=started_again)
+FAULTS.add("410 on the first page for ever", FAILED, strike(f.gone(), f.first_pages, times=FOR_EVER), "expired")
+
+
+# a body that is no list
+
+FAULTS.add("items missing", FAILED, strike(f.no_items()), "items")
+FAULTS.add("items null", FAILED, strike(f.items(None)), "items")
+FAULTS.add("items an object", FAILED, strike(f.items({})), "items")
+FAULTS.add("metadata missing", FAILED, strike(f.no_metadata()), "metadata")
+FAULTS.add("kind Status with 200", FAILED, strike(f.status_with_200()), "cannot be believed")
+FAULTS.add("kind of another list", FAILED, strike(f.kind("PodList")), "PodList")
+FAULTS.add("kind missing", FAILED, strike(f.kind(None)), "kind")
+FAULTS.add("another API version", FAILED, strike(f.kind("PiecedTenantList", "pieced.ch/v2")), "pieced.ch/v2")
+FAULTS.add("HTML", FAILED, strike(f.html()), "<!doctype html>")
+FAULTS.add("HTML with 503, once", NORMAL, strike(f.html(503)))
+FAULTS.add("text", FAILED, strike(f.text()), "'ok'")
+FAULTS.add("an empty body", FAILED, strike(f.empty()), "cannot be believed")
+FAULTS.add("JSON null", FAILED, strike(f.body(b"null")), "cannot be believed")
+FAULTS.add("no UTF-8", FAILED, strike(f.body(b'{"kind":"\xff"}')), "cannot be believed")
+
+
+def redirected(code: int) -> Callable[[Stage], None]:
+    """Return what sends the client to a login page that would answer it."""
+
+    def arrange(stage: Stage) -> None:
+        stage.strike(f.redirect(f"{stage.api.url}/login", code))
+        stage.strike(f.html(), f.path("/login"), times=FOR_EVER)
+
+    return arrange
+
+
+def not_followed(stage: Stage) -> None:
+    assert "/login" not in {request.path for request in stage.api.requests}
+
+
+FAULTS.add("a redirect to a login (302)", FAILED, redirected(302), "302", then=not_followed)
+FAULTS.add("a redirect to a login (307)", FAILED, redirected(307), "307", then=not_followed)
+
+
+# a body that does not arrive
+
+for name, effect in (
+    ("truncated by length", f.cut_length()),
+    ("truncated by chunk", f.cut_chunked()),
+    ("a connection reset", f.reset()),
+    ("a connection reset within the body", f.reset(0.5)),
+    ("a connection closed without an answer", f.hang_up()),
+):
+    FAULTS.add(f"{name}, once", NORMAL, strike(effect))
+    FAULTS.add(f"{name}, on the last page, once", NORMAL, strike(effect, last_page))
+    FAULTS.add(f"{name}, for ever", FAILED, strike(effect, f.later_pages, times=FOR_EVER), "could not answer")
+FAULTS.add("truncated by close", FAILED, strike(f.cut_close()), "cannot be believed")
+FAULTS.add("truncated by close to nothing", FAILED, strike(f.cut_close(0.0)), "cannot be believed")
+FAULTS.add("a chunked body", NORMAL, strike(f.chunked(), times=FOR_EVER))
+
+for name, effect in (
+    ("a dripping body", f.drip(0.05)),
+    ("dripping headers", f.drip_headers(0.05)),
+    ("a stall", f.stall()),
+    ("a stall within the body", f.stall(0.5)),
+):
+    FAULTS.add(
+        f"{name}, until the deadline",
+        FAILED,
+        strike(effect, f.later_pages, times=FOR_EVER, deadline=0.8),
+        "deadline of 0.8 s",
+    )
+
+
+@FAULTS.told("a stall, once", NORMAL)
+def _stall_once(stage: Stage) -> None:
+    stage.monkeypatch.setattr(wire, "READ_TIMEOUT", 0.3)
+    stage.strike(f.stall(0.5), f.later_pages)
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("a stall of the second look, until the deadline", FAILED)
+def _stall_of_second_look(stage: Stage) -> None:
+    before = stage.state()
+    strike(f.stall(), ABSENT, times=FOR_EVER, deadline=0.8)(stage)
+    stage.has_failed(stage.run(), before, "deadline")
+    assert stage.took < stage.deadline + SLACK
+
+
+# an answer that says so
+
+for code in (429, 500, 502, 503, 504):
+    FAULTS.add(f"{code} on the last page, once", NORMAL, strike(f.status(code), last_page))
+    FAULTS.add(
+        f"{code} on the last page, for ever", FAILED, strike(f.status(code), last_page, times=FOR_EVER), str(code)
+    )
+FAULTS.add("401 in the middle", FAILED, strike(f.status(401), f.later_pages), "did not accept the credentials")
+FAULTS.add("403", FAILED, strike(f.status(403)), "denied")
+FAULTS.add("404", FAILED, strike(f.status(404)), "has no resource piecedtenants.pieced.ch")
+FAULTS.add("404 in the middle", FAILED, strike(f.status(404), f.later_pages), "has no resource")
+FAULTS.add("400", FAILED, strike(f.status(400)), "400")
+FAULTS.add("204 without a body", FAILED, strike(f.status(204, body=b"")), "204")
+FAULTS.add("206 with a part of the body", FAILED, strike(f.status(206, body=b"{}")), "206")
+
+
+@pytest.mark.parametrize(
+    ("asked", "cap", "waits"),
+    [
+        pytest.param("1", wire.LONGEST_RETRY_AFTER, 1.0, id="429 with Retry-After 1 - normal"),
+        pytest.param("86400", 0.3, 0.3, id="429 with Retry-After 86400 - normal"),
+        pytest.param("inf", 0.3, 0.3, id="429 with Retry-After inf - normal"),
+        pytest.param("-5", 0.3, 0.0, id="429 with Retry-After -5 - normal"),
+        pytest.param("nan", 0.3, 0.0, id="429 with Retry-After nan - normal"),
+    ],
+)
+def test_retry_after(stage: Stage, asked: str, cap: float, waits: float) -> None:
+    """The server is asked again when it said, or as late as the cap allows."""
+    stage.attempts = None
+    stage.monkeypatch.setattr(wire, "LONGEST_RETRY_AFTER", cap)
+    stage.strike(f.too_many_requests(asked), f.later_pages)
+
+    outcome = stage.run()
+
+    refused, again = [request.asked_at for request in stage.api.lists if request.query.get("continue")][:2]
+    assert waits <= again - refused < waits + SLACK
+    stage.is_true(outcome)
+
+
+@pytest.mark.parametrize("asked", [pytest.param("86400", id="429 with Retry-After 86400 for ever - failed")])
+def test_retry_after_ends_by_the_deadline(stage: Stage, asked: str) -> None:
+    """No wait that a server asks for leads beyond the deadline."""
+    before = stage.state()
+    stage.attempts, stage.deadline = None, 0.8
+    stage.monkeypatch.setattr(wire, "LONGEST_RETRY_AFTER", 5.0)
+    stage.strike(f.too_many_requests(asked), f.later_pages, times=FOR_EVER)
+
+    stage.has_failed(stage.run(), before)
+
+    assert stage.took < stage.deadline + SLACK
+
+
+# another cluster, or another time
+
+
+def removed(stage: Stage) -> None:
+    """Remove the CustomResourceDefinition between two pages."""
+
+    def change(request: f.Request) -> None:
+        stage.api.installed = stage.api.installed and not f.later_pages(request)
+
+    stage.api.on_request = change
+
+
+def recreated(stage: Stage) -> None:
+    """Remove the CustomResourceDefinition, and with it every tenant, and create it anew between two pages."""
+
+    def change(request: f.Request) -> None:
+        if f.later_pages(request):
+            stage.api.reset()
+            stage.api.compact()
+
+    stage.api.on_request = change
+
+
+def another_cluster(stage: Stage) -> None:
+    stage.api.source_uid = "another"
+
+
+def moved_on(stage: Stage) -> None:
+    stage.write("UPDATE reconciler.source SET resource_version = '999999'")
+
+
+OTHER = f.edit(lambda namespace: namespace["metadata"].update(uid="another"))
+
+FAULTS.add("the CRD removed in the middle", FAILED, removed, "has no resource")
+FAULTS.add("the CRD recreated in the middle", REFUSED, recreated, "is empty")
+FAULTS.add("another cluster", REFUSED, another_cluster, "belongs to the source")
+FAULTS.add("another cluster during the run", REFUSED, strike(OTHER, KUBE_SYSTEM, skip=1), "two clusters")
+FAULTS.add(
+    "another cluster during the run, with --accept-source",
+    REFUSED,
+    strike(OTHER, KUBE_SYSTEM, skip=1, accept_source=True),
+    "two clusters",
+)
+FAULTS.add("no namespace kube-system", FAILED, strike(f.status(404), KUBE_SYSTEM), "kube-system")
+FAULTS.add("kube-system without a uid", FAILED, strike(f.edit(lambda n: n["metadata"].pop("uid")), KUBE_SYSTEM), "uid")
+FAULTS.add("resourceVersion gone back", REFUSED, strike(f.metadata(resourceVersion="7"), times=FOR_EVER), "was seen")
+
+
+@FAULTS.told("another cluster, with --accept-source", NORMAL)
+def _accepted(stage: Stage) -> None:
+    stage.api.source_uid = "another"
+    stage.accept_source = True
+    outcome = stage.run()
+    stage.accept_source = False
+    stage.is_true(outcome)
+    assert stage.write("SELECT identity FROM reconciler.source") == [("another",)]
+    # and from now on it is the old one that is refused
+    before = stage.state()
+    stage.api.source_uid = SOURCE_UID
+    stage.was_refused(stage.run(), before, "belongs to the source another")
+
+
+@FAULTS.told("resourceVersion gone back, with --accept-source", NORMAL)
+def _restored(stage: Stage) -> None:
+    before = stage.write("SELECT identity, resource_version FROM reconciler.source")
+    stage.write("UPDATE reconciler.source SET resource_version = '999999'")
+    stage.accept_source = True
+    outcome = stage.run()
+    stage.accept_source = False
+    stage.is_true(outcome)
+    assert stage.write("SELECT identity FROM reconciler.source") == [(before[0][0],)]
+    assert stage.write("SELECT resource_version FROM reconciler.source") == [(str(stage.api.resource_version),)]
+
+
+# the second look
+
+FAULTS.add("503 at the second look, once", NORMAL, strike(f.status(503), ABSENT))
+FAULTS.add("503 at the second look, for ever", FAILED, strike(f.status(503), ABSENT, times=FOR_EVER), "503")
+FAULTS.add("403 at the second look", FAILED, strike(f.status(403), ABSENT), "denied")
+FAULTS.add("410 at the second look", FAILED, strike(f.status(410), ABSENT))
+FAULTS.add("HTML with 200 at the second look", FAILED, strike(f.html(), ABSENT), "cannot be believed")
+FAULTS.add("HTML with 404 at the second look", FAILED, strike(f.html(404), ABSENT))
+FAULTS.add("kind Status with 200 at the second look", FAILED, strike(f.status_with_200(404), ABSENT))
+
+
+def uninstalled_meanwhile(stage: Stage) -> None:
+    stage.asleep = lambda: setattr(stage.api, "installed", False)
+
+
+def answered_with_another(stage: Stage) -> None:
+    other = stage.api.encoded("finn")
+    assert other
+    stage.strike(f.status(200, body=other), ABSENT)
+
+
+for name, path in (
+    ("the namespace kube-system", "/api/v1/namespaces/kube-system"),
+    ("the API group", "/apis/pieced.ch"),
+    ("the API's resources", "/apis/pieced.ch/v1alpha1"),
+    ("the server's version", "/version"),
+):
+    FAULTS.add(f"410 for {name}", FAILED, strike(f.status(410), f.path(path), times=FOR_EVER))
+FAULTS.add("the CRD removed before the second look", FAILED, uninstalled_meanwhile)
+FAULTS.add("another tenant at the second look", FAILED, answered_with_another)
+
+
+NAMED_ALONE = "fieldSelector"
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        pytest.param(f.gone(), id="410 at the second look, namespaced - failed"),
+        pytest.param(f.status(404), id="404 at the second look, namespaced - failed"),
+        pytest.param(lambda _, request: request.ask({}), id="another tenant at the second look, namespaced - failed"),
+        pytest.param(
+            f.metadata(continue_="more"), id="an empty page with a token at the second look, namespaced - failed"
+        ),
+        pytest.param(f.remaining(1), id="an empty page with items remaining at the second look, namespaced - failed"),
+        pytest.param(f.items(None), id="items null at the second look, namespaced - failed"),
+    ],
+)
+def test_second_look_for_a_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, effect: f.Effect) -> None:
+    """Where nobody knows the namespace of an absent tenant it is asked for by its name alone, and no less strictly."""
+    with ApiDouble(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
+        before = stage.state()
+        stage.strike(effect, lambda request: NAMED_ALONE in request.query)
+        stage.has_failed(stage.run(), before)
+        assert NAMED_ALONE in api.requests[-1].query
+
+
+def many_absent(stage: Stage) -> None:
+    """Let so many tenants be gone that the second look is one more list; nothing else holds it back."""
+    stage.write(
+        "INSERT INTO tenant_billing_lifecycle SELECT 'gone-' || n, '2871', '2026-02-01Z' FROM generate_series(1, 30) n"
+    )
+    stage.limits = Limits(count=100)
+
+
+@pytest.mark.parametrize(
+    ("effect", "refused"),
+    [
+        pytest.param(NOTHING, True, id="empty 200 list at the second look - refused"),
+        pytest.param(
+            f.metadata(resourceVersion="950"), True, id="resourceVersion gone back at the second look - refused"
+        ),
+        pytest.param(f.no_items(), False, id="items missing at the second look - failed"),
+    ],
+)
+def test_second_list(stage: Stage, effect: f.Effect, refused: bool) -> None:  # noqa: FBT001 - of the table above
+    """A second list is believed no more easily than the first."""
+    many_absent(stage)
+    stage.page_size = 500
+    before = stage.state()
+    stage.strike(effect, f.first_pages, skip=1)
+
+    outcome = stage.run()
+
+    (stage.was_refused if refused else stage.has_failed)(outcome, before)
+
+
+@FAULTS.told("a tenant left out of one list", ONE)
+def _left_out(stage: Stage) -> None:
+    """It is there when it is asked for by its name: nothing is wrong with it."""
+    stage.page_size = 500
+
+    def leave_out(listed: dict[str, Any]) -> None:
+        listed["items"] = [item for item in listed["items"] if item["metadata"]["name"] != "finn"]
+
+    stage.strike(f.edit(leave_out))
+    outcome = stage.run()
+    assert {(x.reason, x.action) for x in outcome.findings if x.tenant == "finn"} == {
+        ("deletion_unrecorded", Action.DEFER),
+        ("skill_open_after_deletion", Action.DEFER),
+    }
+    assert stage.books() == TRUE_BOOKS
+
+
+# large
+
+
+@FAULTS.told("many pages, of which each fails once", NORMAL)
+def _many_pages(stage: Stage) -> None:
+    stage.api.plant(*(planted(number, ()) for number in range(30)))
+    stage.limits = Limits(count=100)
+    seen: set[str] = set()
+
+    def first_time(request: f.Request) -> bool:
+        known = request.query.get("continue", "") in seen
+        seen.add(request.query.get("continue", ""))
+        return f.lists(request) and not known
+
+    stage.strike(f.status(503), first_time, times=FOR_EVER)
+    outcome = stage.run()
+    assert outcome.failure is None
+    assert outcome.tenants_observed == 35
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str, template: str) -> Iterator[str]:
+    """A database for all tests of this file."""
+    with world(postgres_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The world that is known by heart."""
+    with staged(url, api, tmp_path, monkeypatch) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("story", FAULTS)
+def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+    """A pass that this strikes ends as the table says."""
+    story(stage)

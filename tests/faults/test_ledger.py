@@ -1,0 +1,1007 @@
+"""Whatever becomes of the ledger, of the connection to it or of the process itself: every correction once, or none.
+
+Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+import stamina
+from psycopg import conninfo, sql
+
+from reconciler.core.model import Reason, Result
+from reconciler.db import connection as database
+from tests.simulation.boundaries import Boundaries, Died
+from tests.support import faults as f
+from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, staged, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Psql
+    from tests.support.double import ApiDouble
+
+FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
+LOCK: Final = "SELECT pg_advisory_lock(7234897103)"
+LATER: Final = "2026-03-01T09:05:00Z"
+
+FAULTS = Faults()
+
+_Came = TypeVar("_Came")
+
+
+# between every two steps
+
+
+def crossed(stage: Stage) -> list[int]:
+    """Return the boundaries of one clean pass that differ: before every step, and after every commit."""
+    stage.page_size = 500
+    boundaries = Boundaries()
+    stage.is_true(stage.run(boundaries=boundaries))
+    steps = [
+        number
+        for number, where in enumerate(boundaries.passed, 1)
+        if where.startswith("before") or where == "after commit"
+    ]
+    assert len(steps) > 30
+    return steps
+
+
+def striking(number: int, act: Callable[[], _Came]) -> tuple[Boundaries, list[_Came]]:
+    """Return boundaries at one of which something happens, and where what came of it is kept."""
+    boundaries, came = Boundaries(), list[_Came]()
+
+    def at(_: str) -> None:
+        if len(boundaries.passed) == number:
+            boundaries.off = True
+            came.append(act())
+            boundaries.off = False
+
+    boundaries.at = at
+    return boundaries, came
+
+
+def cut(stage: Stage) -> None:
+    """Let the server end every session of the reconciler."""
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reconciler'"
+    stage.write(f"SELECT pg_terminate_backend(pid) {ours}")
+    while stage.write(f"SELECT pid {ours}"):
+        time.sleep(0.002)
+
+
+PORTAL_ROWS: Final = (
+    (
+        "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) VALUES "
+        "('acme', '2871', 'voice', 'enabled', '2026-02-20T10:00:00.4Z'), "
+        "('beta', '2871', 'wiki', 'disabled', '2026-02-21T11:00:00.4Z'), "
+        "('dana', '2871', 'mail', 'disabled', '2026-02-19Z'), "
+        "('emil', '2871', 'mail', 'enabled', '2026-02-25T10:00:00.4Z')"
+    ),
+    (
+        "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
+        "VALUES ('cara', '2871', 'suspended', '2026-02-22T12:00:00.4Z')"
+    ),
+    "UPDATE tenant_billing_lifecycle SET deleted_at = '2026-02-19Z' WHERE tenant_name = 'dana' AND deleted_at IS NULL",
+    "INSERT INTO tenant_billing_lifecycle VALUES ('emil', '2871', '2026-02-25T10:00:00Z') ON CONFLICT DO NOTHING",
+)
+"""Every row that the portal has not written, each of them as it would."""
+
+
+def portal_writes(stage: Stage) -> threading.Thread:
+    """Let the portal's rows come; where one must wait for the pass, it waits beside it."""
+
+    def write() -> None:
+        with stage.ledger() as ledger:
+            for row in PORTAL_ROWS:
+                ledger.execute(row.encode())
+
+    portal = threading.Thread(target=write)
+    portal.start()
+    waits = "SELECT pid FROM pg_stat_activity WHERE application_name = 'portal' AND wait_event_type = 'Lock'"
+    wait_until(lambda: not portal.is_alive() or stage.write(f"{waits} AND datname = current_database()"))
+    return portal
+
+
+def holds_both(stage: Stage) -> bool:
+    """Assert that portal and reconciler together have made the ledger true, and say whether the portal did alone."""
+    books = stage.books()
+    assert {row[:4] for row in books.skills} == {row[:4] for row in TRUE_BOOKS.skills}
+    assert {row[:3] for row in books.suspensions} == {row[:3] for row in TRUE_BOOKS.suspensions}
+    assert [row[:3] for row in books.lifecycles] == [row[:3] for row in TRUE_BOOKS.lifecycles]
+    assert {row[0] for row in books.lifecycles if row[3]} == {"dana"}
+    corrections = stage.corrections()
+    assert len(corrections) == len(set(corrections))
+    assert set(corrections) <= CORRECTIONS
+    # what stands twice was written once by each
+    by_us = {(name, skill) for name, reason, skill in corrections if "skill" in reason}
+    for (name, _, skill, _), rows in Counter(row[:4] for row in books.skills).items():
+        assert rows <= (2 if (name, skill) in by_us else 1)
+    assert len(books.suspensions) <= (2 if ("cara", "suspension_unrecorded", None) in corrections else 1)
+    return not corrections
+
+
+@FAULTS.told("portal's row lands between every two steps", NORMAL)
+def _portal_between_steps(stage: Stage) -> None:
+    """Up to the last look inside the writing transaction they stand alone; after it, nothing wrong comes of them."""
+    alone = []
+    for number in crossed(stage):
+        stage.begin_again()
+        boundaries, portals = striking(number, lambda: portal_writes(stage))
+        outcome = stage.run(boundaries=boundaries)
+        portals[0].join()
+        where = f"{number}, {boundaries.passed[number - 1]}: {outcome.failure}"
+        if outcome.failure:
+            assert outcome.result is Result.FAILED, where
+            assert stage.corrections() == [], where
+        alone.append(holds_both(stage) and outcome.failure is None)
+        stage.stays()
+        holds_both(stage)
+    assert alone == sorted(alone, reverse=True), alone
+    # a few statements are left after the last look, and the commit
+    assert 5 < alone.count(False) < 16
+
+
+@FAULTS.told("a second run between every two steps", NORMAL)
+def _run_between_steps(stage: Stage) -> None:
+    """Where the first holds the lock already, the second gives up; else it writes, and the first does not."""
+    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
+    for number in crossed(stage):
+        stage.begin_again()
+        boundaries, seconds = striking(number, lambda: stage.attempt().execute())
+        outcome = stage.run(boundaries=boundaries)
+        assert outcome.failure is None, outcome.failure
+        assert Result.CORRECTED in {seconds[0].result, outcome.result}
+        stage.holds_the_truth(stays=False)
+    stage.stays()
+
+
+@FAULTS.told("kill -9 at every statement, in this process", NORMAL)
+def _died_at_every_step(stage: Stage) -> None:
+    def die() -> None:
+        raise Died
+
+    for number in crossed(stage):
+        stage.begin_again()
+        before = stage.state()
+        with pytest.raises(Died):
+            stage.run(boundaries=striking(number, die)[0])
+        after = stage.state()
+        assert after == before or after[0] == TRUE_BOOKS, "a part of the run was written"
+        assert stage.run().failure is None
+        stage.holds_the_truth(stays=False)
+    stage.stays()
+
+
+@FAULTS.told("connection cut at every statement but the last", FAILED)
+def _cut_at_every_step(stage: Stage) -> None:
+    """Also right before COMMIT. Once it has been answered, the run is written."""
+    *steps, last = crossed(stage)
+    for number in steps[1:]:
+        stage.begin_again()
+        before = stage.state()
+        outcome = stage.run(boundaries=striking(number, lambda: cut(stage))[0])
+        stage.has_failed(outcome, before, recorded=outcome.observed_at is not None)
+    assert stage.run().failure is None
+    stage.holds_the_truth()
+    stage.begin_again()
+    stage.is_true(stage.run(boundaries=striking(last, lambda: cut(stage))[0]))
+
+
+@FAULTS.told("a transaction open while the cluster is asked: never", NORMAL)
+def _no_transaction_open(stage: Stage) -> None:
+    boundaries = Boundaries()
+    states = []
+
+    def at(where: str) -> None:
+        if where in {"before identity", "before list", "after list", "before get", "after get"}:
+            states.extend(
+                stage.write(
+                    "SELECT state FROM pg_stat_activity WHERE application_name = 'reconciler' "
+                    "AND datname = current_database()"
+                )
+            )
+
+    boundaries.at = at
+    stage.is_true(stage.run(boundaries=boundaries))
+    assert set(states) == {("idle",)}
+
+
+# two runs at once
+
+
+@FAULTS.told("two runs at once", NORMAL)
+def _two_at_once(stage: Stage) -> None:
+    runs_at_once(stage, stage.url)
+
+
+def runs_at_once(stage: Stage, url: str, number: int = 4) -> None:
+    """Let several passes start together: their corrections are written once."""
+    stage.settles_at_once()
+    ready = threading.Barrier(number)
+    outcomes = []
+
+    def run() -> None:
+        attempt = stage.attempt(url=url)
+        ready.wait()
+        outcomes.append(attempt.execute())
+
+    threads = [threading.Thread(target=run) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.failure for outcome in outcomes] == [None] * number
+    assert Counter(outcome.result for outcome in outcomes)[Result.CORRECTED] == 1
+    stage.holds_the_truth()
+
+
+# the portal's transaction is still open
+
+
+@contextmanager
+def held(stage: Stage, *statements: str) -> Iterator[psycopg.Connection[Any]]:
+    """Hold what these statements lock or write, uncommitted."""
+    with stage.ledger() as portal:
+        portal.execute("BEGIN")
+        for statement in statements:
+            portal.execute(statement.encode())
+        yield portal
+
+
+@FAULTS.told("portal's row uncommitted during the check: events", NORMAL)
+def _uncommitted_events(stage: Stage) -> None:
+    with held(stage, *PORTAL_ROWS[:2]) as portal:
+        outcome = stage.run()
+        portal.execute("COMMIT")
+    assert outcome.failure is None
+    assert set(stage.corrections()) == CORRECTIONS
+    holds_both(stage)
+    stage.stays()
+
+
+for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])):
+
+    @FAULTS.told(f"portal's row uncommitted during the check: {fault}", FAILED)
+    def _uncommitted_lifecycle(stage: Stage, row: str = row) -> None:
+        """The pass does not wait for ever. Whether the portal then commits or rolls back, the next one is right."""
+        stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+        for end in ("ROLLBACK", "COMMIT"):
+            stage.begin_again()
+            before = stage.state()
+            with held(stage, row) as portal:
+                stage.has_failed(stage.run(), before, "in time")
+                portal.execute(end.encode())
+            assert stage.run().failure is None
+            holds_both(stage)
+            stage.stays()
+
+    @FAULTS.told(f"portal's row committed while the pass waits for it: {fault}", FAILED)
+    def _committed_meanwhile(stage: Stage, row: str = row) -> None:
+        with held(stage, row) as portal:
+            commit = threading.Timer(0.5, lambda: portal.execute("COMMIT"))
+            commit.start()
+            outcome = stage.run()
+            commit.join()
+        assert outcome.failure
+        assert outcome.result is Result.FAILED
+        assert stage.corrections() == []
+        assert stage.run().failure is None
+        holds_both(stage)
+        stage.stays()
+
+
+# timeouts
+
+
+@FAULTS.told("lock timeout", FAILED)
+def _lock_timeout(stage: Stage) -> None:
+    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    before = stage.state()
+    with held(stage, LOCK):
+        stage.has_failed(stage.run(), before, "lock timeout")
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("lock timeout on a table", FAILED)
+def _table_locked(stage: Stage) -> None:
+    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    before = stage.state()
+    with held(stage, "LOCK TABLE tenant_skill_events") as portal:
+        outcome = stage.run()
+        portal.execute("ROLLBACK")
+    stage.has_failed(outcome, before, "lock timeout")
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("a lock held beyond the deadline", FAILED)
+def _locked_beyond_deadline(stage: Stage) -> None:
+    stage.deadline = 0.6
+    stage.settles_at_once()
+    before = stage.state()
+    with held(stage, LOCK):
+        outcome = stage.run()
+    stage.has_failed(outcome, before)
+    assert stage.took < stage.deadline + SLACK
+
+
+@FAULTS.told("the runs locked beyond the deadline", FAILED)
+def _runs_locked_beyond_deadline(stage: Stage) -> None:
+    """Not even the row that says what went wrong may hold the pass up."""
+    stage.deadline = 0.6
+    stage.settles_at_once()
+    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 8)
+    before = stage.state()
+    with held(stage, "LOCK TABLE reconciler.runs IN SHARE MODE"):
+        outcome = stage.run()
+    stage.has_failed(outcome, before, recorded=False)
+    assert "run.unrecorded" in {line["event"] for line in stage.logged}
+    assert stage.took < stage.deadline + 2 * SLACK
+
+
+@contextmanager
+def slowed(stage: Stage, seconds: float, table: str = "tenant_skill_events", when: str = "") -> Iterator[None]:
+    """Let every insert into a table take its time, or the commit after it."""
+    kind = "CONSTRAINT TRIGGER slow AFTER" if when else "TRIGGER slow BEFORE"
+    stage.write(
+        "CREATE FUNCTION sim.slow() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$"
+    )
+    stage.write(f"CREATE {kind} INSERT ON {table} {when} FOR EACH ROW EXECUTE FUNCTION sim.slow()")
+    try:
+        yield
+    finally:
+        stage.write("DROP FUNCTION sim.slow() CASCADE")
+
+
+@FAULTS.told("statement timeout", FAILED)
+def _statement_timeout(stage: Stage) -> None:
+    stage.monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.3)
+    before = stage.state()
+    with slowed(stage, 5):
+        outcome = stage.run()
+    stage.has_failed(outcome, before, "statement timeout")
+    assert stage.took < SLACK
+
+
+@FAULTS.told("a statement that takes longer than the deadline leaves", FAILED)
+def _statement_beyond_deadline(stage: Stage) -> None:
+    stage.deadline = 0.6
+    stage.settles_at_once()
+    before = stage.state()
+    with slowed(stage, 8):
+        outcome = stage.run()
+    stage.has_failed(outcome, before)
+    assert stage.took < stage.deadline + SLACK
+
+
+@FAULTS.told("idle-in-transaction timeout", FAILED)
+def _idle_timeout(stage: Stage) -> None:
+    """In every transaction: what waits inside one is thrown out, and so holds up nobody."""
+    stage.monkeypatch.setattr(database, "IDLE_TIMEOUT", 0.1)
+    boundaries = Boundaries()
+    stage.is_true(stage.run(boundaries=boundaries))
+    commits = [number for number, where in enumerate(boundaries.passed, 1) if where == "before commit"]
+    assert len(commits) > 3
+    for number in commits:
+        stage.begin_again()
+        before = stage.state()
+        outcome = stage.run(boundaries=striking(number, lambda: time.sleep(0.25))[0])
+        stage.has_failed(outcome, before, recorded=number > commits[0])
+
+
+# the answer to COMMIT is lost
+
+
+class Proxy:
+    """Stands between the reconciler and the server, and cuts the line at the COMMIT of a writing transaction.
+
+    Attributes:
+        url: the way through it.
+        before: whether the server never sees that COMMIT; else only its answer is lost.
+        struck: whether it has.
+    """
+
+    def __init__(self, url: str, folder: Path, *, before: bool) -> None:
+        self.before = before
+        self.struck = False
+        settings = conninfo.conninfo_to_dict(url)
+        host, port = str(settings.get("host", "localhost")), int(settings.get("port") or 5432)
+        self._upstream: Any = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        self.url = conninfo.make_conninfo(url, host=str(folder), port=5432)
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        sessions = []
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if isinstance(self._upstream, str):
+                    server = socket.socket(socket.AF_UNIX)
+                    server.connect(self._upstream)
+                else:
+                    server = socket.create_connection(self._upstream)
+                sessions.append(threading.Thread(target=self._serve, args=(client, server)))
+                sessions[-1].start()
+        for session in sessions:
+            session.join()
+
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        lost = threading.Event()
+        back = threading.Thread(target=self._answer, args=(client, server, lost))
+        back.start()
+        writes = False
+        with suppress(OSError):
+            while data := client.recv(65536):
+                writes = writes or b"INSERT INTO reconciler.source" in data
+                if writes and b"COMMIT" in data:
+                    self.struck = True
+                    lost.set()
+                    if not self.before:
+                        server.sendall(data)
+                    client.shutdown(socket.SHUT_RDWR)
+                    break
+                server.sendall(data)
+        if not lost.is_set() or self.before:
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+        else:
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_WR)
+        back.join()
+        client.close()
+        server.close()
+
+    @staticmethod
+    def _answer(client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                if not lost.is_set():
+                    client.sendall(data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def cut_at_commit(stage: Stage, *, before: bool) -> Iterator[str]:
+    """Yield a way to the ledger on which the line is cut at COMMIT, once."""
+    with tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as folder:
+        proxy = Proxy(stage.url, Path(folder), before=before)
+        try:
+            yield proxy.url
+        finally:
+            proxy.close()
+        assert proxy.struck
+
+
+@FAULTS.told("connection cut before COMMIT", FAILED)
+def _cut_before_commit(stage: Stage) -> None:
+    before = stage.state()
+    with cut_at_commit(stage, before=True) as url:
+        outcome = stage.run(url=url)
+    stage.has_failed(outcome, before, "lost")
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("connection cut after COMMIT", NORMAL)
+def _cut_after_commit(stage: Stage) -> None:
+    """The answer is lost: the run's own row says that it was written."""
+    with cut_at_commit(stage, before=False) as url:
+        outcome = stage.run(url=url)
+    assert "commit.unanswered" in {line["event"] for line in stage.logged}
+    stage.is_true(outcome)
+
+
+@FAULTS.told("connection cut during a slow COMMIT", NORMAL)
+def _cut_during_commit(stage: Stage) -> None:
+    """The lost session is committing still: its end is waited for."""
+    slow = slowed(stage, 0.4, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED")
+    with slow, cut_at_commit(stage, before=False) as url:
+        outcome = stage.run(url=url)
+    assert "commit.unanswered" in {line["event"] for line in stage.logged}
+    stage.is_true(outcome)
+
+
+@FAULTS.told("connection cut after COMMIT, and the ledger gone", FAILED)
+def _gone_after_commit(stage: Stage) -> None:
+    """Nobody can tell: the failure says where it stands, and another run is safe."""
+    connect, steps = database.connect, crossed(stage)
+    stage.begin_again()
+
+    def gone(_: str) -> None:
+        raise database.LedgerUnreachable("No connection to the ledger: gone", "")
+
+    def lose() -> None:
+        stage.monkeypatch.setattr(database, "connect", gone)
+        cut(stage)
+        raise psycopg.OperationalError("the connection was lost")
+
+    outcome = stage.run(boundaries=striking(steps[-1], lose)[0])
+    stage.monkeypatch.setattr(database, "connect", connect)
+    assert outcome.result is Result.FAILED
+    assert str(outcome.run_id) in getattr(outcome.failure, "remedy", "")
+    stage.holds_the_truth()
+
+
+# the process is killed
+
+
+KILLED: Final = {
+    "insert_lifecycles": "LOCK TABLE tenant_billing_lifecycle IN SHARE MODE",
+    "append_skill_events": "LOCK TABLE tenant_skill_events IN SHARE MODE",
+    "record_corrections": "LOCK TABLE reconciler.corrections IN SHARE MODE",
+    "pin_source": "LOCK TABLE reconciler.source IN SHARE MODE",
+}
+
+
+@contextmanager
+def process(stage: Stage, *arguments: str, within: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Run the command as a process of its own, within another command."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "PG"))}
+    environment |= {"DATABASE_URL": stage.url, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = (*within, sys.executable, "-m", "reconciler", "run", "--kubeconfig", str(stage.kubeconfig), *arguments)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def sessions(stage: Stage, condition: str = "true") -> int:
+    """Return how many sessions of the reconciler there are."""
+    ours = "SELECT query, state, wait_event_type FROM pg_stat_activity WHERE datname = current_database()"
+    return len(stage.write(f"{ours} AND application_name = 'reconciler' AND {condition}"))
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for what comes from elsewhere."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def killed(stage: Stage, ready: Callable[[], object]) -> None:
+    """Kill a run that has come to where it must wait."""
+    stage.settles_at_once()
+    with process(stage, "--settle", "0s") as run:
+        wait_until(lambda: run.poll() is not None or ready())
+        assert run.poll() is None, run.communicate()
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+
+
+for statement, lock in KILLED.items():
+
+    @FAULTS.told(f"kill -9 at {statement}", NORMAL)
+    def _killed_at(stage: Stage, lock: str = lock) -> None:
+        before = stage.state()
+        with held(stage, lock):
+            killed(stage, lambda: sessions(stage, "wait_event_type = 'Lock'"))
+        wait_until(lambda: not sessions(stage))
+        assert stage.state() == before
+        stage.is_true(stage.run())
+
+
+@FAULTS.told("kill -9 while the list is read", NORMAL)
+def _killed_in_list(stage: Stage) -> None:
+    before = stage.state()
+    stage.strike(f.stall(0.5))
+    killed(stage, lambda: stage.api.lists)
+    wait_until(lambda: not sessions(stage))
+    assert stage.state() == before
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("kill -9 during COMMIT", NORMAL)
+def _killed_in_commit(stage: Stage) -> None:
+    """The server ends what was asked of it: the killed run has written, and the next one need not."""
+    with slowed(stage, 0.5, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED"):
+        killed(stage, lambda: sessions(stage, "wait_event = 'PgSleep'"))
+        wait_until(lambda: not sessions(stage))
+    assert stage.write("SELECT outcome FROM reconciler.runs ORDER BY observed_at DESC LIMIT 1") == [("corrected",)]
+    assert stage.run().failure is None
+    stage.holds_the_truth()
+
+
+# rows that are not as they were written
+
+
+for table in ("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "reconciler.corrections"):
+
+    @FAULTS.told(f"a row of {table} that does not land", FAILED)
+    def _swallowed(stage: Stage, table: str = table) -> None:
+        """Rows are counted against the plan, whatever keeps one away."""
+        stage.write(
+            "CREATE FUNCTION sim.swallow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RETURN CASE WHEN NEW.tenant_name IN ('emil', 'beta', 'cara') THEN NULL ELSE NEW END; END $$"
+        )
+        stage.write(f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION sim.swallow()")
+        before = stage.state()
+        try:
+            stage.has_failed(stage.run(), before, "were planned")
+        finally:
+            stage.write("DROP FUNCTION sim.swallow() CASCADE")
+        stage.is_true(stage.run())
+
+
+@FAULTS.told("an event that a correction wrote, taken away", FAILED)
+def _taken_away(stage: Stage) -> None:
+    """What was corrected once is not corrected again by itself."""
+    stage.is_true(stage.run())
+    stage.write("DELETE FROM tenant_skill_events WHERE tenant_name = 'acme' AND skill_id = 'voice'")
+    before = stage.state()
+    stage.has_failed(stage.run(), before, "was written before, and the ledger does not show it")
+
+
+@FAULTS.told("ids of events given out twice", FAILED)
+def _ids_twice(stage: Stage) -> None:
+    """As after a dump that was restored without its sequences."""
+    before = stage.state()
+    stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT min(id) FROM tenant_skill_events), false)")
+    try:
+        stage.has_failed(stage.run(), before, "PostgreSQL refused a statement: duplicate key")
+    finally:
+        stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT max(id) FROM tenant_skill_events))")
+    stage.is_true(stage.run())
+
+
+# events out of time
+
+
+def recorded_at(at: str, kind: str = "enabled") -> Callable[[Stage], None]:
+    """Return what records acme's lost skill at an odd time."""
+    return lambda stage: stage.skill_row("acme", "voice", kind, at)
+
+
+INVALID = ("acme", Reason.EVENT_TIME_INVALID)
+
+for fault, at in (
+    ("in the future", LATER),
+    ("far in the future", "9999-12-31Z"),
+    ("beyond the years of Python", "294276-12-31Z"),
+    ("infinite", "infinity"),
+    ("minus infinite", "-infinity"),
+    ("before the years of Python", "4000-01-01Z BC"),
+):
+    FAULTS.add_one(f"latest event {fault}, of the same state", *INVALID, recorded_at(at))
+    FAULTS.add_one(f"latest event {fault}, of another state", *INVALID, recorded_at(at, "disabled"))
+
+
+def suspended_in_the_future(stage: Stage) -> None:
+    stage.write(
+        "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
+        "VALUES ('cara', '2871', 'resumed', 'infinity')"
+    )
+
+
+FAULTS.add_one("latest suspension infinite", "cara", Reason.EVENT_TIME_INVALID, suspended_in_the_future)
+
+
+@FAULTS.told("latest events tied in time: the higher id is the latest", NORMAL)
+def _tied(stage: Stage) -> None:
+    for name, skill, kinds in (("acme", "voice", ("disabled", "enabled")), ("beta", "wiki", ("disabled", "enabled"))):
+        for kind in kinds:
+            stage.skill_row(name, skill, kind, on(22))
+    assert stage.run().failure is None
+    assert set(stage.corrections()) == {c for c in CORRECTIONS if c[0] != "acme"}
+    # evidence of a time before what it corrects proves nothing: it follows at once
+    assert stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (on(22), on(22), START, "none")
+    stage.stays()
+
+
+@FAULTS.told("a correction tied in time with what it corrects", NORMAL)
+def _tied_with_correction(stage: Stage) -> None:
+    """It is the latest all the same, since its id is higher: it is not written again for ever."""
+    stage.skill_row("acme", "voice", "disabled", on(20, 10))
+    stage.run()
+    assert stage.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (
+        *(on(20, 10), on(20, 10), on(20, 10)),
+        "field_manager",
+    )
+    assert set(stage.corrections()) == CORRECTIONS
+    stage.stays()
+
+
+@FAULTS.told("ids out of order: the later time is the latest", NORMAL)
+def _out_of_order(stage: Stage) -> None:
+    stage.skill_row("acme", "voice", "enabled", on(20, 10))
+    stage.skill_row("acme", "voice", "disabled", on(18))
+    stage.skill_row("beta", "wiki", "disabled", on(21, 11))
+    stage.skill_row("beta", "wiki", "enabled", on(18))
+    outcome = stage.run()
+    assert outcome.failure is None
+    assert set(stage.corrections()) == {c for c in CORRECTIONS if c[0] not in {"acme", "beta"}}
+    stage.stays()
+
+
+# another database, or another role
+
+
+@FAULTS.told("a read-only ledger", FAILED)
+def _read_only(stage: Stage) -> None:
+    name = sql.Identifier(urlsplit(stage.url).path.removeprefix("/"))
+    with stage.ledger() as ledger:
+        ledger.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        try:
+            before = stage.state()
+            outcome = stage.run()
+        finally:
+            ledger.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+    stage.has_failed(outcome, before, "read-only", recorded=False)
+    assert outcome.failure
+    assert "primary" in outcome.failure.remedy
+
+
+@pytest.mark.parametrize("fault", [pytest.param("migrate", id="the wrong database - failed")])
+def test_wrong_database(stage: Stage, empty_url: str, fault: str) -> None:
+    before = stage.state()
+    outcome = stage.run(url=empty_url)
+    stage.has_failed(outcome, before, "lacks what the reconciler needs", recorded=False)
+    assert outcome.failure
+    assert fault in outcome.failure.remedy
+
+
+@FAULTS.told("no such database", FAILED)
+def _no_database(stage: Stage) -> None:
+    before = stage.state()
+    url = urlsplit(stage.url)._replace(path="/nowhere").geturl()
+    stage.has_failed(stage.run(url=url), before, "No connection", recorded=False)
+
+
+@FAULTS.told("a ledger that does not answer", FAILED)
+def _no_answer(stage: Stage) -> None:
+    stage.monkeypatch.setattr(database, "CONNECT_TIMEOUT", 1)
+    before = stage.state()
+    with (
+        tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        listener.bind(f"{folder}/.s.PGSQL.5432")
+        listener.listen()
+        outcome = stage.run(url=conninfo.make_conninfo(stage.url, host=folder, port=5432))
+    stage.has_failed(outcome, before, "No connection", recorded=False)
+    assert stage.took < 1 + 2 * SLACK
+
+
+PRIVILEGES: Final = (
+    "SELECT ON public.tenant_billing_lifecycle",
+    "INSERT ON public.tenant_billing_lifecycle",
+    "UPDATE (deleted_at) ON public.tenant_billing_lifecycle",
+    "SELECT ON public.tenant_skill_events",
+    "INSERT ON public.tenant_skill_events",
+    "SELECT ON public.tenant_suspension_events",
+    "INSERT ON public.tenant_suspension_events",
+    "USAGE ON SEQUENCE public.tenant_skill_events_id_seq",
+    "USAGE ON SEQUENCE public.tenant_suspension_events_id_seq",
+    "SELECT ON public.invoices",
+    "USAGE ON SCHEMA reconciler",
+    "SELECT ON reconciler.runs",
+    "INSERT ON reconciler.runs",
+    "INSERT ON reconciler.corrections",
+    "SELECT ON reconciler.source",
+    "INSERT ON reconciler.source",
+    "UPDATE ON reconciler.source",
+    "USAGE ON SCHEMA public",
+    "TEMPORARY ON DATABASE {database}",
+)
+UNRECORDED: Final = {"USAGE ON SCHEMA reconciler", "INSERT ON reconciler.runs", "SELECT ON reconciler.source"}
+"""Without these, not even the failure can be recorded, or the pass ends before it begins to observe."""
+
+
+@pytest.fixture(scope="module")
+def role(url: str) -> Iterator[str]:
+    """A login role with no more rights than sql/roles.sql gives, and none that everybody has."""
+    name = f"role_{uuid4().hex}"
+    role, of = sql.Identifier(name), sql.Identifier(urlsplit(url).path.removeprefix("/"))
+    with closing(psycopg.connect(url, autocommit=True)) as owner:
+        owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(name)))
+        owner.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(of))
+        owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        owner.execute(sql.SQL("GRANT USAGE ON SCHEMA sim TO {0}; GRANT SELECT ON sim.clock TO {0}").format(role))
+        yield name
+        owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+
+
+@pytest.mark.parametrize(
+    "privilege",
+    [
+        pytest.param(name, id=f"a missing privilege: {name.format(database='the database')} - failed")
+        for name in PRIVILEGES
+    ],
+)
+def test_missing_privilege(stage: Stage, role: str, psql: Psql, privilege: str) -> None:
+    psql(stage.url, "roles.sql", role=role)
+    parts = urlsplit(stage.url)
+    url = parts._replace(netloc=f"{role}:{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+    named = privilege.format(database=parts.path.removeprefix("/"))
+    stage.write(f"REVOKE {named} FROM {role}")
+    before = stage.state()
+
+    outcome = stage.run(url=url)
+
+    stage.has_failed(outcome, before, "denied the reconciler's role", recorded=privilege not in UNRECORDED)
+    psql(stage.url, "roles.sql", role=role)
+    stage.is_true(stage.run(url=url))
+
+
+# PgBouncer
+
+
+@pytest.fixture
+def pooled_url(stage: Stage) -> Iterator[str]:
+    """The way to the ledger through PgBouncer in transaction mode; every transaction may get another server process."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed (Debian's package of that name)")
+    settings = conninfo.conninfo_to_dict(stage.url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+    server = {key: settings[key] for key in ("host", "port", "user", "password") if key in settings}
+    config = folder / "pgbouncer.ini"
+    config.write_text(
+        f"[databases]\n* = {' '.join(f'{key}={value}' for key, value in server.items())}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 3\nmin_pool_size = 3\nserver_round_robin = 1\n"
+    )
+    as_user: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        # it refuses to be root, and the socket of the server lies in a folder of this user's
+        user = pwd.getpwnam("nobody")
+        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        for path in (folder, config):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    with (folder / "log").open("w") as log, subprocess.Popen([program, config], stderr=log, **as_user) as bouncer:
+        url = urlsplit(stage.url)._replace(netloc=f"{settings.get('user')}@127.0.0.1:{port}", query="").geturl()
+        try:
+            wait_until(lambda: bouncer.poll() is not None or _answers(port))
+            assert bouncer.poll() is None, (folder / "log").read_text()
+            yield url
+        finally:
+            bouncer.terminate()
+            bouncer.wait()
+            shutil.rmtree(folder)
+
+
+def pooled(url: str) -> psycopg.Connection[Any]:
+    """Connect as another client of the pooler."""
+    return psycopg.connect(url, autocommit=True, prepare_threshold=None)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(1, id="PgBouncer in transaction mode - normal"),
+        pytest.param(4, id="two runs at once through PgBouncer - normal"),
+    ],
+)
+def test_pgbouncer(stage: Stage, pooled_url: str, number: int) -> None:
+    """Nothing of a pass hangs on one server process, and nothing of it is left on one."""
+    seen = set()
+    if number == 1:
+        boundaries = Boundaries()
+        with closing(pooled(pooled_url)) as other:
+            with closing(pooled(pooled_url)) as second, closing(pooled(pooled_url)) as third:
+                # three transactions at once: from now on there are three server processes, in turn
+                second.execute("BEGIN")
+                third.execute("BEGIN")
+                other.execute("SELECT 1")
+                third.execute("COMMIT")
+                second.execute("COMMIT")
+
+            def at(where: str) -> None:
+                if where == "after commit":
+                    # another client's transaction lies between any two of ours
+                    seen.update(other.execute("SELECT pg_backend_pid(), current_setting('lock_timeout')").fetchall())
+
+            boundaries.at = at
+            outcome = stage.run(url=pooled_url, boundaries=boundaries)
+        assert len({pid for pid, _ in seen}) == 3
+        assert {timeout for _, timeout in seen} == {"0"}
+        stage.is_true(outcome)
+    else:
+        runs_at_once(stage, pooled_url, number)
+
+
+# the disk
+
+
+@FAULTS.told("full disk for the spool", FAILED)
+def _full_disk(stage: Stage) -> None:
+    before = stage.state()
+
+    def full(**_: Any) -> IO[bytes]:
+        return open("/dev/full", "w+b", buffering=0)  # noqa: PTH123 - it stands for tempfile.TemporaryFile
+
+    stage.monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    stage.has_failed(stage.run(), before, "No space left on device")
+    stage.monkeypatch.undo()
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("no folder for the spool", FAILED)
+def _no_folder(stage: Stage) -> None:
+    before = stage.state()
+    stage.monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    stage.has_failed(stage.run(), before, "could not be kept")
+
+
+@FAULTS.told("a file size limit under the spool, in a process", FAILED)
+def _file_size_limit(stage: Stage) -> None:
+    before = stage.state()
+    stage.api.plant(*(padded(number) for number in range(40)))
+    # the limit of a shell counts in blocks of 512 bytes or of a kilobyte
+    limited = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")
+    with process(stage, "--settle", "0s", "--limit-count", "100", within=limited) as run:
+        _, err = run.communicate()
+    assert run.returncode == 1, err
+    assert "File too large" in err
+    assert "Make room" in err
+    assert stage.state() == before
+
+
+def padded(number: int) -> dict[str, Any]:
+    """Return a tenant that takes some room in the spool."""
+    name = f"tenant-{number:03}"
+    return {
+        "apiVersion": "pieced.ch/v1alpha1",
+        "kind": "PiecedTenant",
+        "metadata": {"name": name, "uid": name, "generation": 1, "creationTimestamp": "2026-02-20T10:00:00Z"},
+        "spec": {"packages": [f"{letter}" * 100 for letter in "abcdefgh"]},
+    }
+
+
+# the stage
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str, template: str) -> Iterator[str]:
+    """A database for all tests of this file."""
+    with world(postgres_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The world that is known by heart."""
+    with staged(url, api, tmp_path, monkeypatch) as stage, stamina.set_testing(testing=True, attempts=3):
+        yield stage
+
+
+@pytest.mark.parametrize("story", FAULTS)
+def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+    """A pass that this strikes ends as the table says."""
+    story(stage)

@@ -1,0 +1,488 @@
+"""What is wrong with one tenant stays with that tenant, and what its resource cannot prove is not claimed.
+
+Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reconciler.core.model import Action, Reason, Uncertain
+from tests.support import faults as f
+from tests.support.double import ApiDouble
+from tests.support.passes import (
+    BORN,
+    CORRECTIONS,
+    ORG,
+    RECORDED_BOOKS,
+    START,
+    TRUE_BOOKS,
+    VERIFIED,
+    End,
+    Faults,
+    Stage,
+    on,
+    only,
+    shown,
+    staged,
+    without,
+    world,
+)
+from tests.support.world import ORG_LABEL, tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
+UNREADABLE = Reason.TENANT_UNREADABLE
+MINUTE = timedelta(minutes=1)
+
+FAULTS = Faults()
+
+
+# malformed tenants
+
+
+def put(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
+    """Return what puts a value somewhere into a resource."""
+
+    def change(resource: dict[str, Any]) -> None:
+        *parents, last = path
+        for name in parents:
+            resource = resource.setdefault(name, {})
+        resource[last] = value
+
+    return change
+
+
+def drop(*path: str) -> Callable[[dict[str, Any]], None]:
+    """Return what takes something out of a resource."""
+
+    def change(resource: dict[str, Any]) -> None:
+        *parents, last = path
+        for name in parents:
+            resource = resource[name]
+        del resource[last]
+
+    return change
+
+
+def mangled(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Stage], None]:
+    """Return what changes a resource as no API server would."""
+    return lambda stage: stage.mangle(name, change)
+
+
+def first_item(change: Callable[[dict[str, Any]], object]) -> Callable[[Stage], None]:
+    """Return what changes the first item of a list on its way."""
+
+    def edit(page: dict[str, Any]) -> None:
+        change(page["items"][0])
+
+    return lambda stage: stage.strike(f.edit(edit))
+
+
+MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
+    "packages a string": put("mail", "spec", "packages"),
+    "packages a number": put(7, "spec", "packages"),
+    "packages an object": put({"mail": True}, "spec", "packages"),
+    "packages with a number in it": put(["mail", 7], "spec", "packages"),
+    "packages with a null in it": put(["mail", None], "spec", "packages"),
+    "packages with a list in it": put([["mail"]], "spec", "packages"),
+    "packages with an empty id": put(["mail", ""], "spec", "packages"),
+    "packages with a NUL in an id": put(["mail", "a\0b"], "spec", "packages"),
+    "packages with an endless id": put(["m" * 5000], "spec", "packages"),
+    "suspend a string": put("true", "spec", "suspend"),
+    "suspend a number": put(1, "spec", "suspend"),
+    "spec a list": put([], "spec"),
+    "spec a string": put("mail", "spec"),
+    "status a string": put("ready", "status"),
+    "suspendedAt unparsable": put("yesterday", "status", "suspendedAt"),
+    "suspendedAt without a time zone": put("2026-02-20T10:00:00", "status", "suspendedAt"),
+    "suspendedAt a number": put(1771581600, "status", "suspendedAt"),
+    "suspendedAt in no year of UTC": put("9999-12-31T23:59:59-12:00", "status", "suspendedAt"),
+    "creationTimestamp missing": drop("metadata", "creationTimestamp"),
+    "creationTimestamp null": put(None, "metadata", "creationTimestamp"),
+    "creationTimestamp unparsable": put("2026-02-30T10:00:00Z", "metadata", "creationTimestamp"),
+    "creationTimestamp in the future": put("2027-02-20T10:00:00Z", "metadata", "creationTimestamp"),
+    "deletionTimestamp unparsable": put("soon", "metadata", "deletionTimestamp"),
+    "deletionTimestamp in the future": put("2027-02-20T10:00:00Z", "metadata", "deletionTimestamp"),
+    "generation a string": put("2", "metadata", "generation"),
+    "generation beyond 64 bits": put(2**70, "metadata", "generation"),
+    "labels a list": put([ORG_LABEL], "metadata", "labels"),
+    "label a number": put(2871, "metadata", "labels", ORG_LABEL),
+    "label an object": put({}, "metadata", "labels", ORG_LABEL),
+    "label with a NUL": put("28\0", "metadata", "labels", ORG_LABEL),
+    "label endless": put("2" * 5000, "metadata", "labels", ORG_LABEL),
+    "uid a number": put(7, "metadata", "uid"),
+}
+for fault, change in MALFORMED.items():
+    FAULTS.add_one(f"malformed tenant: {fault}", "acme", UNREADABLE, mangled("acme", change))
+
+NAMELESS: dict[str, Any] = {
+    "a tenant without a name": drop("metadata", "name"),
+    "a tenant whose name is a number": put(7, "metadata", "name"),
+    "a tenant whose name is empty": put("", "metadata", "name"),
+    "a tenant whose name has a NUL": put("ac\0me", "metadata", "name"),
+    "a tenant without metadata": drop("metadata"),
+    "a tenant whose metadata is a list": put([], "metadata"),
+}
+for fault, change in NAMELESS.items():
+    FAULTS.add(
+        fault,
+        FAILED,
+        # it might be any tenant, also one that would then count as absent
+        first_item(change),
+        "has no readable name",
+    )
+FAULTS.add(
+    "a tenant that is null", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, None)))
+)
+FAULTS.add(
+    "a tenant that is a text", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, "a")))
+)
+# no JSON: an API server never sends it, and where it ends nobody can tell
+FAULTS.add(
+    "a tenant with half a surrogate pair",
+    FAILED,
+    lambda stage: stage.mangle("acme", put(["a\ud800"], "spec", "packages")),
+    "cannot be believed",
+)
+
+
+@FAULTS.told("a duplicate package", NORMAL)
+def _duplicate_package(stage: Stage) -> None:
+    stage.mangle("acme", put(["voice", "mail", "voice"], "spec", "packages"))
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("packages null", NORMAL)
+def _packages_null(stage: Stage) -> None:
+    """Nothing is on: that is a state like any other."""
+    stage.mangle("acme", put(None, "spec", "packages"))
+    assert stage.run().failure is None
+    assert [row[2:4] for row in only(stage.books(), "acme").skills] == [("mail", "disabled"), ("mail", "enabled")]
+    stage.stays()
+
+
+@FAULTS.told("malformed all at once", ONE)
+def _all_malformed(stage: Stage) -> None:
+    """None of them is absent for it."""
+    for name in ("acme", "beta", "cara", "emil", "finn"):
+        stage.mangle(name, put("mail", "spec", "packages"))
+    outcome = stage.run()
+    assert outcome.failure is None
+    assert {finding.tenant for finding in outcome.findings if finding.reason == UNREADABLE} == {
+        *("acme", "beta", "cara", "emil", "finn")
+    }
+    assert {correction[0] for correction in stage.corrections()} == {"dana"}
+    assert without(stage.books(), "dana") == without(RECORDED_BOOKS, "dana")
+
+
+@pytest.mark.parametrize("second", [pytest.param("beta", id="one name in two namespaces - this tenant only")])
+def test_ambiguous(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str) -> None:
+    with ApiDouble(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
+        api.create(tenant("acme", ["calendar"], org=ORG, namespace=second), at=on(1, 11))
+        stage.spared(stage.run(), "acme", UNREADABLE, Action.REPORT)
+
+
+# what moves while it is looked at
+
+
+def toggled_just_now(stage: Stage) -> None:
+    """Let acme be changed half a minute ago, with its row still on its way."""
+    stage.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=START - MINUTE / 2)
+    stage.mangle("acme", lambda acme: acme["metadata"]["managedFields"][0].update(time="2026-03-01T08:59:30Z"))
+
+
+def meanwhile(act: Callable[[Stage], object]) -> Callable[[Stage], None]:
+    """Return what lets acme be young, and something happen to it between the two looks."""
+
+    def arrange(stage: Stage) -> None:
+        toggled_just_now(stage)
+        stage.asleep = lambda: act(stage)
+
+    return arrange
+
+
+def remade(stage: Stage) -> None:
+    stage.api.delete("acme")
+    stage.api.create(tenant("acme", ["mail", "voice"], org=ORG))
+
+
+def mangled_meanwhile(stage: Stage) -> None:
+    stage.mangle("acme", put("mail", "spec", "packages"))
+
+
+ENABLE = Reason.SKILL_ENABLE_UNRECORDED
+FAULTS.add_one("same name with a new uid between the looks", "acme", ENABLE, meanwhile(remade), action=Action.DEFER)
+FAULTS.add_one(
+    "the CR changes between list and second look",
+    *("acme", ENABLE),
+    meanwhile(lambda stage: stage.api.patch("acme", {"spec": {"packages": ["mail"]}})),
+    action=Action.DEFER,
+)
+FAULTS.add_one(
+    "the CR changes there and back between list and second look",
+    *("acme", ENABLE),
+    meanwhile(
+        lambda stage: [
+            stage.api.patch("acme", {"spec": {"packages": packages}}) for packages in (["mail"], ["mail", "voice"])
+        ]
+    ),
+    action=Action.DEFER,
+)
+
+
+@FAULTS.told("the CR is deleted between list and second look", ONE)
+def _deleted_meanwhile(stage: Stage) -> None:
+    """Its absence was seen once."""
+    meanwhile(lambda stage: stage.api.delete("acme"))(stage)
+    outcome = stage.run()
+    assert {finding.action for finding in shown(outcome, "acme")} == {Action.DEFER}
+    assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
+    assert only(stage.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    # and the next pass sees it twice
+    assert stage.run().failure is None
+    assert only(stage.books(), "acme").lifecycles[0][3] is not None
+
+
+@FAULTS.told("the CR becomes malformed between list and second look", ONE)
+def _malformed_meanwhile(stage: Stage) -> None:
+    meanwhile(mangled_meanwhile)(stage)
+    outcome = stage.run()
+    assert not [finding for finding in shown(outcome, "acme") if finding.action.writes]
+    assert UNREADABLE in {finding.reason for finding in shown(outcome, "acme")}
+    assert only(stage.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
+
+
+@FAULTS.told("the CR stays as it is between list and second look", NORMAL)
+def _young_and_still(stage: Stage) -> None:
+    toggled_just_now(stage)
+    outcome = stage.run()
+    assert outcome.failure is None
+    assert set(stage.corrections()) == CORRECTIONS
+    at = START - MINUTE / 2
+    assert stage.correction("acme", ENABLE, "voice") == (at, VERIFIED, at, "field_manager")
+
+
+@FAULTS.told("absent once and back", ONE)
+def _back(stage: Stage) -> None:
+    stage.asleep = lambda: stage.api.create(tenant("dana", ["mail"], org=ORG))
+    outcome = stage.run()
+    assert {(finding.reason, finding.action) for finding in shown(outcome, "dana")} == {
+        (Reason.DELETION_UNRECORDED, Action.DEFER),
+        (Reason.SKILL_OPEN_AFTER_DELETION, Action.DEFER),
+    }
+    assert only(stage.books(), "dana") == only(RECORDED_BOOKS, "dana")
+    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
+    stage.stays()
+
+
+@FAULTS.told("absent once and back, malformed", ONE)
+def _back_malformed(stage: Stage) -> None:
+    def back() -> None:
+        stage.api.create(tenant("dana", "mail", org=ORG))
+
+    stage.asleep = back
+    outcome = stage.run()
+    assert not [finding for finding in shown(outcome, "dana") if finding.action.writes]
+    assert only(stage.books(), "dana") == only(RECORDED_BOOKS, "dana")
+    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
+
+
+@FAULTS.told("same name with a new uid, recorded as deleted", ONE)
+def _recreated(stage: Stage) -> None:
+    """A name that lives again is told to people: its closed life must not be billed on."""
+    stage.write("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'dana'", on(16))
+    stage.skill_row("dana", "mail", "disabled", on(16))
+    stage.api.create(tenant("dana", ["mail"], org=ORG), at=on(18))
+    outcome = stage.run()
+    assert outcome.failure is None
+    assert {(finding.reason, finding.action) for finding in shown(outcome, "dana")} == {
+        (Reason.TENANT_RECREATED, Action.REPORT)
+    }
+    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
+    assert only(stage.books(), "dana").lifecycles == [("dana", ORG, BORN["dana"], on(16))]
+
+
+@FAULTS.told("deletion stuck on a finalizer", NORMAL)
+def _stuck(stage: Stage) -> None:
+    """It is dated by when it was asked for, once, however long it lingers."""
+    stage.api.patch("acme", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=on(20, 12))
+    stage.api.delete("acme", at=on(26, 8))
+    assert stage.run().failure is None
+    stuck = stage.books()
+    assert only(stuck, "acme").lifecycles == [("acme", ORG, BORN["acme"], on(26, 8))]
+    assert only(stuck, "acme").skills[0] == ("acme", ORG, "mail", "disabled", on(26, 8))
+    assert stage.correction("acme", Reason.DELETION_UNRECORDED) == (on(26, 8), on(26, 8), on(26, 8), "deletion")
+    stage.stays()
+    stage.clock.advance(86400)
+    stage.stays()
+    stage.api.finalize("acme")
+    stage.stays()
+    assert stage.books() == stuck
+
+
+# what managedFields cannot prove
+
+UNPROVED = (START, VERIFIED, START, "none")
+
+
+def unproved(fault: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Enter a fault of acme's managedFields: the added skill is still recorded, without claiming to know when."""
+
+    @FAULTS.told(fault, NORMAL)
+    def story(stage: Stage) -> None:
+        stage.mangle("acme", change)
+        outcome = stage.run()
+        assert outcome.failure is None
+        assert set(stage.corrections()) == CORRECTIONS
+        assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
+        assert stage.correction("acme", ENABLE, "voice") == UNPROVED
+        assert "tenants.doubted" in {line["event"] for line in stage.logged}
+        stage.stays()
+
+
+def entries(acme: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the managedFields of a resource."""
+    found: list[dict[str, Any]] = acme["metadata"]["managedFields"]
+    return found
+
+
+def each_entry(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    """Return what changes every entry."""
+    return lambda acme: [change(entry) for entry in entries(acme)]
+
+
+def entry(manager: str, time: str | None, **spec: Any) -> dict[str, Any]:
+    """Return an entry of managedFields."""
+    fields = {"f:spec": {f"f:{name}": owned for name, owned in spec.items()}} if spec else {"f:metadata": {}}
+    made = {"manager": manager, "operation": "Update", "apiVersion": "pieced.ch/v1alpha1", "fieldsType": "FieldsV1"}
+    return {**made, "fieldsV1": fields, **({"time": time} if time else {})}
+
+
+AT = "2026-02-20T10:00:00Z"
+
+unproved("managedFields absent", drop("metadata", "managedFields"))
+unproved("managedFields empty", put([], "metadata", "managedFields"))
+unproved("managedFields null", put(None, "metadata", "managedFields"))
+unproved("managedFields a string", put("stripped", "metadata", "managedFields"))
+unproved("managedFields without time", each_entry(lambda one: one.pop("time")))
+unproved("managedFields with an unparsable time", each_entry(lambda one: one.update(time="long ago")))
+unproved(
+    "managedFields with a time in no year of UTC", each_entry(lambda one: one.update(time="0001-01-01T00:00:00+14:00"))
+)
+unproved(
+    "managedFields of before the last verified run", each_entry(lambda one: one.update(time="2026-02-10T00:00:00Z"))
+)
+unproved("managedFields of the future", each_entry(lambda one: one.update(time="2026-03-02T00:00:00Z")))
+unproved("managedFields without the field", put([entry("portal", AT)], "metadata", "managedFields"))
+unproved(
+    "managedFields of ancient-changes", put([entry("ancient-changes", AT, packages={})], "metadata", "managedFields")
+)
+
+
+def of_twelve(*more: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Return what gives the resource a long history of writers, of whom only the last own the packages."""
+    others = [entry(f"controller-{number}", f"2026-02-1{number % 10}T00:00:00Z") for number in range(12 - len(more))]
+    return put([*others, *more], "metadata", "managedFields")
+
+
+@FAULTS.told("managedFields with 12 managers", NORMAL)
+def _twelve(stage: Stage) -> None:
+    stage.mangle("acme", of_twelve(entry("portal", AT, packages={})))
+    stage.is_true(stage.run())
+
+
+@FAULTS.told("managedFields with 12 managers, of whom two own the field", NORMAL)
+def _two_owners(stage: Stage) -> None:
+    """Each of them wrote the value that stands, so the first of them is the closer bound."""
+    later = entry("kubectl", "2026-02-24T00:00:00Z", packages={})
+    stage.mangle("acme", of_twelve(later, entry("portal", AT, packages={})))
+    stage.is_true(stage.run())
+
+
+unproved(
+    "managedFields with 12 managers, ancient-changes among the owners",
+    of_twelve(entry("portal", AT, packages={}), entry("ancient-changes", AT, packages={})),
+)
+unproved(
+    "a package of a set", put([entry("portal", AT, packages={".": {}, 'v:"voice"': {}})], "metadata", "managedFields")
+)
+
+
+@pytest.mark.parametrize("fault", [pytest.param("", id="set-list removal - normal")])
+def test_removal_from_a_set(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """It moves no time: it is looked at twice, and dated by policy."""
+    assert not fault
+    with ApiDouble(set_lists=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
+        assert stage.run().failure is None
+        wiki = stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki")
+        assert wiki == (VERIFIED, VERIFIED, START, "none")
+        assert "tenants.doubted" in {line["event"] for line in stage.logged}
+        stage.stays()
+
+
+# when was it suspended?
+
+
+def suspended_at(fault: str, value: Any, expected: tuple[Any, ...]) -> None:
+    """Enter a status of cara's that cannot be so: what then dates her suspension."""
+
+    @FAULTS.told(f"suspendedAt {fault}", NORMAL)
+    def story(stage: Stage) -> None:
+        stage.mangle("cara", put(value, "status", "suspendedAt"))
+        assert stage.run().failure is None
+        assert set(stage.corrections()) == CORRECTIONS
+        assert stage.correction("cara", Reason.SUSPENSION_UNRECORDED) == expected
+        stage.stays()
+
+
+WRITTEN = on(22, 12)
+suspended_at("in the future", "2026-03-02T00:00:00Z", (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
+suspended_at("before creation", "2026-01-01T00:00:00Z", (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
+suspended_at("before the last verified run", "2026-02-14T00:00:00Z", (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
+suspended_at("null", None, (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
+FAULTS.add_one(
+    "suspendedAt unparsable, of a suspended tenant",
+    *("cara", UNREADABLE),
+    lambda stage: stage.mangle("cara", put("2026-02-22 noon", "status", "suspendedAt")),
+)
+
+
+@FAULTS.told("suspendedAt in the future, and nothing else", NORMAL)
+def _suspended_in_the_future_alone(stage: Stage) -> None:
+    """Without any evidence, what stops costing is dated as early as possible; or as late, where that is the policy."""
+    stage.mangle("cara", put("2027-01-01T00:00:00Z", "status", "suspendedAt"))
+    stage.mangle("cara", drop("spec", "suspend"))
+    stage.mangle("cara", put([entry("portal", AT)], "metadata", "managedFields"))
+    for uncertain, at in ((Uncertain.CUSTOMER, VERIFIED), (Uncertain.DETECTED, START)):
+        stage.begin_again()
+        stage.uncertain = uncertain
+        assert stage.run().failure is None
+        assert stage.correction("cara", Reason.SUSPENSION_UNRECORDED) == (at, VERIFIED, START, "none")
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str, template: str) -> Iterator[str]:
+    """A database for all tests of this file."""
+    with world(postgres_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The world that is known by heart."""
+    with staged(url, api, tmp_path, monkeypatch) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("story", FAULTS)
+def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+    """A pass that this strikes ends as the table says."""
+    story(stage)

@@ -1,0 +1,900 @@
+"""The command as people and programs meet it: what it says, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import click
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from reconciler import __version__
+from reconciler.cli.main import cli
+from reconciler.cli.options import Address, Duration, TimeZone
+from reconciler.db.connection import connect
+from tests.support import faults
+from tests.support.command import Ran, invoke
+from tests.support.contents import books, contents, untouched
+from tests.support.double import TOKEN
+from tests.support.faults import Fault
+from tests.support.world import ORG_LABEL, tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.double import ApiDouble
+
+KEYS: Final = {
+    "run_id": str,
+    "mode": str,
+    "outcome": str,
+    "observed_at": str,
+    "source": str,
+    "tenants_observed": int,
+    "tenants_recorded": int,
+    "lifecycle_inserted": int,
+    "events_inserted": int,
+    "suspension_events_inserted": int,
+    "deletions_stamped": int,
+    "orgs_resolved": int,
+    "impact_chf": str,
+    "findings": list,
+}
+"""The JSON of plan and run."""
+FINDING_KEYS: Final = [
+    *("reason", "tenant", "org", "subject", "action", "recorded", "observed"),
+    *("occurred_at", "not_before", "not_after", "evidence", "closed_period", "impact_chf"),
+]
+
+
+class Place:
+    """A ledger, a cluster with two tenants, a folder, and a command that knows of them by its environment."""
+
+    def __init__(
+        self,
+        url: str,
+        api: ApiDouble,
+        folder: Path,
+        run: Callable[..., Ran],
+    ) -> None:
+        self.url = url
+        self.api = api
+        self.folder = folder
+        self.environment = {
+            "DATABASE_URL": url,
+            "RECONCILER_KUBECONFIG": str(api.kubeconfig(folder / "kubeconfig")),
+            "RECONCILER_SETTLE": "0s",
+            "HOME": str(folder),
+        }
+        self._run = run
+
+    def __call__(self, *arguments: str, **environment: str) -> Ran:
+        """Run the command."""
+        return self._run(*arguments, environment=self.environment | environment)
+
+    def file(self, text: str | bytes, name: str = "tenants.yaml") -> str:
+        """Write a file, and return its path."""
+        path = self.folder / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+
+@pytest.fixture
+def place(
+    ledger_url: str,
+    api: ApiDouble,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Place:
+    """A place where a run would find something to write."""
+    api.create(tenant("acme", ["mail", "threema"], org="1"))
+    api.create(tenant("paused", ["mail"], org="1", suspend=True))
+    return Place(ledger_url, api, tmp_path, lambda *given, **named: invoke(monkeypatch, capsys, *given, **named))
+
+
+# wrong settings and wrong surroundings
+
+_BAD: list[Any] = []
+
+
+def _bad(
+    sentence: str, code: int, says: str, remedy: str
+) -> Callable[[Callable[[Place], list[str]]], Callable[[Place], list[str]]]:
+    """Enter something wrong, and what is said about it, into the parameters of the tests below."""
+
+    def entered(arrange: Callable[[Place], list[str]]) -> Callable[[Place], list[str]]:
+        _BAD.append(pytest.param(arrange, code, says, remedy, id=sentence))
+        return arrange
+
+    return entered
+
+
+@_bad("no DATABASE_URL", 64, "DATABASE_URL is not set", "postgresql://user:password@host:5432/dbname")
+def _no_ledger(place: Place) -> list[str]:
+    del place.environment["DATABASE_URL"]
+    return []
+
+
+@_bad("an empty DATABASE_URL", 64, "DATABASE_URL is not set", "postgresql://user:password@host:5432/dbname")
+def _empty_ledger(place: Place) -> list[str]:
+    place.environment["DATABASE_URL"] = ""
+    return []
+
+
+@_bad("a database server that refuses connections", 1, "No connection to the ledger", "Check DATABASE_URL")
+def _refused(place: Place) -> list[str]:
+    place.environment["DATABASE_URL"] = "postgresql://portal@127.0.0.1:1/billing"
+    return []
+
+
+@_bad("a database that does not exist", 1, "No connection to the ledger", "Check DATABASE_URL")
+def _no_database(place: Place) -> list[str]:
+    place.environment["DATABASE_URL"] = make_conninfo(place.url, dbname="nobody_made_it")
+    return []
+
+
+@_bad("a database without the reconciler's tables", 1, "reconciler.source", "`reconciler migrate`")
+def _not_migrated(place: Place) -> list[str]:
+    with closing(connect(place.url)) as ledger:
+        ledger.execute("DROP SCHEMA reconciler CASCADE")
+    return []
+
+
+@_bad("an API server that refuses connections", 1, "could not answer", "Check the address")
+def _no_cluster(place: Place) -> list[str]:
+    place.api.stop()
+    return []
+
+
+@_bad("a kubeconfig that does not exist", 1, "/nowhere/kubeconfig", "--kubeconfig")
+def _no_kubeconfig(_: Place) -> list[str]:
+    return ["--kubeconfig", "/nowhere/kubeconfig"]
+
+
+@_bad("no kubeconfig at all", 1, "the default kubeconfig", "--tenants")
+def _no_default_kubeconfig(place: Place) -> list[str]:
+    del place.environment["RECONCILER_KUBECONFIG"]
+    return []
+
+
+@_bad("a kubeconfig that is not YAML", 1, "No usable cluster configuration", "--kubeconfig")
+def _broken_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", place.file("{clusters: [", "broken")]
+
+
+@_bad("a kubeconfig that is another text", 1, "No usable cluster configuration", "--kubeconfig")
+def _other_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", place.file("just some words", "words")]
+
+
+@_bad("a kubeconfig that is a list", 1, "No usable cluster configuration", "--kubeconfig")
+def _listed_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", place.file("- a\n- b\n", "list")]
+
+
+@_bad("a kubeconfig that is binary", 1, "No usable cluster configuration", "--kubeconfig")
+def _binary_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", place.file(b"\x7fELF\x80\xff\x00", "binary")]
+
+
+@_bad("a kubeconfig that is empty", 1, "No usable cluster configuration", "--kubeconfig")
+def _empty_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", place.file("", "empty")]
+
+
+@_bad("a kubeconfig that is a folder", 1, "No usable cluster configuration", "--kubeconfig")
+def _folder_as_kubeconfig(place: Place) -> list[str]:
+    return ["--kubeconfig", str(place.folder)]
+
+
+@_bad("a context that the kubeconfig does not have", 1, "production", "--kubeconfig")
+def _wrong_context(_: Place) -> list[str]:
+    return ["--context", "production"]
+
+
+@_bad("a cluster without the custom resource", 1, "no resource piecedtenants.pieced.ch", "CustomResourceDefinition")
+def _no_crd(place: Place) -> list[str]:
+    place.api.installed = False
+    return []
+
+
+@_bad("another plural than the custom resource's", 1, "no resource assistants.pieced.ch", "--plural")
+def _other_plural(_: Place) -> list[str]:
+    return ["--plural", "assistants"]
+
+
+@_bad("an account that may not list the tenants", 1, "403", "ClusterRole")
+def _denied(place: Place) -> list[str]:
+    place.api.faults.append(Fault(faults.status(403), when=faults.lists, times=None))
+    return []
+
+
+@_bad("a token that has expired", 1, "401", "expired")
+def _expired(place: Place) -> list[str]:
+    place.api.kubeconfig(place.folder / "kubeconfig", bearer="old")
+    return []
+
+
+@_bad("a page of HTML in place of the list", 1, "cannot be believed", "proxy")
+def _html(place: Place) -> list[str]:
+    place.api.faults.append(Fault(faults.html(), when=faults.lists, times=None))
+    return []
+
+
+@_bad("a list that ends before its end", 1, "could not answer", "nothing was written")
+def _cut_off(place: Place) -> list[str]:
+    place.api.faults.append(Fault(faults.cut_length(), when=faults.lists, times=None))
+    return []
+
+
+@_bad("a file of tenants that does not exist", 1, "No such file", "--tenants")
+def _no_file(_: Place) -> list[str]:
+    return ["--tenants", "/nowhere/tenants.yaml"]
+
+
+@_bad("a file of tenants that is not YAML", 1, "neither YAML nor JSON", "kubectl get piecedtenants")
+def _not_yaml(place: Place) -> list[str]:
+    return ["--tenants", place.file("items: [\n  }")]
+
+
+@_bad("a file of tenants that is cut off JSON", 1, "neither YAML nor JSON", "kubectl get piecedtenants")
+def _cut_json(place: Place) -> list[str]:
+    return ["--tenants", place.file('{"kind": "List", "items": [{"kind"')]
+
+
+@_bad("a file of tenants that is binary", 1, "neither YAML nor JSON", "kubectl get piecedtenants")
+def _binary(place: Place) -> list[str]:
+    return ["--tenants", place.file(b"\x7fELF\x80\xff\x00")]
+
+
+@_bad("an empty file of tenants", 1, "is empty", "kubectl get piecedtenants")
+def _empty(place: Place) -> list[str]:
+    return ["--tenants", place.file("")]
+
+
+@_bad("a file of tenants that holds a comment alone", 1, "is empty", "kubectl get piecedtenants")
+def _commented(place: Place) -> list[str]:
+    return ["--tenants", place.file("# no tenants yet\n---\n")]
+
+
+@_bad("a folder without any file of tenants", 1, "no file that ends in", "Name the folder")
+def _empty_folder(place: Place) -> list[str]:
+    (place.folder / "sub").mkdir()
+    return ["--tenants", str(place.folder / "sub")]
+
+
+@_bad("a file of something else", 1, "ConfigMap", "kubectl get piecedtenants")
+def _config_map(place: Place) -> list[str]:
+    return ["--tenants", place.file("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: acme}\n")]
+
+
+@_bad("a file that is a bare list", 1, "not a Kubernetes object", "kubectl get piecedtenants")
+def _bare_list(place: Place) -> list[str]:
+    return ["--tenants", place.file("- acme\n- paused\n")]
+
+
+@_bad("a List without items", 1, "no items", "cut off")
+def _no_items(place: Place) -> list[str]:
+    return ["--tenants", place.file("apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\n")]
+
+
+@_bad("one page of a longer List", 1, "one page of a longer list", "whole list")
+def _one_page(place: Place) -> list[str]:
+    return ["--tenants", place.file("kind: List\nitems: []\nmetadata: {continue: abc}\n")]
+
+
+@_bad("a tenant without a name", 1, "no readable name", "Look at the source")
+def _nameless(place: Place) -> list[str]:
+    return ["--tenants", place.file("apiVersion: pieced.ch/v1alpha1\nkind: PiecedTenant\nmetadata: {}\n")]
+
+
+@_bad("a file that holds a tenant twice", 1, "twice", "each tenant once")
+def _twice(place: Place) -> list[str]:
+    document = (
+        "apiVersion: pieced.ch/v1alpha1\nkind: PiecedTenant\n"
+        "metadata: {name: acme, creationTimestamp: 2026-05-01T10:00:00Z}\n"
+    )
+    return ["--tenants", place.file(f"{document}---\n{document}")]
+
+
+@pytest.mark.parametrize(("arrange", "code", "says", "remedy"), _BAD)
+def test_what_is_wrong_is_said_once_with_what_to_do_and_nothing_is_written(
+    place: Place, arrange: Callable[[Place], list[str]], code: int, says: str, remedy: str
+) -> None:
+    """With both outputs; what JSON says is one document even now."""
+    arguments = arrange(place)
+    before = contents(place.url)
+
+    ran = place("run", *arguments)
+    as_json = place("run", "--output", "json", *arguments)
+
+    assert (ran.code, as_json.code) == (code, code)
+    assert says in ran.complaint["error"]
+    assert remedy in ran.complaint["remedy"]
+    assert ran.out == ""
+    for printed in (ran, as_json):
+        assert "Traceback" not in printed.err
+        assert "exception" not in printed.complaint
+    if code == 1:
+        _check_shape(as_json.document)
+        assert as_json.document["outcome"] == "failed"
+        assert as_json.document["findings"] == []
+        assert says in as_json.document["error"]["message"]
+    after = contents(place.url)
+    assert untouched(after) == untouched(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(
+            ["run", "--limt-count", "3"], "--limit-count", id="an unknown option, with the one that was meant"
+        ),
+        pytest.param(["run", "-x"], "-x", id="an unknown letter"),
+        pytest.param(["run", "acme"], "acme", id="an argument that is not taken"),
+        pytest.param(["rnu"], "rnu", id="an unknown command"),
+        pytest.param(["run", "--settle"], "--settle", id="an option without its value"),
+        pytest.param(["run", "--settle", "60"], "60s, 5m or 1h30m", id="a duration without a unit"),
+        pytest.param(["run", "--settle", "-5s"], "not between 0s and", id="a negative duration"),
+        pytest.param(["run", "--settle", ""], "60s, 5m or 1h30m", id="an empty duration"),
+        pytest.param(["run", "--deadline", "9999999999h"], "--deadline", id="a duration longer than all time"),
+        pytest.param(["run", "--limit-count", "-1"], "--limit-count", id="a negative limit"),
+        pytest.param(["run", "--limit-count", "many"], "--limit-count", id="a limit that is no number"),
+        pytest.param(["run", "--limit-percent", "101"], "--limit-percent", id="more than everything"),
+        pytest.param(["run", "--limit-percent", "nan"], "--limit-percent", id="a share that is not a number"),
+        pytest.param(["run", "--allow-mass", "all"], "deletion_unrecorded", id="a reason that is none"),
+        pytest.param(["run", "--uncertain", "vendor"], "'customer', 'detected'", id="a policy that is none"),
+        pytest.param(["run", "--output", "yaml"], "'table', 'json'", id="an output that is none"),
+        pytest.param(["run", "--page-size", "0"], "--page-size", id="pages without tenants"),
+    ],
+)
+def test_wrong_usage_is_64_and_says_what_is_right(place: Place, arguments: list[str], says: str) -> None:
+    before = contents(place.url)
+
+    ran = place(*arguments)
+
+    assert ran.code == 64, ran.err
+    assert ran.out == ""
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+    assert contents(place.url) == before
+    assert not place.api.requests
+
+
+def test_no_command_shows_the_help(place: Place) -> None:
+    ran = place()
+
+    assert ran.code == 64
+    assert "Usage:" in ran.out + ran.err
+    assert {"migrate", "plan", "run"} <= set((ran.out + ran.err).split())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "billing",
+        "mysql://portal:hush@127.0.0.1/billing",
+        "postgresql://portal:hush%zz@127.0.0.1/billing",
+        "postgresql://portal:hush@[::1/billing",
+        "postgresql://portal:hush@127.0.0.1:port/billing",
+        "host=127.0.0.1 password='hush",
+    ],
+)
+def test_a_database_url_that_is_none_is_a_wrong_setting(place: Place, url: str) -> None:
+    ran = place("run", DATABASE_URL=url)
+
+    assert "DATABASE_URL" in ran.complaint["error"]
+    assert "postgresql://user:password@host:5432/dbname" in ran.complaint["remedy"]
+    assert ran.code == 64
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:{port}/billing", id="that is wrong"),
+        pytest.param("host=127.0.0.1 port={port} user=portal password='hush-geheim'", id="in key and value"),
+        pytest.param("postgresql://portal:hush%2Dgeheim@127.0.0.1:{port}/billing", id="percent-encoded"),
+        pytest.param("postgresql://127.0.0.1:{port}/billing?user=portal&password=hush-geheim", id="in the query"),
+        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:1/billing", id="of a server that refuses"),
+        pytest.param("postgresql://portal:hush-geheim@nowhere.invalid/billing", id="of an unknown host"),
+        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:99999/billing", id="before an impossible port"),
+        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:1/billing?sslmode=never", id="before a wrong setting"),
+        pytest.param("postgresql://portal:hush%geheim@127.0.0.1/billing", id="with a bare percent sign"),
+        pytest.param("postgresql://portal:hush geheim@127.0.0.1/billing", id="with a space"),
+        pytest.param("postgresql://portal:hush@geheim@127.0.0.1:1/billing", id="with a bare at sign"),
+        pytest.param("postgresql://portal:hush/geheim@127.0.0.1:1/billing", id="with a bare slash"),
+        pytest.param("postgresql://portal:hush#geheim@127.0.0.1:1/billing", id="with a bare number sign"),
+        pytest.param("postgresql://portal:hush?geheim@127.0.0.1:1/billing", id="with a bare question mark"),
+        pytest.param("postgresql://portal:hush:geheim@127.0.0.1:1/billing", id="with a bare colon"),
+        pytest.param("portal:hush-geheim@127.0.0.1:1/billing", id="without a scheme"),
+    ],
+)
+def test_a_password_is_never_shown(place: Place, url: str) -> None:
+    """Not even a part of it, whatever is wrong with the connection string or with the server."""
+    with _indiscreet_server() as port:
+        printed = [
+            place("run", "--output", output, DATABASE_URL=url.replace("{port}", str(port)))
+            for output in ("table", "json")
+        ]
+
+    for ran in printed:
+        assert ran.code in {1, 64}
+        assert ran.complaint["remedy"]
+        assert "hush" not in ran.err + ran.out
+        assert "geheim" not in ran.err + ran.out
+
+
+@pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.sources.api_client.Api._judged"])
+def test_a_fault_in_the_reconciler_itself_shows_no_secret(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The log of a crash says where it was, and neither the password nor the token that was at hand there."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(where, crash)
+    parts = urlsplit(place.url)
+    user, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=f"{user.partition(':')[0]}:hush-geheim@{host}").geturl()
+    ran = place("run", DATABASE_URL=url)
+
+    assert ran.code == 1
+    assert ran.out == ""
+    assert [line["event"] for line in ran.logged][-1] == "command.crashed"
+    assert "nobody foresaw this" in ran.err
+    assert "hush" not in ran.err
+    assert TOKEN not in ran.err
+
+
+# what programs read
+
+
+def test_the_json_is_one_document_with_the_keys_that_others_rely_on(place: Place) -> None:
+    ran = place("run", "--output", "json")
+
+    assert ran.code == 0
+    _check_shape(ran.document)
+    assert [list(finding) for finding in ran.document["findings"]] == [FINDING_KEYS] * 6
+    assert ran.document["findings"][0] | {"impact_chf": None} == {
+        "reason": "tenant_unrecorded",
+        "tenant": "acme",
+        "org": "1",
+        "subject": None,
+        "action": "insert",
+        "recorded": "absent",
+        "observed": "open",
+        "evidence": "creation",
+        "closed_period": False,
+        **dict.fromkeys(("occurred_at", "not_before", "not_after"), _created_at(place)),
+        "impact_chf": None,
+    }
+    assert {name: ran.document[name] for name in ("mode", "outcome", "tenants_observed", "tenants_recorded")} == {
+        "mode": "run",
+        "outcome": "corrected",
+        "tenants_observed": 2,
+        "tenants_recorded": 0,
+    }
+    assert (ran.document["lifecycle_inserted"], ran.document["events_inserted"]) == (2, 3)
+    assert ran.document["suspension_events_inserted"] == 1
+    assert ran.document["source"] == place.api.source_uid
+    assert [line["event"] for line in ran.logged][-1] == "run.ended"
+    assert {line["level"] for line in ran.logged if line["event"] != "drift.corrected"} == {"info"}
+    corrected = [line["tenant"] for line in ran.logged if line["event"] == "drift.corrected"]
+    assert corrected == ["acme"] * 3 + ["paused"] * 3
+    assert all(re.fullmatch(r"[a-z]+\.[a-z]+", line["event"]) and line["timestamp"][-1] == "Z" for line in ran.logged)
+
+
+def test_a_refused_run_is_one_document_that_says_why_and_what_it_would_have_written(place: Place) -> None:
+    place("run")
+    for number in range(4):
+        place.api.create(tenant(f"new-{number}", org="1"))
+
+    ran = place("run", "--output", "json")
+
+    assert ran.code == 3
+    _check_shape(ran.document)
+    assert ran.document["outcome"] == "blocked"
+    assert (ran.document["lifecycle_inserted"], len(ran.document["findings"])) == (0, 4)
+    assert "--allow-mass tenant_unrecorded" in ran.document["error"]["remedy"]
+    allowed = place("run", "--output", "json", "--allow-mass", "tenant_unrecorded")
+    assert (allowed.code, allowed.document["lifecycle_inserted"]) == (0, 4)
+
+
+def test_drift_has_an_exit_code_of_its_own_where_it_is_asked_for(place: Place) -> None:
+    assert place("plan").code == 0
+    assert place("plan", "--detailed-exitcode").code == 2
+    assert place("run", "--detailed-exitcode").code == 2
+    assert place("run", "--detailed-exitcode").code == 0
+    place.api.patch("acme", {"metadata": {"labels": {ORG_LABEL: "2"}}})
+    assert place("run").code == 0
+    assert place("run", "--detailed-exitcode").code == 2
+    assert place("run", RECONCILER_DETAILED_EXITCODE="true").code == 2
+    place.api.reset()
+    assert place("run", "--detailed-exitcode").code == 3
+    assert place("run", "--detailed-exitcode", "--kubeconfig", "/nowhere").code == 1
+
+
+@pytest.mark.parametrize("arguments", [["plan"], ["run", "--dry-run"]], ids=" ".join)
+def test_a_plan_writes_nothing_at_all(place: Place, arguments: list[str]) -> None:
+    """Not to the ledger, not to its own tables, and it takes no id."""
+    place("run")
+    place.api.patch("acme", {"spec": {"packages": ["voice"], "suspend": True}})
+    place.api.delete("paused")
+    place.api.create(tenant("newcomer", ["mail"], org=None))
+    before = contents(place.url), _sequences(place.url)
+
+    ran = place(*arguments, "--output", "json")
+
+    assert ran.code == 0
+    assert (ran.document["mode"], ran.document["outcome"]) == ("plan", "drift")
+    assert len(ran.document["findings"]) == 9
+    assert (contents(place.url), _sequences(place.url)) == before
+    failed = place(*arguments, "--plural", "assistants")
+    assert failed.code == 1
+    place.api.reset()
+    assert place(*arguments).code == 3
+    assert (contents(place.url), _sequences(place.url)) == before
+
+
+def test_a_run_can_create_its_tables_first(place: Place, empty_url: str) -> None:
+    empty = {"DATABASE_URL": empty_url}
+    assert place("run", "--dry-run", "--migrate", **empty).code == 1
+    assert contents(empty_url) == {}
+    refused = place("run", **empty)
+    assert refused.code == 1
+    assert "`reconciler migrate`" in refused.complaint["remedy"]
+
+    first = place("run", "--migrate", "--output", "json", **empty)
+
+    assert first.code == 0, first.err
+    assert first.document["events_inserted"] == 3
+    assert "ledger.created" in {line["event"] for line in first.logged}
+    again = place("run", "--migrate", "--output", "json", **empty)
+    assert (again.code, again.document["outcome"]) == (0, "clean")
+    assert "ledger.created" not in {line["event"] for line in again.logged}
+
+
+def test_migrate_says_what_it_created_and_the_second_time_nothing(place: Place, empty_url: str) -> None:
+    first = place("migrate", DATABASE_URL=empty_url)
+
+    assert first.code == 0
+    created = first.out.splitlines()
+    assert all(line.startswith("created ") for line in created)
+    assert any("tenant_skill_events" in line for line in created)
+    assert any("reconciler.runs" in line for line in created)
+    again = place("migrate", DATABASE_URL=empty_url)
+    assert (again.code, [line for line in again.out.splitlines() if line.startswith("created ")]) == (0, [])
+
+
+# settings
+
+
+def _settings() -> list[Any]:
+    return [
+        pytest.param(command, option, id=f"{command.name} {option.opts[0]}")
+        for command in cli.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option) and option.envvar
+    ]
+
+
+@pytest.mark.parametrize(("command", "option"), _settings())
+def test_an_option_beats_its_variable_which_beats_the_default(
+    command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in os.environ:
+        if name.startswith("RECONCILER_"):
+            monkeypatch.delenv(name)
+    name = option.opts[0]
+    variable = f"RECONCILER_{name.removeprefix('--').replace('-', '_').upper()}"
+    assert option.envvar == variable
+
+    def value(*arguments: str) -> Any:
+        demanded = ["acme" for one in command.params if isinstance(one, click.Argument)]
+        for one in command.params:
+            demanded += [one.opts[0], "why"] if isinstance(one, click.Option) and one.required else []
+        context = command.make_context(str(command.name), [*demanded, *arguments], **cli.context_settings)
+        return context.params[str(option.name)]
+
+    default = value()
+    in_the_variable, in_the_option = _two_values(option)
+    monkeypatch.setenv(variable, "")
+    assert value() == default
+    monkeypatch.setenv(variable, in_the_variable)
+    from_the_variable = value()
+    assert from_the_variable != default
+    if option.is_flag:
+        monkeypatch.setenv(variable, "false")
+        assert (value(), value(name)) == (False, True)
+        assert all(value(no) is False for no in option.secondary_opts)
+        return
+    from_the_option = value(name, in_the_option)
+    assert from_the_option != from_the_variable
+    monkeypatch.delenv(variable)
+    assert value(name, in_the_option) == from_the_option
+
+
+def test_a_wrong_variable_is_named(place: Place) -> None:
+    ran = place("run", RECONCILER_SETTLE="soon")
+
+    assert ran.code == 64
+    assert "RECONCILER_SETTLE" in ran.err
+
+
+def test_every_setting_of_plan_and_run_is_shown_in_their_help_with_its_variable(place: Place) -> None:
+    for name in ("plan", "run"):
+        shown = place(name, "-h")
+        assert (shown.code, shown.err) == (0, "")
+        options = [one for one in cli.commands[name].params if isinstance(one, click.Option)]
+        for option in options:
+            assert option.opts[0] in shown.out
+            assert option.help
+            assert option.envvar is None or f"env var: {option.envvar}" in re.sub(r"\s+", " ", shown.out)
+        assert {"--tenants", "--kubeconfig", "--context", "--settle", "--uncertain", "--limit-count"} <= {
+            one.opts[0] for one in options
+        }
+        assert {"--limit-percent", "--allow-mass", "--deadline", "--output", "--detailed-exitcode"} <= {
+            one.opts[0] for one in options
+        }
+
+
+# what people read
+
+
+def test_the_table_shows_what_is_wrong_since_when_and_how_that_is_known(place: Place) -> None:
+    place("run")
+    _put_back(place.url)
+    place.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}})
+    place.api.delete("paused")
+    place.api.create(tenant("nameless", "mail", org=None))
+    with closing(connect(place.url)) as ledger:
+        ledger.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = 'unknown' WHERE tenant_name = 'acme'")
+
+    shown = place("run")
+
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    lines = shown.out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert lines[0].split() == ["TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN", "(UTC)", "EVIDENCE", "CHF"]
+    columns = [re.split(r" {2,}|(?<=^.) ", line) for line in lines[1 : lines.index("")]]
+    moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    between = r"between \d\d-\d\d \d\d:\d\d and \d\d-\d\d \d\d:\d\d"
+    expected = [
+        ["+", "acme", "skill_enable_unrecorded", "voice", "disabled", "enabled", moment, rf"field_manager, {between}"],
+        [
+            "+",
+            "acme",
+            "skill_disable_unrecorded",
+            "threema",
+            "enabled",
+            "disabled",
+            moment,
+            rf"field_manager, {between}",
+        ],
+        ["~", "acme", "org_resolved", "-", "unknown", "1", "-", "-"],
+        [
+            "!",
+            "nameless",
+            "tenant_unreadable",
+            "-",
+            "absent",
+            r"Expected array.*, got str - at spec\.packages",
+            "-",
+            "-",
+        ],
+        ["-", "paused", "deletion_unrecorded", "-", "open", "deleted", moment, rf"none, {between}"],
+        ["+", "paused", "skill_open_after_deletion", "mail", "enabled", "disabled", moment, rf"none, {between}"],
+    ]
+    assert len(columns) == len(expected), shown.out
+    for row, patterns in zip(columns, expected, strict=True):
+        assert re.fullmatch(r"-|\+0\.00", row.pop())
+        for cell, pattern in zip(row, patterns, strict=True):
+            assert cell == pattern or re.fullmatch(pattern, cell), (row, patterns)
+    assert lines[-1] == (
+        "Wrote 3 skill events, 1 deletion, 1 organisation; 1 to look at. 2 tenants observed, 2 recorded as open."
+    )
+
+
+def test_a_true_ledger_is_said_to_be_true(place: Place) -> None:
+    place("run")
+
+    assert place("run").out == "Nothing to write: the ledger is true. 2 tenants observed, 2 recorded as open.\n"
+    assert place("plan").out == "Plan: nothing to write: the ledger is true. 2 tenants observed, 2 recorded as open.\n"
+
+
+def test_control_characters_in_ids_are_made_visible(place: Place) -> None:
+    skills = ["\x1b[31mred", "line\nbreak", "bell\a", "right\u202eleft", "c1\x9b2J", "tab\there", "carriage\rreturn"]
+    place.api.reset()
+    place.api.create(tenant("acme", skills, org="1"))
+
+    shown = place("plan")
+
+    assert shown.code == 0
+    assert [char for char in shown.out if not char.isprintable() and char != "\n"] == []
+    for visible in (
+        *("\\x1b[31mred", "line\\nbreak", "bell\\x07", "right\\u202eleft", "c1\\x9b2J", "tab\\there"),
+        "carriage\\rreturn",
+    ):
+        assert visible in shown.out
+    assert [line for line in shown.out.splitlines() if line.startswith("+")][1:] == [
+        line for line in shown.out.splitlines() if "skill_enable_unrecorded" in line
+    ]
+    assert len(shown.out.splitlines()) == 1 + 1 + len(skills) + 2
+    assert json.loads(place("plan", "--output", "json").out)["findings"][1]["subject"] in skills
+
+
+def test_the_longest_ids_stand_in_one_line_of_a_file(place: Place) -> None:
+    place.api.reset()
+    name = ".".join(["n" * 62] * 4)
+    place.api.create(tenant(name, ["s" * 253], org="1"))
+
+    shown = place("plan")
+
+    (line,) = (line for line in shown.out.splitlines() if "skill_enable_unrecorded" in line)
+    assert line.startswith("+")
+    assert name in line
+    assert "s" * 253 in line
+
+
+# the program itself
+
+
+def test_the_module_is_the_command() -> None:
+    shown = _program("--version")
+
+    assert (shown.returncode, shown.stdout.split(), shown.stderr) == (0, ["reconciler,", "version", __version__], "")
+
+
+def test_help_is_no_error(place: Place) -> None:
+    for arguments in (["-h"], ["--help"]):
+        shown = place(*arguments)
+        assert (shown.code, shown.err) == (0, "")
+        assert "DATABASE_URL" in shown.out
+        assert {str(command) for command in cli.commands} <= set(shown.out.split())
+
+
+def test_piped_it_prints_plain_text_and_logs_json(place: Place) -> None:
+    shown = _program("run", environment=place.environment)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "\x1b" not in shown.stdout + shown.stderr
+    assert [line for line in shown.stdout.splitlines() if line != line.rstrip()] == []
+    assert shown.stdout.splitlines()[-1].startswith("Wrote 2 tenants, 3 skill events, 1 suspension event.")
+    assert [json.loads(line)["event"] for line in shown.stderr.splitlines()][-1] == "run.ended"
+
+
+def test_a_reader_that_goes_away_costs_neither_the_run_nor_a_traceback(place: Place) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "reconciler", "run"],
+        env=_clean() | place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(timeout=60)
+
+    assert process.returncode in {0, 1}
+    assert "Traceback" not in said
+    assert "command.crashed" not in said
+    assert len(books(place.url).lifecycles) == 2
+
+
+def _check_shape(document: Any) -> None:
+    """It has the keys of plan's and run's JSON in their order; what is not known is null."""
+    assert [key for key in document if key != "error"] == list(KEYS)
+    for key, kind in KEYS.items():
+        assert document[key] is None or isinstance(document[key], kind), key
+
+
+def _two_values(option: click.Option) -> tuple[str, str]:
+    """Two values of a setting, the first of them not its default."""
+    values = ("of-the-variable", "of-the-option")
+    if option.is_flag:
+        values = ("false", "false") if option.default is True else ("true", "true")
+    match option.type:
+        case click.Choice(choices=choices):
+            other, *_ = (str(choice) for choice in choices if choice != option.default)
+            values = other, next(str(choice) for choice in choices if choice != other)
+        case Duration():
+            values = "7s", "8s"
+        case click.IntRange() | click.FloatRange():
+            values = "7", "8"
+        case TimeZone():
+            values = "Europe/Zurich", "Asia/Tokyo"
+        case Address():
+            values = "127.0.0.1:7", "[::1]:8"
+    return values
+
+
+def _created_at(place: Place) -> str:
+    shown = place.api.get("acme")
+    assert shown
+    return str(shown["metadata"]["creationTimestamp"])
+
+
+def _put_back(url: str) -> None:
+    """Let an hour pass since the last run."""
+    with closing(connect(url)) as ledger:
+        ledger.execute(
+            "UPDATE reconciler.runs SET started_at = started_at - '1 h'::interval, "
+            "observed_at = observed_at - '1 h'::interval"
+        )
+        ledger.execute("UPDATE tenant_skill_events SET occurred_at = occurred_at - interval '1 h'")
+        ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = created_at - interval '1 h'")
+
+
+def _sequences(url: str) -> list[Any]:
+    with closing(connect(url)) as ledger:
+        return ledger.execute("SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2").fetchall()
+
+
+def _clean() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+
+
+def _program(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reconciler", *arguments],
+        env=_clean() | (environment or {}),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@contextmanager
+def _indiscreet_server() -> Iterator[int]:
+    """A PostgreSQL that wants the password in clear, refuses it, and repeats it in its message."""
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                _refuse(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _refuse(connection: socket.socket) -> None:
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    encryption_asked = {80877103, 80877104}
+    started = connection.recv(8192)
+    while len(started) == 8 and int.from_bytes(started[4:8], "big") in encryption_asked:
+        connection.sendall(b"N")
+        started = connection.recv(8192)
+    if not started:
+        return
+    connection.sendall(message(b"R", (3).to_bytes(4, "big")))
+    given = connection.recv(8192)[5:].rstrip(b"\0")
+    said = b'password authentication failed for user "portal" with ' + given
+    connection.sendall(message(b"E", b"SFATAL\0C28P01\0M" + said + b"\0\0"))

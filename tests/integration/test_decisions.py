@@ -1,0 +1,891 @@
+"""What people decide: which reports are accepted for a time, and which tenants begin a new life."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.cli.options import REPORTED
+from reconciler.core import compare
+from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Failure, Outcome, Reason
+from reconciler.db import connection as database
+from reconciler.db import decisions
+from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
+from reconciler.db.decisions import NotReopened, NotTheOwner, look
+from reconciler.sources.api_client import Api
+from reconciler.sources.cluster import Cluster
+from reconciler.sources.file import Snapshot
+from reconciler.views.findings import counts
+from tests.support.command import Ran, invoke
+from tests.support.contents import contents
+from tests.support.double import SOURCE_UID, ApiDouble
+from tests.support.world import ORG_LABEL, tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import psycopg
+
+    from tests.support.scene import World
+
+ORG: Final = "2871"
+BORN, ENDED, BORN_AGAIN = timedelta(days=-30), timedelta(days=-20), timedelta(days=-10)
+"""The two lives of acme, from now."""
+Command = Callable[..., Ran]
+
+
+# --- the scene ---------------------------------------------------------------------------------------------------
+
+
+def second(world: World, at: timedelta) -> datetime:
+    """Return an instant as Kubernetes writes it, to the second."""
+    return (world.now + at).replace(microsecond=0)
+
+
+def source(world: World) -> Cluster:
+    """Return the cluster as a command sees it."""
+    api = Api(kubeconfig=world.kubeconfig, context=None, deadline=world.deadline)
+    return Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
+
+
+def reopen(world: World, name: str = "acme", *, url: str | None = None) -> decisions.Reopening:
+    """Reopen a tenant as the command does."""
+    with closing(database.connect(url or world.url)) as ledger:
+        sight = look(source(world), name)
+        with transaction(ledger) as cursor:
+            return decisions.reopen(cursor, sight, note="it came back", by="elena")
+
+
+def event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
+    """Write an event of acme as the portal does."""
+    table, columns = ("tenant_skill_events", "skill_id, ") if skill is not None else ("tenant_suspension_events", "")
+    values = [skill] if skill is not None else []
+    world.ledger.execute(
+        f"INSERT INTO {table} (tenant_name, zitadel_org_id, {columns}event_kind, occurred_at) "  # noqa: S608 - of two
+        f"VALUES ('acme', '{ORG}', {'%s, ' * len(values)}%s, %s)".encode(),
+        [*values, kind, world.now + at],
+    )
+
+
+def end(world: World, **times: timedelta) -> None:
+    """Record acme's first life in a ledger that belongs to the cluster."""
+    world.ledger.execute(
+        "INSERT INTO tenant_billing_lifecycle VALUES ('acme', %s, %s, %s)",
+        [ORG, world.now + times.get("born", BORN), world.now + times.get("ended", ENDED)],
+    )
+    world.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
+
+
+def an_hour_passes(world: World, at: timedelta) -> None:
+    """Let all runs so far have been then."""
+    world.ledger.execute("UPDATE reconciler.runs SET started_at = %(at)s, observed_at = %(at)s", {"at": world.now + at})
+
+
+def lifecycle(world: World) -> tuple[Any, ...]:
+    """Return acme's row: organisation, creation, deletion."""
+    ((org, created_at, deleted_at),) = world.ledger.execute(
+        "SELECT zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle WHERE tenant_name = 'acme'"
+    ).fetchall()
+    return org, created_at, deleted_at
+
+
+def written(outcome: Outcome) -> list[tuple[str, str | None, datetime | None]]:
+    """Return what a pass corrected: reason, skill, moment."""
+    assert outcome.failure is None, outcome.failure
+    return [
+        (one.reason, one.subject, one.moment.occurred_at if one.moment else None)
+        for one in outcome.findings
+        if one.action.writes
+    ]
+
+
+@pytest.fixture
+def command(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line over the world, for an account that is called elena."""
+
+    def run(*arguments: str, **environment: str) -> Ran:
+        known = {"DATABASE_URL": world.url, "RECONCILER_KUBECONFIG": world.kubeconfig, "LOGNAME": "elena"}
+        return invoke(monkeypatch, capsys, *arguments, environment=known | environment)
+
+    return run
+
+
+WAITING: Final = (
+    "FROM pg_locks JOIN pg_database d ON d.oid = database "
+    "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+)
+
+
+class Held:
+    """The lock that all runs share, held while others wait for it."""
+
+    def __init__(self, world: World, holder: psycopg.Connection[Any]) -> None:
+        self.world = world
+        self.holder = holder
+
+    def call(
+        self, action: Callable[[], object], times: int = 1, meanwhile: Callable[[], object] | None = None
+    ) -> list[object]:
+        """Call something several times at once, let all of them wait, and return how each call ended."""
+        ended: list[object] = []
+
+        def attempt() -> None:
+            try:
+                ended.append(action())
+            except Failure as failure:
+                ended.append(failure)
+
+        self.holder.execute("SELECT pg_advisory_lock(7234897103)")
+        threads = [threading.Thread(target=attempt) for _ in range(times)]
+        for thread in threads:
+            thread.start()
+        while len(self.world.ledger.execute(f"SELECT {WAITING}".encode()).fetchall()) < times:
+            assert all(thread.is_alive() for thread in threads), ended
+            time.sleep(0.01)
+        if meanwhile:
+            meanwhile()
+        self.holder.execute("SELECT pg_advisory_unlock(7234897103)")
+        for thread in threads:
+            thread.join()
+        return ended
+
+
+@pytest.fixture
+def held(world: World) -> Iterator[Held]:
+    with closing(database.connect(world.url)) as holder:
+        yield Held(world, holder)
+
+
+# --- except ------------------------------------------------------------------------------------------------------
+
+
+def accepted(world: World) -> list[tuple[Any, ...]]:
+    """Return every exception."""
+    return world.ledger.execute(
+        "SELECT tenant_name, reason, note, created_by, expires_at FROM reconciler.exceptions"
+    ).fetchall()
+
+
+def test_the_reasons_that_can_be_accepted_are_those_that_are_reported() -> None:
+    table = (compare.__doc__ or "").split("\n")
+    reported = {re.search(r"(\w+)\s+report$", line).group(1) for line in table if line.endswith("  report")}  # type: ignore[union-attr]
+    assert set(REPORTED) == reported
+    assert {Reason(reason) for reason in REPORTED} < set(Reason)
+
+
+def test_an_exception_says_who_accepted_what_until_when_and_why(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+
+    ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "moves in January")
+
+    assert ran.code == 0
+    assert accepted(world) == [
+        ("acme", "org_moved", "moves in January", "elena", datetime(3000, 1, 1, tzinfo=UTC)),
+    ]
+    ((age,),) = world.ledger.execute("SELECT now() - created_at FROM reconciler.exceptions").fetchall()
+    assert timedelta() <= age < timedelta(minutes=1)
+
+
+def test_a_day_is_accepted_to_its_end_and_an_instant_up_to_it(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    for until, expires_at, said in (
+        ("2999-12-31", datetime(3000, 1, 1, tzinfo=UTC), "until the end of 2999-12-31, in UTC"),
+        ("2999-12-31T18:00+02:00", datetime(2999, 12, 31, 16, tzinfo=UTC), "until 2999-12-31 16:00:00, in UTC"),
+    ):
+        ran = command("except", "acme", "org_moved", "--until", until, "--note", "known")
+        assert accepted(world)[0][-1] == expires_at
+        assert said in ran.out
+        assert f"told of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
+
+
+def test_today_can_be_accepted_to_its_end(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert command("except", "acme", "org_moved", "--until", today, "--note", "known").code == 0
+
+
+def test_what_was_accepted_before_is_replaced_and_said(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    command("except", "acme", "org_moved", "--until", "2999-01-01", "--note", "first")
+
+    ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second", "--by", "marco")
+
+    assert [row[2:4] for row in accepted(world)] == [("second", "marco")]
+    assert "It was accepted until 2999-01-02 00:00:00 UTC before." in ran.out
+
+
+def test_it_is_said_whether_the_report_is_open(world: World, command: Command) -> None:
+    world.api.create(tenant("acme", org=None), at=world.now + BORN)
+    world.run()
+    ((since,),) = world.ledger.execute("SELECT since FROM reconciler.reports").fetchall()
+    arguments = ("--until", "2999-12-31", "--note", "known")
+    assert f"is open since {since:%Y-%m-%d %H:%M:%S} UTC" in command("except", "acme", "org_unlabelled", *arguments).out
+    assert "No such report is open now" in command("except", "acme", "org_moved", *arguments).out
+
+
+def test_the_next_run_shows_what_is_accepted_and_does_not_take_it_for_news(world: World, command: Command) -> None:
+    world.api.create(tenant("acme", org=None), at=world.now + BORN)
+    world.run()
+
+    command("except", "acme", "org_unlabelled", "--until", "2999-12-31", "--note", "known")
+    (finding,) = world.run().findings
+    assert (finding.reason, finding.is_drift) == (Reason.ORG_UNLABELLED, False)
+
+    command("except", "acme", "org_unlabelled", "--revoke")
+    (finding,) = world.run().findings
+    assert finding.is_drift
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        "INSERT INTO tenant_billing_lifecycle VALUES ('acme', '1', now())",
+        "INSERT INTO tenant_skill_events VALUES (1, 'acme', '1', 's', 'enabled')",
+        "INSERT INTO tenant_suspension_events VALUES (1, 'acme', '1', 'suspended')",
+        "INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('acme', 'tenant_unreadable')",
+    ],
+)
+def test_a_tenant_may_be_known_from_anywhere(world: World, command: Command, known: str) -> None:
+    world.ledger.execute(known.encode())
+    assert command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known").code == 0
+
+
+def test_a_misspelt_tenant_is_refused_and_the_one_that_is_meant_is_named(world: World, command: Command) -> None:
+    world.record("hotel-seeblick", BORN)
+    world.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
+
+    ran = command("except", "hotel-seblick", "org_moved", "--until", "2999-12-31", "--note", "known")
+
+    assert (ran.code, ran.out, accepted(world)) == (3, "", [])
+    assert "Nobody has heard of a tenant hotel-seblick" in ran.complaint["error"]
+    assert "Is it hotel-seeblick?" in ran.complaint["remedy"]
+
+
+def test_a_time_that_is_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    yesterday = f"{world.now - timedelta(days=1):%Y-%m-%d}"
+
+    ran = command("except", "acme", "org_moved", "--until", yesterday, "--note", "known")
+
+    assert (ran.code, accepted(world)) == (64, [])
+    assert "is past: by the ledger's clock it is" in ran.complaint["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["org_moved", "--until", "soon", "--note", "n"], "'soon' is no time"),
+        (["org_moved", "--until", "2999-12-31T18:00", "--note", "n"], "may be anywhere: write its offset"),
+        (["org_moved", "--until", "9999-12-31", "--note", "n"], "is no time"),
+        (["org_moved", "--until", "2999-12-31", "--note", " "], "it says nothing"),
+        (["org_moved", "--until", "2999-12-31", "--note", "\udcff"], "is no text in UTF-8"),
+        (["org_moved", "--until", "2999-12-31"], "Until when, and why?"),
+        (["org_moved", "--note", "n"], "Until when, and why?"),
+        (["org_moved", "--revoke", "--note", "n"], "takes neither --until nor --note"),
+        (["skill_enable_unrecorded", "--until", "2999-12-31", "--note", "n"], "is not one of"),
+    ],
+)
+def test_wrong_usage_changes_nothing(world: World, command: Command, arguments: list[str], says: str) -> None:
+    world.record("acme", BORN)
+    ran = command("except", "acme", *arguments)
+    assert (ran.code, ran.out, accepted(world)) == (64, "", [])
+    assert says in " ".join(ran.err.split())
+
+
+def test_an_account_without_a_name_must_say_who_decides(
+    world: World, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.record("acme", BORN)
+
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    arguments = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
+
+    ran = command(*arguments)
+    assert (ran.code, accepted(world)) == (64, [])
+    assert "Give --by" in ran.complaint["remedy"]
+    assert command(*arguments, "--by", "marco").code == 0
+
+
+def test_an_exception_ends_at_once_where_it_is_revoked_and_stays_on_record(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
+
+    ran = command("except", "acme", "org_moved", "--revoke", "--by", "marco")
+
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "No longer accepted: org_moved of acme")
+    ((*_, note, by, expires_at),) = accepted(world)
+    assert (note, by) == ("known", "elena")
+    assert expires_at <= datetime.now(UTC)
+    assert [line["by"] for line in ran.logged] == ["marco"]
+
+
+def test_what_is_not_accepted_cannot_be_revoked(world: World, command: Command) -> None:
+    world.record("acme", BORN)
+    command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
+    command("except", "acme", "org_moved", "--revoke")
+    for reason in ("org_moved", "org_unlabelled"):
+        ran = command("except", "acme", reason, "--revoke")
+        assert ran.code == 3
+        assert f"{reason} of acme is not accepted" in ran.complaint["error"]
+
+
+def test_what_could_steer_a_terminal_is_made_visible(world: World, command: Command) -> None:
+    world.record("acme\x1b[2J", BORN)
+    ran = command("except", "acme\x1b[2J", "org_moved", "--until", "2999-12-31", "--note", "a\x1bc")
+    assert ran.code == 0
+    assert "\x1b" not in ran.out
+    assert r"acme\x1b[2J" in ran.out
+
+
+def test_the_role_of_the_runs_may_accept_and_revoke(world: World, command: Command, role_url: str) -> None:
+    world.record("acme", BORN)
+    accept = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
+    assert command(*accept, DATABASE_URL=role_url).code == 0
+    assert command("except", "acme", "org_moved", "--revoke", DATABASE_URL=role_url).code == 0
+
+
+def test_a_ledger_that_cannot_be_reached_is_a_failure_without_the_password(command: Command) -> None:
+    arguments = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
+    ran = command(*arguments, DATABASE_URL="postgresql://portal:sesame@127.0.0.1:1/billing")
+    assert ran.code == 1
+    assert "No connection to the ledger" in ran.complaint["error"]
+    assert "sesame" not in ran.err
+
+
+def test_two_who_accept_at_once_leave_one_exception(world: World) -> None:
+    world.record("acme", BORN)
+    together = threading.Barrier(4)
+
+    def accept(by: int) -> None:
+        with closing(database.connect(world.url)) as ledger, transaction(ledger) as cursor:
+            together.wait()
+            until = datetime(2999, 1, 1, tzinfo=UTC)
+            decisions.accept(cursor, "acme", Reason.ORG_MOVED, until=until, note=f"{by}", by=f"{by}")
+
+    threads = [threading.Thread(target=accept, args=[by]) for by in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    ((_, _, note, by, _),) = accepted(world)
+    assert note == by
+
+
+def test_an_exception_that_somebody_else_is_changing_is_not_waited_for_without_end(
+    world: World, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.record("acme", BORN)
+    command("except", "acme", "org_moved", "--until", "2999-01-01", "--note", "first")
+    before = accepted(world)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    with closing(database.connect(world.url)) as other, other.transaction():
+        other.execute("UPDATE reconciler.exceptions SET note = 'theirs'")
+        ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second")
+        assert (ran.code, ran.out) == (1, "")
+        assert accepted(world) == before
+
+
+# --- reopen ------------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_story_of_a_tenant_that_comes_back(world: World, command: Command) -> None:
+    """Created, deleted, created anew, reported, reopened, corrected, deleted again, and once more from the start."""
+    api = world.api
+    api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
+    world.run()
+    an_hour_passes(world, BORN + timedelta(hours=1))
+    api.delete("acme", at=world.now + ENDED)
+    assert [reason for reason, *_ in written(world.run())] == ["deletion_unrecorded", "skill_open_after_deletion"]
+    first = lifecycle(world)
+    assert first == (ORG, second(world, BORN), second(world, ENDED))
+    api.finalize("acme")
+    an_hour_passes(world, ENDED + timedelta(hours=1))
+    assert written(world.run()) == []
+    an_hour_passes(world, ENDED + timedelta(hours=2))
+    api.create(tenant("acme", ["mail", "wiki"], org="2872", suspend=True, finalizers=["f"]), at=world.now + BORN_AGAIN)
+
+    reported = world.run()
+    assert [one.reason for one in reported.findings] == ["tenant_recreated"]
+    assert lifecycle(world) == first
+
+    ran = command("reopen", "acme", "--note", "the customer came back")
+    assert ran.code == 0, ran.err
+    assert lifecycle(world) == ("2872", second(world, BORN_AGAIN), None)
+    assert world.ledger.execute(
+        "SELECT tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note FROM reconciler.closed_lives"
+    ).fetchall() == [("acme", *first, "elena", "the customer came back")]
+
+    corrected = written(world.run())
+    assert corrected == [
+        ("skill_enable_unrecorded", "mail", second(world, BORN_AGAIN)),
+        ("skill_enable_unrecorded", "wiki", second(world, BORN_AGAIN)),
+        ("suspension_unrecorded", None, second(world, BORN_AGAIN)),
+    ]
+    again = world.run()
+    assert (written(again), again.result) == ([], "clean")
+    assert world.ledger.execute("SELECT FROM reconciler.reports").fetchall() == []
+
+    an_hour_passes(world, timedelta(days=-6))
+    api.delete("acme", at=world.now + timedelta(days=-5))
+    ended = written(world.run())
+    assert [reason for reason, *_ in ended] == ["deletion_unrecorded", *["skill_open_after_deletion"] * 2]
+    assert lifecycle(world) == ("2872", second(world, BORN_AGAIN), second(world, timedelta(days=-5)))
+
+    api.finalize("acme")
+    an_hour_passes(world, timedelta(days=-4))
+    api.create(tenant("acme", ["mail"]), at=world.now + timedelta(days=-3))
+    assert [one.reason for one in world.run().findings] == ["tenant_recreated"]
+    assert command("reopen", "acme", "--note", "and again").code == 0
+    assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 2
+    assert {reason for reason, *_ in written(world.run())} == {"skill_enable_unrecorded", "resumption_unrecorded"}
+    assert written(world.run()) == []
+
+
+def test_what_was_done_is_said_with_both_lives(world: World, command: Command) -> None:
+    end(world)
+    world.api.create(tenant("acme", org="2872"), at=world.now + BORN_AGAIN)
+    ran = command("reopen", "acme", "--note", "n")
+    began, ended, again = (f"{world.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
+    assert ran.out.splitlines()[:2] == [
+        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was created anew.",
+        f"Its life before is kept: {ORG}, {began} to {ended} UTC.",
+    ]
+    assert [(line["event"], line["by"]) for line in ran.logged] == [("tenant.reopened", "elena")]
+
+
+def test_a_new_life_without_a_label_is_of_no_known_organisation(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme", org=None), at=world.now + BORN_AGAIN)
+    reopen(world)
+    assert lifecycle(world)[0] == UNKNOWN_ORG
+
+
+def test_a_ledger_that_belongs_to_files_is_reopened_from_a_file(world: World, command: Command, tmp_path: Path) -> None:
+    end(world)
+    world.ledger.execute("UPDATE reconciler.source SET identity = %s", [SNAPSHOT])
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    file = tmp_path / "tenants.json"
+    file.write_bytes(world.api.encoded("acme") or b"")
+    assert command("reopen", "acme", "--note", "n", "--tenants", str(file)).code == 0
+    assert lifecycle(world)[2] is None
+
+
+# what is refused
+
+_REFUSED: list[Any] = []
+
+
+def _refused(sentence: str, says: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+    def entered(arrange: Callable[[World], None]) -> Callable[[World], None]:
+        _REFUSED.append(pytest.param(arrange, says, id=sentence))
+        return arrange
+
+    return entered
+
+
+@_refused("a tenant that nobody has heard of", "has no life of acme")
+def _unheard_of(world: World) -> None:
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET tenant_name = 'acne'")
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant that was never deleted", "acme is open already: it is billed from")
+def _open(world: World) -> None:
+    world.record("acme", BORN)
+    world.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
+    world.api.create(tenant("acme"), at=world.now + BORN)
+
+
+@_refused("a tenant that is reopened already, and by whom", "by elena: it came back")
+def _reopened(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    reopen(world)
+
+
+@_refused("a tenant that lived when its deletion was recorded", "whose deletion is recorded wrongly")
+def _contradicted(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN)
+
+
+@_refused("a tenant that was created in the instant of the deletion", "whose deletion is recorded wrongly")
+def _at_once(world: World) -> None:
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [second(world, BORN_AGAIN)])
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant whose recorded life began no earlier", "whose deletion is recorded wrongly")
+def _of_the_same_second(world: World) -> None:
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [second(world, BORN_AGAIN)])
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant that is deleted at the end of time", "whose deletion is recorded wrongly")
+def _for_ever(world: World) -> None:
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = 'infinity'")
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant that is not there", "There is no acme: it was deleted, as the ledger says")
+def _absent(world: World) -> None:
+    end(world)
+    world.api.create(tenant("other"))
+
+
+@_refused("a tenant that is being deleted again", "acme is being deleted, since")
+def _leaving(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme", finalizers=["f"]), at=world.now + BORN_AGAIN)
+    world.api.delete("acme")
+
+
+@_refused("a tenant that cannot be read", "acme cannot be read: ")
+def _unreadable(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme", "mail"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant that was created in the future", "metadata.creationTimestamp lies in the future")
+def _unborn(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + timedelta(hours=1))
+
+
+@_refused("a tenant of another cluster", "and this is another-cluster")
+def _elsewhere(world: World) -> None:
+    end(world)
+    world.api.source_uid = "another-cluster"
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a tenant of a ledger over which no run was made", "No run has been made yet")
+def _unpinned(world: World) -> None:
+    end(world)
+    world.ledger.execute("DELETE FROM reconciler.source")
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+
+@_refused("a list that begins in one cluster and ends in another", "led to two clusters")
+def _moving(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+    def move(request: Any) -> None:
+        if request.verb == "list":
+            world.api.source_uid = "another-cluster"
+
+    world.api.on_request = move
+
+
+@pytest.mark.parametrize(("arrange", "says"), _REFUSED)
+def test_refused(world: World, command: Command, arrange: Callable[[World], None], says: str) -> None:
+    """Nothing is written, the exit code says that a rule stands in the way, and it is said what to do."""
+    arrange(world)
+    before = contents(world.url)
+
+    ran = command("reopen", "acme", "--note", "n")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert says in ran.complaint["error"]
+    assert ran.complaint["remedy"].startswith("Nothing was written")
+    assert contents(world.url) == before
+
+
+def test_a_name_in_two_namespaces_is_no_tenant(world: World, tmp_path: Path) -> None:
+    end(world)
+    with ApiDouble(namespaced=True) as api:
+        for namespace in ("a", "b"):
+            api.create(tenant("acme", namespace=namespace), at=world.now + BORN_AGAIN)
+        world.kubeconfig = str(api.kubeconfig(tmp_path / "namespaced"))
+        with pytest.raises(NotReopened, match="stands in more than one namespace: a, b"):
+            reopen(world)
+
+
+def test_a_file_does_not_stand_in_for_the_cluster(world: World, tmp_path: Path) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    file = tmp_path / "tenants.json"
+    file.write_bytes(world.api.encoded("acme") or b"")
+    sight = look(Snapshot(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
+    with pytest.raises(NotReopened, match="and this is snapshot"), transaction(world.ledger) as cursor:
+        decisions.reopen(cursor, sight, note="n", by="elena")
+
+
+def test_a_new_life_of_this_second_counts_though_the_ledgers_clock_is_behind(world: World) -> None:
+    end(world)
+    world.api.clock = lambda: datetime.now(UTC) + timedelta(seconds=30)
+    world.api.create(tenant("acme"))
+    reopen(world)
+    assert lifecycle(world)[2] is None
+
+
+def test_the_role_of_the_runs_may_not_reopen_and_is_told_who_may(world: World, command: Command, role_url: str) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    before = contents(world.url)
+
+    ran = command("reopen", "acme", "--note", "n", DATABASE_URL=role_url)
+
+    assert (ran.code, ran.out) == (1, "")
+    assert "permission denied for table tenant_billing_lifecycle" in ran.complaint["error"]
+    assert "DATABASE_URL of the owner" in ran.complaint["remedy"]
+    assert contents(world.url) == before
+
+
+def test_denied_it_is_a_failure_of_its_own_and_not_a_missing_grant(world: World, role_url: str) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    with pytest.raises(NotTheOwner) as raised:
+        reopen(world, url=role_url)
+    assert not isinstance(raised.value, LedgerDenied)
+
+
+def test_a_note_is_needed(world: World, command: Command) -> None:
+    end(world)
+    assert command("reopen", "acme").code == 64
+
+
+# faults, and others at the same time
+
+
+def test_of_two_who_reopen_at_once_one_does_and_the_other_hears_of_it(world: World, held: Held) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+
+    ended = held.call(lambda: reopen(world), 2)
+
+    assert sorted(type(one).__name__ for one in ended) == ["NotReopened", "Reopening"]
+    (refused,) = (one for one in ended if isinstance(one, NotReopened))
+    assert "acme is open already" in str(refused)
+    assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 1
+
+
+def test_a_lock_that_is_not_had_in_time_is_a_failure_and_nothing_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    world.ledger.execute("SELECT pg_advisory_lock(7234897103)")
+    before = contents(world.url)
+    with pytest.raises(LedgerUnreachable):
+        reopen(world)
+    assert contents(world.url) == before
+
+
+def test_a_connection_that_is_lost_writes_nothing_and_the_next_time_it_is_done(world: World, held: Held) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    before = contents(world.url)
+
+    def lost() -> None:
+        world.ledger.execute(f"SELECT pg_terminate_backend(pid) {WAITING}".encode())
+
+    (ended,) = held.call(lambda: reopen(world), meanwhile=lost)
+
+    assert isinstance(ended, LedgerUnreachable)
+    assert contents(world.url) == before
+    assert reopen(world).closed.org == ORG
+
+
+def test_a_row_that_the_owner_opens_by_hand_meanwhile_is_open_already(world: World) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    ended: list[object] = []
+
+    def attempt() -> None:
+        try:
+            ended.append(reopen(world))
+        except NotReopened as refused:
+            ended.append(refused)
+
+    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with closing(database.connect(world.url)) as owner:
+        with owner.transaction():
+            owner.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
+            thread = threading.Thread(target=attempt)
+            thread.start()
+            while thread.is_alive() and not world.ledger.execute(waits).fetchall():
+                time.sleep(0.01)
+        thread.join()
+
+    assert "acme is open already" in str(ended[0])
+    assert world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall() == []
+
+
+@pytest.mark.parametrize("table", ["tenant_billing_lifecycle", "reconciler.closed_lives"])
+def test_where_one_of_the_two_writes_fails_neither_is_kept(world: World, table: str) -> None:
+    end(world)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    world.ledger.execute(
+        f"CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; "
+        f"CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION broken()".encode()
+    )
+    before = contents(world.url)
+    with pytest.raises(database.LedgerFault):
+        reopen(world)
+    assert contents(world.url) == before
+
+
+def test_a_run_that_has_looked_before_defers_what_was_reopened_meanwhile(world: World, held: Held) -> None:
+    """It would have closed a skill of the life before, in a tenant that is open again."""
+    end(world)
+    event(world, "mail", "enabled", BORN)
+    world.api.create(tenant("other"), at=world.now + BORN)
+    world.api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
+    world.api.delete("acme", at=world.now + ENDED)
+
+    def comes_back() -> None:
+        world.api.finalize("acme")
+        world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
+        with transaction(held.holder) as cursor:
+            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+
+    (outcome,) = held.call(world.run, meanwhile=comes_back)
+
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is None, outcome.failure
+    assert [(one.reason, one.action) for one in outcome.findings if one.tenant == "acme"] == [
+        ("skill_open_after_deletion", "defer")
+    ]
+    assert lifecycle(world) == (ORG, second(world, BORN_AGAIN), None)
+
+
+# the life before does no harm
+
+
+@pytest.mark.parametrize("kind", ["enabled", "disabled"])
+@pytest.mark.parametrize("packages", [["mail"], []])
+def test_an_event_between_the_lives_changes_nothing_of_the_new_one(
+    world: World, kind: str, packages: list[str]
+) -> None:
+    """The portal wrote late. What is on is on from the new creation, what is off costs nothing."""
+    end(world)
+    event(world, "mail", "enabled", BORN)
+    event(world, "mail", kind, ENDED + timedelta(days=1))
+    world.api.create(tenant("acme", packages), at=world.now + BORN_AGAIN)
+    reopen(world)
+
+    outcome = world.run()
+
+    expected = {
+        ("enabled", 1): [],
+        ("disabled", 1): [("skill_enable_unrecorded", "mail", second(world, BORN_AGAIN))],
+        ("enabled", 0): [("skill_disable_unrecorded", "mail", second(world, BORN_AGAIN))],
+        ("disabled", 0): [],
+    }
+    assert written(outcome) == expected[kind, len(packages)]
+    assert written(world.run()) == []
+
+
+def test_an_event_of_the_life_before_that_lies_in_the_future_is_reported_and_left_alone(world: World) -> None:
+    end(world)
+    event(world, "mail", "disabled", timedelta(days=1))
+    world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
+    reopen(world)
+    outcome = world.run()
+    assert [(one.reason, one.action) for one in outcome.findings] == [("event_time_invalid", "report")]
+
+
+def _days(first: timedelta, last: timedelta) -> st.SearchStrategy[timedelta]:
+    return st.integers(first.days * 24, last.days * 24).map(lambda hours: timedelta(hours=hours))
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["mail", "wiki", None]),
+        st.booleans(),
+        st.one_of(_days(BORN, ENDED), _days(ENDED, BORN_AGAIN), st.just(ENDED), _days(BORN_AGAIN, timedelta(days=-1))),
+    ),
+    max_size=8,
+)
+"""What the portal wrote of acme: the skill or its suspension, whether it goes on or off, and when."""
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=EVENTS, packages=st.sets(st.sampled_from(["mail", "wiki", "voice"])), suspended=st.booleans())
+def test_whatever_the_life_before_left_one_run_makes_the_new_one_true_and_writes_nothing_before_it(
+    world: World,
+    events: list[tuple[str | None, bool, timedelta]],
+    packages: set[str],
+    suspended: bool,  # noqa: FBT001 - drawn
+) -> None:
+    for table in (
+        *("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events"),
+        *("reconciler.corrections", "reconciler.runs", "reconciler.source", "reconciler.closed_lives"),
+    ):
+        world.ledger.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - of these
+    world.api.reset()
+    end(world)
+    for skill, on, at in events:
+        kinds = ("disabled", "enabled") if skill else ("resumed", "suspended")
+        event(world, skill, kinds[on], at)
+    world.api.create(tenant("acme", sorted(packages), suspend=suspended), at=world.now + BORN_AGAIN)
+    reported = world.run()
+    assert written(reported) == []
+    reopen(world)
+
+    outcome = world.run()
+
+    assert all(at and at >= second(world, BORN_AGAIN) for _, _, at in written(outcome))
+    enabled = world.ledger.execute(
+        "SELECT skill_id FROM (SELECT DISTINCT ON (skill_id) * FROM tenant_skill_events "
+        "ORDER BY skill_id, occurred_at DESC, id DESC) latest WHERE event_kind = 'enabled'"
+    ).fetchall()
+    assert {skill for (skill,) in enabled} == packages
+    last = world.ledger.execute(
+        "SELECT event_kind FROM tenant_suspension_events ORDER BY occurred_at DESC, id DESC LIMIT 1"
+    ).fetchone()
+    assert (last == ("suspended",)) is suspended
+    again = world.run()
+    assert (written(again), again.result) == ([], "clean")
+    assert not any(counts(again).values())
+
+
+def test_a_run_that_would_stamp_the_life_before_leaves_the_new_one_alone(world: World, held: Held) -> None:
+    """The portal recorded the deletion itself, the tenant came back and was reopened, all while the run waited."""
+    end(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
+    world.api.create(tenant("other"), at=world.now + BORN)
+
+    def comes_back() -> None:
+        world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [world.now + ENDED])
+        world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+        with transaction(held.holder) as cursor:
+            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+
+    (outcome,) = held.call(world.run, meanwhile=comes_back)
+
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is None, outcome.failure
+    assert [one.action for one in outcome.findings if one.tenant == "acme"] == ["defer"]
+    assert lifecycle(world) == (ORG, second(world, BORN_AGAIN), None)
+
+
+def test_a_suspension_of_the_life_before_does_not_reach_into_the_new_one(world: World) -> None:
+    """It runs from its creation, and is billed from then: nobody has suspended it."""
+    end(world)
+    event(world, None, "suspended", BORN)
+    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+    reopen(world)
+    assert written(world.run()) == [("resumption_unrecorded", None, second(world, BORN_AGAIN))]

@@ -1,0 +1,875 @@
+"""`reconciler explain`: what it tells of a tenant, to people and to programs, and what it does where it cannot."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+from xml.etree import ElementTree as ET
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from reconciler import ledger as books
+from reconciler.core.model import FIRST, LAST, Evidence, Reason, Table
+from reconciler.db import connection as database
+from reconciler.db import queries
+from reconciler.views import explain
+from reconciler.views.explain import (
+    MEANING,
+    PROOF,
+    Correction,
+    Entry,
+    Exemption,
+    Life,
+    OpenReport,
+    Period,
+    Story,
+    UnknownTenant,
+    draw,
+    printed,
+    read,
+    svg,
+    timeline,
+)
+from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
+from tests.support.command import Ran, invoke
+from tests.support.contents import contents
+from tests.support.world import tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.scene import World
+
+Connection = psycopg.Connection[Any]
+
+README: Final = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+NOW: Final = datetime(2026, 6, 2, 9, 14, 3, tzinfo=UTC)
+MAY: Final = Period.of(date(2026, 5, 1))
+HOTEL: Final = "hotel-seeblick"
+
+
+def on(day: int, hour: int = 0, minute: int = 0, second: int = 0, *, month: int = 5) -> datetime:
+    """Return an instant of May 2026, unless told otherwise."""
+    return datetime(2026, month, day, hour, minute, second, tzinfo=UTC)
+
+
+# --- stories in a ledger -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Writes the rows of one tenant."""
+
+    ledger: Connection
+    tenant: str = HOTEL
+    org: str = "287100000000000006"
+
+    def life(self, created_at: datetime | str, deleted_at: datetime | str | None = None) -> None:
+        self.ledger.execute(
+            "INSERT INTO tenant_billing_lifecycle VALUES (%s, %s, %s, %s)",
+            [self.tenant, self.org, created_at, deleted_at],
+        )
+
+    def skill(self, skill: str, kind: str, at: datetime | str) -> int:
+        return self._id(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+            "VALUES (%s, %s, %s, %s, %s) RETURNING id",
+            *(self.tenant, self.org, skill, kind, at),
+        )
+
+    def suspension(self, kind: str, at: datetime | str) -> int:
+        return self._id(
+            "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
+            "VALUES (%s, %s, %s, %s) RETURNING id",
+            *(self.tenant, self.org, kind, at),
+        )
+
+    def run(self, at: datetime, run_id: str, outcome: str = "corrected", unverified: list[str] | None = None) -> UUID:
+        self.ledger.execute(
+            "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified) "
+            "VALUES (%s, %s, %s, 'run', %s, '0.1.0', 'a cluster', %s)",
+            [run_id, at, at, outcome, unverified or []],
+        )
+        return UUID(run_id)
+
+    def corrected(self, run: UUID, reason: Reason, change: tuple[str | None, str], **columns: Any) -> None:
+        columns |= {"run_id": run, "reason": reason, "recorded": change[0], "observed": change[1]}
+        columns |= {"tenant_name": self.tenant, "zitadel_org_id": self.org}
+        columns = {"action": "append", "event_table": Table.SKILL_EVENTS} | columns
+        names, places = ", ".join(columns), ", ".join(f"%({name})s" for name in columns)
+        self.ledger.execute(f"INSERT INTO reconciler.corrections ({names}) VALUES ({places})".encode(), columns)  # noqa: S608 - the names are those below
+
+    def _id(self, statement: str, *values: Any) -> int:
+        ((number,),) = self.ledger.execute(statement.encode(), values).fetchall()
+        assert isinstance(number, int)
+        return number
+
+
+def write_hotel(pen: Pen) -> None:
+    """Write the story that the README shows: the portal lost two rows, one of them in a month that was invoiced."""
+    pen.life(on(19, 10, 31, 26, month=3))
+    pen.skill("searxng-local-search", "enabled", on(19, 10, 31, 27, month=3))
+    pen.skill("nextcloud-files", "enabled", on(25, 8, 12, 40, month=3))
+    pen.suspension("suspended", on(8, 6, month=4))
+    pen.suspension("resumed", on(13, 9, 5, 31, month=4))
+    run = pen.run(on(4, 6, 0, 4), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
+    event = pen.skill("nextcloud-files", "disabled", on(27, 21, 40, 5, month=4))
+    pen.corrected(
+        run,
+        Reason.SKILL_DISABLE_UNRECORDED,
+        ("enabled", "disabled"),
+        subject="nextcloud-files",
+        event_id=event,
+        occurred_at=on(27, 21, 40, 5, month=4),
+        not_before=on(27, 21, 40, 5, month=4),
+        not_after=on(4, 6, 0, 4),
+        evidence="none",
+        closed_period=True,
+        impact_chf="-2.80",
+        impact_min_chf="-2.80",
+        impact_max_chf="0.00",
+    )
+    run = pen.run(on(12, 7, 35, 3), "c2b9a3d4-0a55-4e0e-8f52-6f9a1f1d7e20")
+    event = pen.skill("bexio-accounting", "enabled", on(12, 7, 31, 44))
+    pen.corrected(
+        run,
+        Reason.SKILL_ENABLE_UNRECORDED,
+        ("disabled", "enabled"),
+        subject="bexio-accounting",
+        event_id=event,
+        occurred_at=on(12, 7, 31, 44),
+        not_before=on(12, 7, 29, 2),
+        not_after=on(12, 7, 31, 44),
+        evidence="field_manager",
+        impact_chf="0.60",
+    )
+    pen.skill("searxng-local-search", "disabled", on(20, 16, 3, 9))
+    pen.run(on(2, 9, 10, 4, month=6), "0f4a9a52-9d0e-4a63-a1a7-5a8d9a0b6c33", "clean")
+
+
+def told(ledger: Connection, name: str = HOTEL) -> Story:
+    """Read a story as if it were the second of June."""
+    with database.transaction(ledger) as cursor:
+        return replace(read(cursor, name), as_of=NOW)
+
+
+@pytest.fixture
+def pen(ledger: Connection) -> Pen:
+    return Pen(ledger)
+
+
+@pytest.fixture
+def hotel(ledger: Connection) -> Story:
+    write_hotel(Pen(ledger))
+    return told(ledger)
+
+
+@pytest.fixture
+def run(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs `reconciler explain`, at 100 columns."""
+    settings = {"DATABASE_URL": ledger_url, "COLUMNS": "100"}
+
+    def run(*arguments: str, **environment: str) -> Ran:
+        return invoke(monkeypatch, capsys, "explain", *arguments, environment=settings | environment)
+
+    return run
+
+
+def shown(story: Story, *, width: int = 100, **given: Any) -> str:
+    """Return what people read on a terminal of that width, without its colours."""
+    console = Console(file=StringIO(), width=width, height=1, force_terminal=True, color_system=None)
+    draw(story, console, width=width, **given)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def lane(story: Story, label: str, period: Period | None = None, width: int = 100) -> str:
+    """Return the cells of a lane."""
+    picture = timeline(story, period)
+    (found,) = (lane for lane in picture.lanes if lane.label == label)
+    return cells(found, picture.scale(width))
+
+
+# --- stories made up ---------------------------------------------------------------------------------------------
+
+CORRECTION: Final = Correction(
+    id=1,
+    reason=Reason.SKILL_ENABLE_UNRECORDED,
+    org="1",
+    subject="mail",
+    action="append",
+    recorded="disabled",
+    observed="enabled",
+    occurred_at=on(12, 7),
+    not_before=on(10),
+    not_after=on(12, 7),
+    evidence=Evidence.FIELD_MANAGER,
+    event_table=Table.SKILL_EVENTS,
+    event_id=7,
+    supersedes_event_id=None,
+    life_began_at=None,
+    closed_period=False,
+    impact_chf=None,
+    impact_min_chf=None,
+    impact_max_chf=None,
+    run_id=UUID(int=1),
+    run_at=on(12, 8),
+)
+STORY: Final = Story(
+    tenant="acme",
+    as_of=NOW,
+    lives=(Life("1", on(1, 8, month=4), None, None, None, None),),
+    entries=(
+        Entry(Table.LIFECYCLE, None, "1", None, "created", on(1, 8, month=4)),
+        Entry(Table.SKILL_EVENTS, 7, "1", "mail", "enabled", on(12, 7), 1),
+    ),
+    corrections=(CORRECTION,),
+)
+
+texts = st.text(max_size=300) | st.sampled_from(["\x1b[31mred", "a\nb", "\u202eback", "日本語" * 20, "n" * 253])
+moments = st.datetimes(datetime(2025, 1, 1), datetime(2026, 12, 31)).map(lambda at: at.replace(tzinfo=UTC)) | (  # noqa: DTZ001 - Hypothesis wants them naive
+    st.sampled_from([FIRST, LAST])
+)
+entries = st.builds(
+    Entry,
+    st.sampled_from([Table.SKILL_EVENTS]),
+    st.integers(1),
+    texts,
+    texts,
+    st.sampled_from(["enabled", "disabled"]),
+    moments,
+    st.none() | st.integers(1, 2000),
+)
+money = st.none() | st.decimals("-99999999.99", "99999999.99", places=2)
+corrections = st.builds(
+    Correction,
+    id=st.integers(1),
+    reason=st.sampled_from(Reason) | texts,
+    org=texts,
+    subject=st.none() | texts,
+    action=st.sampled_from(["append", "insert", "stamp", "update"]),
+    recorded=st.none() | texts,
+    observed=texts,
+    occurred_at=st.none() | moments,
+    not_before=st.none() | moments,
+    not_after=st.none() | moments,
+    evidence=st.none() | st.sampled_from(Evidence),
+    event_table=st.just(Table.SKILL_EVENTS),
+    event_id=st.none() | st.integers(1),
+    supersedes_event_id=st.none() | st.integers(1),
+    life_began_at=st.none() | moments,
+    closed_period=st.booleans(),
+    impact_chf=money,
+    impact_min_chf=money,
+    impact_max_chf=money,
+    run_id=st.uuids(),
+    run_at=moments,
+)
+stories = st.builds(
+    Story,
+    tenant=texts,
+    as_of=st.just(NOW),
+    verified_at=st.none() | moments,
+    lives=st.lists(st.builds(Life, texts, moments, moments, moments, texts, texts), max_size=3).map(tuple),
+    entries=st.lists(entries, max_size=12).map(lambda found: tuple(sorted(found, key=lambda entry: entry.at))),
+    corrections=st.lists(corrections, max_size=6).map(lambda found: tuple(sorted(found, key=lambda made: made.at))),
+    reports=st.lists(st.builds(OpenReport, texts, texts, st.none() | texts, texts, moments), max_size=2).map(tuple),
+    exceptions=st.lists(st.builds(Exemption, texts, texts, texts, moments, moments), max_size=2).map(tuple),
+)
+few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A story is large, and a busy machine slow."""
+periods = st.none() | st.dates(date(2025, 1, 1), date(2026, 12, 31)).map(Period.of)
+
+
+# --- what people read --------------------------------------------------------------------------------------------
+
+
+def test_the_readme_shows_what_is_printed(hotel: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    blocks = re.findall(r"^```text\n(.*?)\n```$", README, flags=re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if block.startswith(f"{HOTEL}, organisation"))
+    assert printed(hotel) == block
+
+
+def test_a_correction_is_marked_on_its_day(hotel: Story) -> None:
+    row = lane(hotel, "bexio-accounting", MAY, width=60)
+    assert row.index(MARK) == 12 - 1
+    assert lane(hotel, "searxng-local-search", MAY, width=60).count(MARK) == 0
+
+
+def test_the_number_below_a_mark_is_that_of_the_list(hotel: Story) -> None:
+    lines = shown(hotel).splitlines()
+    for label, number in (("nextcloud-files", 1), ("bexio-accounting", 2)):
+        at = next(index for index, line in enumerate(lines) if line.startswith(f"{label} "))
+        assert lines[at + 1][lines[at].index(MARK)] == str(number)
+        assert any(line.startswith(f" {number}  ") and f"{label}: " in line for line in lines)
+
+
+def test_every_event_is_told_and_whether_it_is_a_correction(hotel: Story) -> None:
+    _, _, listed = shown(hotel).partition("Events")
+    assert [re.split(r" {2,}", line.strip()) for line in listed.splitlines()[1:]] == [
+        ["2026-03-19 10:31:26", "tenant", "created", "portal"],
+        ["2026-03-19 10:31:27", "searxng-local-search", "enabled", "portal"],
+        ["2026-03-25 08:12:40", "nextcloud-files", "enabled", "portal"],
+        ["2026-04-08 06:00:00", "tenant", "suspended", "portal"],
+        ["2026-04-13 09:05:31", "tenant", "resumed", "portal"],
+        ["2026-04-27 21:40:05", "nextcloud-files", "disabled", "◆ 1"],
+        ["2026-05-12 07:31:44", "bexio-accounting", "enabled", "◆ 2"],
+        ["2026-05-20 16:03:09", "searxng-local-search", "disabled", "portal"],
+    ]
+
+
+def test_many_events_are_listed_only_if_asked_for() -> None:
+    entry = STORY.entries[1]
+    story = replace(STORY, entries=tuple(entry._replace(at=on(1) + timedelta(hours=hour)) for hour in range(21)))
+    assert "21 events, 21 of them corrections; --all-events lists them" in shown(story)
+    assert "Events:" not in shown(story)
+    assert shown(story, all_events=True).count("mail  enabled") == 21
+    assert shown(replace(story, entries=story.entries[1:])).count("mail  enabled") == 20
+
+
+def test_organisations_are_told_where_there_are_several() -> None:
+    first, second = STORY.entries
+    assert "mail    enabled  ◆ 1" in shown(STORY)
+    assert "mail    2  enabled" not in shown(STORY)
+    assert re.search(r"mail +enabled +2 +◆ 1", shown(replace(STORY, entries=(first, second._replace(org="2")))))
+
+
+def details(story: Story) -> dict[str, str]:
+    """Return what is said of the first correction."""
+    _, _, block = shown(story, width=200).partition("\n 1  ")
+    found = re.findall(r"^ {4}(what|why then|between|worth|range|found|invoiced) +(.+?) *$", block, re.MULTILINE)
+    return dict(found)
+
+
+def test_a_correction_says_what_was_wrong_why_then_and_who_found_it() -> None:
+    assert details(STORY) == {
+        "what": "The skill was on, and recorded as off. (skill_enable_unrecorded)",
+        "why then": "The setting was last written then (field_manager)",
+        "between": "2026-05-10 00:00:00 and 2026-05-12 07:00:00",
+        "worth": "not priced",
+        "found": "2026-05-12 08:00:00 by run 00000000-0000-0000-0000-000000000001",
+    }
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        (on(10), "Nothing proves the moment, and the earliest possible one was taken (none)"),
+        (on(12, 7), "Nothing proves the moment, and the latest possible one was taken (none)"),
+        (on(11), "Nothing proves the moment (none)"),
+    ],
+)
+def test_a_moment_without_evidence_says_which_one_was_taken(at: datetime, words: str) -> None:
+    made = CORRECTION._replace(evidence="none", occurred_at=at)
+    assert details(replace(STORY, corrections=(made,)))["why then"] == words
+
+
+def test_a_moment_that_is_certain_has_no_interval() -> None:
+    made = CORRECTION._replace(not_before=CORRECTION.occurred_at)
+    assert "between" not in details(replace(STORY, corrections=(made,)))
+
+
+@pytest.mark.parametrize(
+    ("impact", "words"),
+    [
+        ("1.20", "+1.20 CHF, revenue that was being lost"),
+        ("-3.40", "-3.40 CHF, the customer was being overcharged"),
+        ("0.00", "0.00 CHF"),
+    ],
+)
+def test_a_correction_says_what_it_is_worth(impact: str, words: str) -> None:
+    made = CORRECTION._replace(impact_chf=Decimal(impact))
+    assert details(replace(STORY, corrections=(made,)))["worth"] == words
+
+
+def test_a_correction_says_what_it_would_be_worth_within_its_interval() -> None:
+    made = CORRECTION._replace(
+        impact_chf=Decimal("1.20"), impact_min_chf=Decimal("1.20"), impact_max_chf=Decimal("2.40")
+    )
+    assert details(replace(STORY, corrections=(made,)))["range"].startswith("+1.20 CHF to +2.40 CHF")
+
+
+def test_corrections_are_summed_up_and_those_without_a_price_counted() -> None:
+    worth = [Decimal("1.20"), Decimal("-3.40"), None]
+    made = tuple(CORRECTION._replace(id=number, impact_chf=chf) for number, chf in enumerate(worth))
+    assert "Together -2.20 CHF, before VAT, up to the runs that found them. 1 not priced." in shown(
+        replace(STORY, corrections=made)
+    )
+
+
+def test_a_closed_period_is_said_at_the_correction(hotel: Story) -> None:
+    (line,) = (line for line in shown(hotel).splitlines() if "closed period" in line)
+    assert line.startswith(" 1  2026-04-27 21:40:05  nextcloud-files: enabled → disabled")
+    assert details(hotel)["invoiced"] == "That month was already invoiced: an adjustment is owed."
+
+
+def test_every_reason_and_every_evidence_has_its_words() -> None:
+    assert set(MEANING) == set(Reason)
+    assert set(PROOF) == set(Evidence) - {Evidence.NONE}
+
+
+def test_a_reason_of_a_later_version_is_told_as_it_is() -> None:
+    made = CORRECTION._replace(reason="skill_renamed")
+    assert details(replace(STORY, corrections=(made,)))["what"] == "skill_renamed"
+
+
+def test_a_tenant_without_corrections_is_said_to_have_none() -> None:
+    assert "No correction: every row is the portal's own.\n" in shown(replace(STORY, corrections=()))
+    assert "No correction in this month. 1 correction outside of this month." in shown(
+        STORY, period=Period.of(date(2026, 4, 1))
+    )
+
+
+def test_open_reports_and_who_accepted_them_are_told() -> None:
+    story = replace(
+        STORY,
+        reports=(OpenReport("org_moved", "", "1", "2", on(30)),),
+        exceptions=(
+            Exemption("org_moved", "sold", "m.keller", on(31), on(31, month=12)),
+            Exemption("tenant_unreadable", "was known", "m.keller", on(1), on(2)),
+        ),
+    )
+    expired = story.exceptions[0]._replace(expires_at=on(1, month=6))
+    assert "see below" not in shown(replace(story, exceptions=(expired,)))
+    _, _, rest = shown(story).partition("\nOpen:")
+    lines = [line.strip() for line in rest.splitlines()]
+    assert "!  org_moved  recorded 1, observed 2" in lines
+    assert "since     2026-05-30 00:00:00" in lines
+    assert "accepted  see below" in lines
+    assert "~  org_moved  until 2026-12-31 00:00:00" in lines
+    assert "by        m.keller, 2026-05-31 00:00:00" in lines
+    assert "~  tenant_unreadable  until 2026-05-02 00:00:00, which is over" in lines
+
+
+def test_earlier_lives_are_drawn_and_told(pen: Pen) -> None:
+    pen.life(on(11))
+    pen.ledger.execute(
+        "INSERT INTO reconciler.closed_lives VALUES (%s, '1', %s, %s, %s, 'm.keller', 'came back')",
+        [pen.tenant, on(2), on(6), on(12)],
+    )
+    story = told(pen.ledger)
+    assert lane(story, "tenant", MAY, width=50) == OFF + ON * 4 + OFF * 5 + ON * 21 + GOES_ON
+    assert [(entry.kind, entry.at) for entry in story.entries] == [
+        *(("created", on(2)), ("deleted", on(6)), ("created", on(11)))
+    ]
+    head = shown(story).splitlines()[:5]
+    assert head[1:4] == [
+        "created 2026-05-02 00:00:00, deleted 2026-05-06 00:00:00",
+        "reopened 2026-05-12 00:00:00 by m.keller: came back",
+        "created 2026-05-11 00:00:00, open",
+    ]
+
+
+def test_what_goes_on_is_marked_and_nothing_lies_after_now(hotel: Story) -> None:
+    june = Period.of(NOW.date())
+    assert lane(hotel, "tenant", june, width=60).rstrip() == ON * 2 + GOES_ON
+    assert lane(hotel, "searxng-local-search", june, width=60).rstrip() == OFF * 2
+    assert lane(hotel, "tenant", Period.of(date(2026, 7, 1)), width=60).strip() == ""
+
+
+def test_an_event_after_now_is_said_to_be_one(pen: Pen) -> None:
+    pen.skill("mail", "enabled", "infinity")
+    pen.skill("mail", "disabled", "-infinity")
+    listed = shown(told(pen.ledger)).partition("Events")[2].splitlines()[1:]
+    assert [re.split(r" {2,}", line.strip()) for line in listed] == [
+        ["at the beginning of time", "mail", "disabled", "portal"],
+        ["at the end of time", "mail", "enabled", "portal", "after now"],
+    ]
+
+
+def test_a_tenant_without_a_row_is_said_to_have_none(pen: Pen) -> None:
+    pen.skill("mail", "enabled", on(2))
+    assert shown(told(pen.ledger)).splitlines()[1] == "no lifecycle row"
+
+
+@few
+@given(stories, st.integers(40, 200), periods)
+def test_nothing_is_wider_than_the_terminal(story: Story, width: int, period: Period | None) -> None:
+    assert max(cell_len(line) for line in shown(story, width=width, period=period).splitlines()) <= width
+
+
+@few
+@given(stories, periods)
+def test_no_control_character_is_sent(story: Story, period: Period | None) -> None:
+    text = shown(story, period=period, all_events=True)
+    assert [char for char in text if not char.isprintable() and char != "\n"] == []
+
+
+def test_control_characters_are_shown() -> None:
+    story = replace(STORY, tenant="\x1b[2J", corrections=(CORRECTION._replace(subject="a\nb", observed="\u202e"),))
+    text = shown(story)
+    assert text.startswith("\\x1b[2J, organisation 1")
+    assert "a\\nb: disabled → \\u202e" in text
+
+
+def test_the_picture_begins_with_the_first_day_that_is_one() -> None:
+    """Infinite times, and those that are still to come, would leave nothing to see of the others."""
+    first, second = STORY.entries
+    odd = replace(STORY, entries=(first._replace(at=FIRST), second, second._replace(at=LAST)))
+    assert timeline(odd).start == on(12, 7)
+    assert timeline(replace(odd, entries=odd.entries[::2], corrections=())).start == NOW
+
+
+def test_at_the_same_instant_a_tenant_is_created_first_and_deleted_last(pen: Pen) -> None:
+    pen.skill("mail", "enabled", on(2))
+    pen.skill("mail", "disabled", on(9))
+    pen.life(on(2), on(9))
+    assert [entry.kind for entry in told(pen.ledger).entries] == ["created", "enabled", "disabled", "deleted"]
+
+
+def test_a_skill_without_a_name_is_shown_all_the_same() -> None:
+    text = shown(replace(STORY, entries=(STORY.entries[1]._replace(skill=""),), corrections=()))
+    assert re.search(r'^"" +·*╺', text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("skills", [1, 60])
+def test_every_skill_has_its_lane(skills: int) -> None:
+    entry = STORY.entries[1]
+    story = replace(STORY, entries=tuple(entry._replace(skill=f"skill-{number}") for number in range(skills)))
+    assert len(re.findall(r"^skill-\d+ +[·━◆╺]+▸", shown(story), flags=re.MULTILINE)) == skills
+
+
+def test_the_month_shows_what_lies_in_it_alone(hotel: Story) -> None:
+    text = shown(hotel, period=MAY)
+    assert "2026-05-01 to 2026-05-31." in text
+    assert re.findall(r"^ (\d)  ", text, flags=re.MULTILINE) == ["2"]
+    assert "1 correction outside of this month." in text
+    assert len(text.partition("Events")[2].splitlines()) == 1 + 2
+
+
+def test_the_month_begins_with_what_was_on_before(hotel: Story) -> None:
+    assert lane(hotel, "searxng-local-search", MAY, width=60).startswith(ON * 19)
+
+
+def test_a_file_gets_neither_colours_nor_folds_nor_blanks_at_the_ends(
+    run: Callable[..., Ran], ledger: Connection
+) -> None:
+    write_hotel(Pen(ledger))
+    narrow = run(HOTEL, COLUMNS="50")
+    assert narrow.code == 0
+    assert "\x1b" not in narrow.out
+    assert [line for line in narrow.out.splitlines() if line != line.rstrip()] == []
+    assert "recorded as on. (skill_disable_unrecorded)" in narrow.out
+    picture = [line for line in narrow.out.splitlines() if GOES_ON in line and "on   ·" not in line]
+    assert picture
+    assert all(cell_len(line) <= 50 for line in picture)
+
+
+def test_a_terminal_gets_colours_and_its_own_width(ledger: Connection, ledger_url: str) -> None:
+    write_hotel(Pen(ledger))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "reconciler", "explain", HOTEL],
+        stdout=theirs,
+        env=os.environ | {"DATABASE_URL": ledger_url, "COLUMNS": "70", "TERM": "xterm-256color"},
+    ) as process:
+        os.close(theirs)
+        received = b""
+        while chunk := _received(ours):
+            received += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    text = received.decode()
+    assert "\x1b[1;35m◆" in text
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert max(cell_len(line) for line in plain.splitlines()) <= 70
+    assert "(skill_disable_unrecorded)" in plain.split()
+
+
+def _received(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux: the other end is closed
+        return b""
+
+
+# --- what is read ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_pass_has_corrected_is_told_as_such(world: World) -> None:
+    """Created, two skills, suspended by the backfill; then one skill off, and the tenant gone."""
+    long_ago = world.now - timedelta(days=9)
+    for name in ("acme", "other"):
+        world.api.create(tenant(name, ["mail", "voice"], suspend=True), at=long_ago)
+    world.run()
+    world.api.patch("acme", {"spec": {"packages": ["mail"], "suspend": False}})
+    world.run()
+    world.api.delete("acme")
+    world.run()
+
+    with database.transaction(world.ledger) as cursor:
+        story = read(cursor, "acme")
+
+    by_number = {entry.correction: (entry.kind, entry.skill) for entry in story.entries}
+    assert {(made.reason, made.subject): by_number.get(number) for number, made in enumerate(story.corrections, 1)} == {
+        ("tenant_unrecorded", None): ("created", None),
+        ("skill_enable_unrecorded", "mail"): ("enabled", "mail"),
+        ("skill_enable_unrecorded", "voice"): ("enabled", "voice"),
+        ("suspension_unrecorded", None): ("suspended", None),
+        ("skill_disable_unrecorded", "voice"): ("disabled", "voice"),
+        ("resumption_unrecorded", None): ("resumed", None),
+        ("deletion_unrecorded", None): ("deleted", None),
+        ("skill_open_after_deletion", "mail"): ("disabled", "mail"),
+    }
+    assert None not in by_number
+    assert [made.at for made in story.corrections] == sorted(made.at for made in story.corrections)
+
+
+def test_an_organisation_that_was_resolved_is_listed_and_has_no_moment(pen: Pen) -> None:
+    pen.life(on(1))
+    run = pen.run(on(5, 8), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
+    pen.corrected(
+        run,
+        Reason.ORG_RESOLVED,
+        ("unknown", "2871"),
+        action="update",
+        event_table=Table.LIFECYCLE,
+        life_began_at=on(1),
+    )
+    text = shown(told(pen.ledger))
+    assert " 1  without a moment  organisation: unknown → 2871" in text
+    assert MARK not in lane(told(pen.ledger), "tenant")
+    assert told(pen.ledger).entries[0].correction is None
+
+
+def test_the_lanes_are_the_ledgers_own_state_at_every_instant(pen: Pen) -> None:
+    """Two events at one instant, written in either order, among them."""
+    pen.life(on(1))
+    for day, kinds in enumerate((("enabled",), ("enabled", "disabled"), ("disabled", "enabled"), ("disabled",)), 3):
+        for kind in kinds:
+            pen.skill("mail", kind, on(day * 2, 12))
+            pen.suspension({"enabled": "suspended", "disabled": "resumed"}[kind], on(day * 2, 18))
+    pen.skill("mail", "disabled", on(2, 12))
+    story = told(pen.ledger)
+    mail, suspended = lane(story, "mail", MAY, width=60), lane(story, "suspended", MAY, width=60)
+    for day in range(1, 31):
+        for row, state in (
+            (mail, books.skill_state_at(pen.ledger, HOTEL, on(day)).get("mail")),
+            (suspended, books.suspension_state_at(pen.ledger, HOTEL, on(day))),
+        ):
+            begins_on = state is not None and state.kind in {"enabled", "suspended"}
+            assert (row[day - 1] in {ON, "╸"}) is begins_on or row[day - 1] == "╍"
+    assert {ON, OFF, RISES} <= set(mail)
+
+
+def test_the_run_that_last_found_it_true_is_told(pen: Pen) -> None:
+    """Not one that could not verify it, nor one before it was created, nor one that failed."""
+    pen.life(on(3))
+    first = "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a1"
+    pen.run(on(2), f"{first}1", "clean")
+    assert told(pen.ledger).verified_at is None
+    pen.run(on(4), f"{first}2", "drift")
+    pen.run(on(5), f"{first}3", "drift", [HOTEL])
+    pen.run(on(6), f"{first}4", "failed")
+    assert told(pen.ledger).verified_at == on(4)
+    assert "last found true by the run of 2026-05-04 00:00:00" in shown(told(pen.ledger))
+
+
+def test_infinite_times_are_brought_into_those_of_python(pen: Pen) -> None:
+    pen.life("-infinity", "infinity")
+    run = pen.run(on(5, 8), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
+    pen.corrected(
+        run,
+        Reason.DELETION_UNRECORDED,
+        ("open", "deleted"),
+        action="stamp",
+        event_table=Table.LIFECYCLE,
+        life_began_at="-infinity",
+        occurred_at="infinity",
+        not_before="-infinity",
+        not_after="infinity",
+        evidence="none",
+    )
+    pen.ledger.execute(
+        "INSERT INTO reconciler.exceptions VALUES (%s, 'org_moved', 'for ever', 'me', '-infinity', 'infinity')", [HOTEL]
+    )
+    pen.ledger.execute(
+        "INSERT INTO reconciler.reports (tenant_name, reason, since) VALUES (%s, 'org_moved', '-infinity')", [HOTEL]
+    )
+    pen.ledger.execute(
+        "INSERT INTO reconciler.closed_lives VALUES (%s, '1', '-infinity', 'infinity', 'infinity', 'me', '')", [HOTEL]
+    )
+    story = told(pen.ledger)
+    assert (story.lives[-1].created_at, story.lives[-1].deleted_at) == (FIRST, LAST)
+    assert story.entries[-1].correction == 1
+    assert "at the end of time" in shown(story)
+
+
+def test_a_run_that_commits_meanwhile_is_seen_whole_or_not_at_all(
+    run: Callable[..., Ran], pen: Pen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pen.life(on(1))
+    query = queries.query
+
+    def meanwhile(name: str) -> bytes:
+        if name == "explain_events":
+            found = pen.run(on(5, 8), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
+            event = pen.skill("mail", "enabled", on(5))
+            pen.corrected(found, Reason.SKILL_ENABLE_UNRECORDED, (None, "enabled"), subject="mail", event_id=event)
+        return query(name)
+
+    monkeypatch.setattr(explain, "query", meanwhile)
+    during = run(HOTEL, "--output", "json").document
+    monkeypatch.undo()
+    after = run(HOTEL, "--output", "json").document
+    assert (len(during["events"]), len(during["corrections"])) == (1, 0)
+    assert (len(after["events"]), len(after["corrections"])) == (2, 1)
+
+
+# --- what programs read, and mail --------------------------------------------------------------------------------
+
+
+def test_the_json_document_tells_all_of_it(run: Callable[..., Ran], ledger: Connection) -> None:
+    write_hotel(Pen(ledger))
+    ran = run(HOTEL, "--output", "json")
+    assert (ran.code, ran.err) == (0, "")
+    assert list(ran.document) == [
+        *("tenant", "as_of", "verified_at", "from", "until"),
+        *("lives", "events", "corrections", "reports", "exceptions"),
+    ]
+    assert ran.document["lives"] == [
+        {
+            "org": "287100000000000006",
+            "created_at": "2026-03-19T10:31:26Z",
+            "deleted_at": None,
+            "reopened_at": None,
+            "reopened_by": None,
+            "note": None,
+        }
+    ]
+    made = ran.document["corrections"][0]
+    assert (made["number"], made["impact_chf"], made["impact_max_chf"]) == (1, "-2.80", "0.00")
+    assert (made["not_before"], made["not_after"]) == ("2026-04-27T21:40:05Z", "2026-05-04T06:00:04Z")
+    assert made["run_id"] == "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11"
+    assert [(event["by"], event["correction"]) for event in ran.document["events"]] == [
+        *[("portal", None)] * 5,
+        *(("reconciler", 1), ("reconciler", 2), ("portal", None)),
+    ]
+
+
+def test_the_json_document_of_a_month_holds_what_lies_in_it(run: Callable[..., Ran], ledger: Connection) -> None:
+    write_hotel(Pen(ledger))
+    found = run(HOTEL, "--output", "json", "--month", "2026-05").document
+    assert (found["from"], found["until"]) == ("2026-05-01T00:00:00Z", "2026-05-31T23:59:59.999999Z")
+    assert [made["number"] for made in found["corrections"]] == [2]
+    assert [event["at"] for event in found["events"]] == ["2026-05-12T07:31:44Z", "2026-05-20T16:03:09Z"]
+
+
+def parsed(drawn: str) -> ET.Element:
+    return ET.fromstring(drawn)  # noqa: S314 - our own, and its names are escaped or this is where it shows
+
+
+def test_the_picture_for_a_mail_is_well_formed_and_loads_nothing(
+    run: Callable[..., Ran], ledger: Connection, tmp_path: Path
+) -> None:
+    write_hotel(Pen(ledger))
+    ran = run(HOTEL, "--svg", str(tmp_path / "hotel.svg"))
+    assert (ran.code, ran.err) == (0, "")
+    drawn = (tmp_path / "hotel.svg").read_text(encoding="utf-8")
+    words = {(element.text or "").strip() for element in parsed(drawn).iter()}
+    assert {MARK, "searxng-local-search", "closed\xa0period"} <= words
+    assert not re.search(r"url\((?!#)|href|@import|<script|<image", drawn)
+    assert ran.out.startswith(f"{HOTEL}, organisation")
+
+
+def test_the_picture_for_a_mail_is_the_same_from_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LINES", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    drawn = svg(STORY)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert svg(STORY) == drawn
+
+
+@few
+@given(stories)
+def test_the_picture_for_a_mail_is_xml_whatever_the_names_hold(story: Story) -> None:
+    assert parsed(svg(story)).tag.endswith("svg")
+
+
+def test_a_picture_that_cannot_be_written_is_said(run: Callable[..., Ran], pen: Pen, tmp_path: Path) -> None:
+    pen.life(on(1))
+    ran = run(HOTEL, "--svg", str(tmp_path / "nowhere" / "hotel.svg"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "No such file" in ran.complaint["error"]
+    assert "folder that exists" in ran.complaint["remedy"]
+
+
+# --- where nothing can be told -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("hotel-seeblik", HOTEL), ("Seeblick", HOTEL), ("hotl-seeblick", HOTEL), ("wyss", "b-wyss")]
+)
+def test_an_unknown_tenant_is_told_with_the_names_that_were_meant(
+    run: Callable[..., Ran], pen: Pen, asked: str, meant: str
+) -> None:
+    pen.life(on(1))
+    replace(pen, tenant="b-wyss").life(on(1))
+    ran = run(asked)
+    assert (ran.code, ran.out) == (1, "")
+    assert f'no tenant "{asked}"' in ran.complaint["error"]
+    assert ran.complaint["remedy"] == f"Did you mean {meant}?"
+
+
+@pytest.mark.parametrize("asked", ["zzz", "", "\udcff", "%", "hotel-seeblick "])
+def test_a_name_that_nobody_has_heard_of_is_unknown(run: Callable[..., Ran], pen: Pen, asked: str) -> None:
+    """Also the empty one, under which reports about the passes stand, and one that is no text."""
+    pen.life(on(1))
+    pen.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
+    ran = run(asked)
+    assert ran.code == 1
+    assert "knows no tenant" in ran.complaint["error"]
+
+
+def test_a_name_that_postgresql_cannot_hold_is_unknown(ledger: Connection) -> None:
+    with database.transaction(ledger) as cursor, pytest.raises(UnknownTenant):
+        read(cursor, "acme\0")
+
+
+@pytest.mark.parametrize(
+    "month", ["2026", "2026-13", "2026-5", "may", "9999-12", "0000-01", "2026-05-01", "\uff12026-05"]
+)
+def test_what_is_no_month_is_wrong_usage(run: Callable[..., Ran], month: str) -> None:
+    ran = run(HOTEL, "--month", month)
+    assert ran.code == 64
+    assert "write it as 2026-05" in ran.err
+
+
+@pytest.mark.parametrize("month", ["0001-01", "2026-05", "9998-12"])
+def test_any_month_can_be_shown(run: Callable[..., Ran], pen: Pen, month: str) -> None:
+    pen.life(on(1))
+    assert run(HOTEL, "--month", month).code == 0
+
+
+def test_a_ledger_without_tables_is_told_to_be_migrated(run: Callable[..., Ran], empty_url: str) -> None:
+    ran = run(HOTEL, DATABASE_URL=empty_url)
+    assert ran.code == 1
+    assert "reconciler migrate" in ran.complaint["remedy"]
+
+
+def test_it_needs_no_more_rights_than_a_pass_and_writes_nothing(
+    run: Callable[..., Ran], ledger: Connection, ledger_url: str, role_url: str
+) -> None:
+    write_hotel(Pen(ledger))
+    before = contents(ledger_url)
+    for arguments in ([HOTEL], ["nobody"]):
+        ran = run(*arguments, DATABASE_URL=role_url)
+        assert ran.code == (0 if HOTEL in arguments else 1), ran.err
+    assert contents(ledger_url) == before

@@ -1,0 +1,162 @@
+"""What corrections are worth, from the pass to the ledger, the totals and the output."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reconciler import ledger as record
+from reconciler import run
+from reconciler.core.model import Action, Mode, Reason
+from reconciler.db import apply
+from reconciler.db.connection import connect, transaction
+from reconciler.views.findings import document, summary
+from reconciler.views.usage import histories, usage
+from tests.support.world import tenant
+
+if TYPE_CHECKING:
+    from tests.support.scene import World
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def priced(world: World) -> World:
+    """Everything costs; the portal has lost a row of each kind."""
+    record.change_platform_prices(world.ledger, tenant_monthly_fee_chf=Decimal("49.00"))
+    record.set_skill_price(world.ledger, "mail", Decimal("1.20"))
+    record.set_skill_price(world.ledger, "wiki", Decimal("0.35"))
+    world.api.create(tenant("added", ["mail", "wiki"]), at=world.now - 40 * DAY)
+    world.record("added", -40 * DAY, mail=-40 * DAY)
+    world.api.create(tenant("removed", ["mail"]), at=world.now - 40 * DAY)
+    world.record("removed", -40 * DAY, mail=-40 * DAY, wiki=-40 * DAY)
+    world.api.create(tenant("paused", suspend=True), at=world.now - 40 * DAY)
+    world.record("paused", -40 * DAY)
+    world.record("gone", -40 * DAY, mail=-40 * DAY)
+    world.api.create(tenant("unknown", ["wiki"], org=None), at=world.now - 40 * DAY)
+    return world
+
+
+def owed(world: World) -> Decimal:
+    """Return what everybody owes since the beginning, by the ledger."""
+    with closing(connect(world.url)) as connection, transaction(connection) as cursor:
+        begins, ends = (world.now - 60 * DAY).date(), (world.now + DAY).date()
+        return sum((line.amount_chf for line in usage(cursor, begins, ends)), Decimal("0.00"))
+
+
+def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: World) -> None:
+    before = owed(priced)
+    outcome = priced.run()
+    assert {finding.reason for finding in outcome.findings if finding.action.writes} == {
+        Reason.SKILL_ENABLE_UNRECORDED,
+        Reason.SKILL_DISABLE_UNRECORDED,
+        Reason.SUSPENSION_UNRECORDED,
+        Reason.DELETION_UNRECORDED,
+        Reason.SKILL_OPEN_AFTER_DELETION,
+        Reason.TENANT_UNRECORDED,
+    }
+    assert outcome.impact_chf == owed(priced) - before
+
+
+def test_no_more_of_the_ledger_is_held_to_value_corrections_than_it_takes(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tenants are corrected, a few at once; of a skill's event that skill; of a mere report nothing."""
+    whole = priced.run(Mode.PLAN)
+    asked: list[Any] = []
+
+    def counted(cursor: Any, *needed: Any) -> Any:
+        asked.append(needed)
+        return histories(cursor, *needed)
+
+    priced.api.create(tenant("broken", packages="mail"), at=priced.now - 40 * DAY)
+    monkeypatch.setattr(run, "AT_ONCE", 2)
+    monkeypatch.setattr(run, "histories", counted)
+    in_parts = priced.run(Mode.PLAN)
+
+    assert asked == [
+        (set(), {("added", "wiki")}),
+        ({"gone"}, {("paused", None)}),
+        ({"unknown"}, {("removed", "wiki")}),
+    ]
+    corrected = [f for f in in_parts.findings if f.tenant != "broken"]
+    assert [(f.tenant, f.reason, f.impact_chf) for f in corrected] == [
+        (f.tenant, f.reason, f.impact_chf) for f in whole.findings
+    ]
+
+
+def test_a_plan_says_what_the_run_then_is_worth(priced: World) -> None:
+    planned = priced.run(Mode.PLAN)
+    done = priced.run()
+    assert [(f.tenant, f.reason, f.impact_chf) for f in planned.findings] == [
+        (f.tenant, f.reason, f.impact_chf) for f in done.findings
+    ]
+
+
+def test_every_correction_is_kept_with_its_worth(priced: World) -> None:
+    outcome = priced.run()
+    kept = priced.ledger.execute(
+        "SELECT tenant_name, reason, impact_chf, impact_min_chf, impact_max_chf FROM reconciler.corrections ORDER BY id"
+    ).fetchall()
+    assert sorted(kept, key=repr) == sorted(
+        (
+            (f.tenant, f.reason, f.impact_chf, *(f.impact_range or (None, None)))
+            for f in outcome.findings
+            if f.action.writes
+        ),
+        key=repr,
+    )
+    assert any(lowest is not None for *_, lowest, _ in kept)
+
+
+def test_the_totals_grow_by_it_and_keep_what_was_lost_from_what_was_overcharged(priced: World) -> None:
+    outcome = priced.run()
+    worth = [f.impact_chf for f in outcome.findings if f.impact_chf is not None]
+    assert sum(total.positive_chf for total in outcome.totals.values()) == sum(chf for chf in worth if chf > 0)
+    assert sum(total.negative_chf for total in outcome.totals.values()) == sum(chf for chf in worth if chf < 0)
+
+
+def test_the_document_has_it_as_text_for_the_pass_and_for_each_finding(priced: World) -> None:
+    outcome = priced.run()
+    read = json.loads(document(outcome))
+    assert read["impact_chf"] == str(outcome.impact_chf)
+    assert [finding["impact_chf"] for finding in read["findings"]] == [
+        None if finding.impact_chf is None else str(finding.impact_chf) for finding in outcome.findings
+    ]
+
+
+def test_a_pass_that_corrects_nothing_is_worth_nothing(priced: World) -> None:
+    priced.run()
+    again = priced.run()
+    assert json.loads(document(again))["impact_chf"] == "0.00"
+    assert "CHF" not in summary(again)
+
+
+def test_a_tenant_of_an_unknown_organisation_is_priced_too(priced: World) -> None:
+    found = {f.reason: f for f in priced.run().findings if f.tenant == "unknown"}
+    assert found[Reason.TENANT_UNRECORDED].org == "unknown"
+    assert found[Reason.SKILL_ENABLE_UNRECORDED].impact_chf
+    assert found[Reason.ORG_UNLABELLED].impact_chf is None
+
+
+def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
+    priced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The portal's own row arrives after the plan was priced."""
+
+    def late(*given: Any) -> Any:
+        priced.ledger.execute(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
+            "VALUES ('added', '2871', 'wiki', 'enabled')"
+        )
+        return apply.last_look(*given)
+
+    monkeypatch.setattr(run, "last_look", late)
+    (deferred,) = (f for f in priced.run().findings if f.tenant == "added")
+    assert (deferred.action, deferred.impact_chf, deferred.impact_range) == (Action.DEFER, None, None)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from reconciler.db import connection as database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Psql
+
+    Connection = psycopg.Connection[Any]
+
+ROWS = """
+INSERT INTO tenant_billing_lifecycle VALUES ('acme', 'unknown', '2026-05-01Z');
+INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind)
+VALUES ('acme', '1', 's', 'enabled');
+INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind) VALUES ('acme', '1', 'suspended');
+"""
+
+PERMITTED = [
+    "SELECT * FROM tenant_skill_events",
+    "SELECT * FROM tenant_suspension_events",
+    "SELECT * FROM tenant_billing_lifecycle",
+    "SELECT * FROM platform_pricing",
+    "SELECT * FROM skill_pricing",
+    "SELECT * FROM invoices",
+    (
+        "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
+        "VALUES ('acme', '1', 's', 'disabled') RETURNING id"
+    ),
+    (
+        "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind) "
+        "VALUES ('acme', '1', 'resumed') RETURNING id"
+    ),
+    "INSERT INTO tenant_billing_lifecycle VALUES ('other', '1', now()) ON CONFLICT DO NOTHING",
+    "UPDATE tenant_billing_lifecycle SET deleted_at = now() WHERE tenant_name = 'acme' AND deleted_at IS NULL",
+    "UPDATE tenant_billing_lifecycle SET zitadel_org_id = '1' WHERE zitadel_org_id = 'unknown'",
+    "SELECT * FROM tenant_billing_lifecycle FOR UPDATE",
+    "CREATE TEMPORARY TABLE staged (name text) ON COMMIT DROP",
+    "SELECT pg_advisory_xact_lock(1)",
+    (
+        "INSERT INTO reconciler.runs (id, started_at, mode, outcome, version) "
+        "VALUES (gen_random_uuid(), now(), 'run', 'clean', '1')"
+    ),
+    (
+        "WITH run AS (INSERT INTO reconciler.runs (id, started_at, mode, outcome, version) "
+        "VALUES (gen_random_uuid(), now(), 'run', 'corrected', '1') RETURNING id) "
+        "INSERT INTO reconciler.corrections "
+        "(run_id, reason, tenant_name, zitadel_org_id, action, observed, event_table) "
+        "SELECT id, 'deletion_unrecorded', 'acme', '1', 'stamp', 'deleted', 'tenant_billing_lifecycle' FROM run"
+    ),
+    (
+        "INSERT INTO reconciler.exceptions VALUES ('acme', 'org_moved', 'known', 'me', now(), now()) "
+        "ON CONFLICT (tenant_name, reason) DO UPDATE SET note = excluded.note"
+    ),
+    "DELETE FROM reconciler.exceptions",
+    (
+        "INSERT INTO reconciler.source (identity) VALUES ('snapshot') "
+        "ON CONFLICT (id) DO UPDATE SET resource_version = excluded.resource_version"
+    ),
+    "SELECT * FROM reconciler.corrections",
+]
+
+FORBIDDEN = [
+    "DELETE FROM tenant_skill_events",
+    "DELETE FROM tenant_suspension_events",
+    "DELETE FROM tenant_billing_lifecycle",
+    "UPDATE tenant_skill_events SET occurred_at = now()",
+    "UPDATE tenant_suspension_events SET occurred_at = now()",
+    "UPDATE tenant_billing_lifecycle SET created_at = now()",
+    "UPDATE tenant_billing_lifecycle SET tenant_name = 'other'",
+    "TRUNCATE tenant_skill_events",
+    "TRUNCATE tenant_billing_lifecycle",
+    "TRUNCATE reconciler.corrections",
+    "ALTER TABLE tenant_skill_events ADD COLUMN note text",
+    "ALTER TABLE reconciler.corrections DROP COLUMN reason",
+    "DROP TABLE tenant_skill_events",
+    "DROP TABLE reconciler.corrections",
+    "DROP INDEX reconciler_skill_state",
+    "CREATE INDEX ON tenant_skill_events (event_kind)",
+    "CREATE TABLE reconciler.other (id int)",
+    "CREATE SCHEMA other",
+    "CREATE TRIGGER t BEFORE INSERT ON reconciler.corrections EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "SELECT setval('tenant_skill_events_id_seq', 1)",
+    "INSERT INTO platform_pricing VALUES (1)",
+    "UPDATE platform_pricing SET tenant_monthly_fee_chf = 0",
+    "UPDATE skill_pricing SET daily_price_chf = 0",
+    "UPDATE invoices SET status = 'void'",
+    "INSERT INTO invoice_number_counters VALUES (2026)",
+    "SELECT * FROM org_payment_methods",
+    "SELECT * FROM org_billing_config",
+    "SELECT * FROM invoice_lines",
+    "SELECT * FROM invoice_reminders",
+]
+
+
+@pytest.fixture
+def role(ledger: Connection, role_url: str) -> Iterator[Connection]:
+    """A session of the least-privilege role, on a ledger with a tenant."""
+    ledger.execute(ROWS.encode())
+    with database.connect(role_url) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("statement", PERMITTED)
+def test_the_role_may(role: Connection, statement: str) -> None:
+    role.execute(statement.encode())
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_the_role_may_not(role: Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        role.execute(statement.encode())
+
+
+def test_the_role_may_create_nothing_in_public(role: Connection) -> None:
+    if role.info.server_version < 150000:
+        pytest.skip("there everybody may, and the script says so")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        role.execute("CREATE TABLE public.other (id int)")
+
+
+def test_the_script_says_if_everybody_may_create_in_public(ledger: Connection, ledger_url: str, psql: Psql) -> None:
+    name = f"role_{ledger.info.dbname}"
+    ledger.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    try:
+        assert "everybody may create tables in schema public" in psql(ledger_url, "roles.sql", role=name)
+    finally:
+        ledger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def test_the_script_makes_a_role_that_cannot_log_in_any_number_of_times(
+    ledger: Connection, ledger_url: str, psql: Psql
+) -> None:
+    name = f'a "strange" role of {ledger.info.dbname}'[:63]
+    try:
+        ledger.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        assert [psql(ledger_url, "roles.sql", role=name) for _ in range(2)] == ["", ""]
+        assert ledger.execute(
+            "SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = %s", [name]
+        ).fetchall() == [(False, False, False, False)]
+    finally:
+        ledger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def test_the_role_is_called_reconciler_unless_told_otherwise(ledger: Connection, ledger_url: str, psql: Psql) -> None:
+    if ledger.execute("SELECT FROM pg_roles WHERE rolname = 'reconciler'").fetchall():
+        pytest.skip("the server that TEST_DATABASE_URL names has a role of that name")
+    psql(ledger_url, "roles.sql")
+    try:
+        assert ledger.execute(
+            "SELECT has_table_privilege('reconciler', 'tenant_skill_events', 'INSERT')"
+        ).fetchall() == [(True,)]
+    finally:
+        ledger.execute("DROP OWNED BY reconciler; DROP ROLE reconciler")

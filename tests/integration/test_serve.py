@@ -1,0 +1,193 @@
+"""`reconciler serve` as a process: it keeps the ledger true until it is told to stop, whatever comes in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING, Any
+from urllib.error import HTTPError
+
+import pytest
+
+from tests.support.faults import Fault, anything, delay, status
+from tests.support.world import tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.scene import World
+
+PATIENCE = 30.0
+"""Seconds that anything may take on a busy machine."""
+
+
+@dataclass
+class Served:
+    """A process that serves, and what it has logged."""
+
+    process: subprocess.Popen[str]
+    logged: list[dict[str, Any]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def read(self, errors: IO[str]) -> None:
+        for line in errors:
+            self.said.append(line)
+            if line.startswith("{"):
+                self.logged.append(json.loads(line))
+
+    def until(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Wait for that line, or that many of it, and return the last of them."""
+        until(lambda: len(self.of(event)) >= times)
+        return self.of(event)[times - 1]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.logged if line["event"] == event]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - of our own server
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.until('serve.started')['listening']}"
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < ends, "it never came to hold"
+        time.sleep(0.02)
+
+
+@contextmanager
+def serving(world: World, *options: str) -> Iterator[Served]:
+    given = {"DATABASE_URL": world.url, "RECONCILER_KUBECONFIG": world.kubeconfig, "RECONCILER_SETTLE": "0s"}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "KUBE", "PG"))}
+    command = [sys.executable, "-m", "reconciler", "serve", "--listen", "127.0.0.1:0", *options]
+    with subprocess.Popen(command, env=clean | given, stderr=subprocess.PIPE, text=True) as process:
+        served = Served(process)
+        assert process.stderr
+        threading.Thread(target=served.read, args=(process.stderr,), daemon=True).start()
+        try:
+            yield served
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+
+
+def test_what_the_portal_loses_is_corrected_by_a_pass_that_nobody_started(world: World) -> None:
+    with serving(world, "--every", "1s") as served:
+        served.until("run.ended")
+        world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
+        assert served.until("drift.corrected")["tenant"] == "acme"
+        assert served.stop() == 0
+    assert world.ledger.execute("SELECT tenant_name FROM tenant_billing_lifecycle").fetchall() == [("acme",)]
+
+
+def test_the_metrics_tell_of_the_passes(world: World) -> None:
+    world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
+    with serving(world) as served:
+        served.until("run.ended")
+        code, metrics = served.fetch("/metrics")
+    assert code == 200
+    assert "reconciler_tenants_observed 1.0" in metrics
+    assert 'reconciler_corrections_total{reason="skill_enable_unrecorded"} 1.0' in metrics
+    assert 'reconciler_last_run_outcome{outcome="corrected"} 1.0' in metrics
+    assert "acme" not in metrics
+
+
+def test_the_api_server_may_be_away_for_a_while(world: World) -> None:
+    """Passes fail, are told of, and the first one after it has come back succeeds; health is lost meanwhile."""
+    with serving(world, "--every", "1s", "--deadline", "1s") as served:
+        served.until("run.ended")
+        away = Fault(status(503), when=anything, times=None)
+        world.api.faults.append(away)
+        served.until("command.failed")
+        until(lambda: served.fetch("/healthz")[0] == 503)
+        world.api.faults.remove(away)
+        until(lambda: served.fetch("/healthz")[0] == 200)
+        assert served.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_lets_the_pass_that_is_being_made_end(world: World, number: signal.Signals) -> None:
+    world.api.create(tenant("acme"), at=world.now - timedelta(hours=2))
+    world.api.faults.append(Fault(delay(1.5), when=anything, times=1))
+    with serving(world) as served:
+        until(lambda: bool(world.api.requests))
+        assert served.stop(number) == 0
+        assert served.of("run.ended")[0]["outcome"] == "corrected"
+        assert [line["event"] for line in served.logged][-1] == "serve.stopped"
+
+
+def test_a_second_signal_ends_it_at_once_and_nothing_is_written_by_halves(world: World) -> None:
+    world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
+    world.api.faults.append(Fault(delay(20), when=anything, times=1))
+    with serving(world) as served:
+        until(lambda: bool(world.api.requests))
+        served.process.send_signal(signal.SIGTERM)
+        served.until("serve.stopping")
+        began = time.monotonic()
+        assert served.stop() == -signal.SIGTERM
+        assert time.monotonic() - began < 5
+    assert world.ledger.execute("SELECT count(*) FROM tenant_billing_lifecycle").fetchone() == (0,)
+
+
+def test_a_process_that_was_stopped_for_a_while_goes_on_and_drops_no_pass(world: World) -> None:
+    """A pass that is two seconds late is still made; those that were missed are one."""
+    with serving(world, "--every", "3s") as served:
+        served.until("run.ended")
+        served.process.send_signal(signal.SIGSTOP)
+        time.sleep(4.5)
+        served.process.send_signal(signal.SIGCONT)
+        served.until("run.ended", 2)
+        assert served.of("pass.missed") == []
+        assert served.stop() == 0
+
+
+def test_two_processes_over_one_ledger_write_each_correction_once(world: World) -> None:
+    with serving(world, "--every", "1s") as one, serving(world, "--every", "1s") as other:
+        one.until("run.ended")
+        other.until("run.ended")
+        for number in range(5):
+            world.api.create(tenant(f"tenant-{number}", ["mail"]), at=world.now - timedelta(hours=2))
+        ended = len(one.of("run.ended")), len(other.of("run.ended"))
+        one.until("run.ended", ended[0] + 2)
+        other.until("run.ended", ended[1] + 2)
+        assert (one.stop(), other.stop()) == (0, 0)
+    written = world.ledger.execute("SELECT tenant_name, count(*) FROM tenant_skill_events GROUP BY 1 ORDER BY 1")
+    assert written.fetchall() == [(f"tenant-{number}", 1) for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--cron", "every five minutes"], "is no schedule"),
+        (["--every", "0s"], "--every"),
+        (["--listen", "nowhere"], "--listen"),
+        (["--time-zone", "Mars/Olympus"], "--time-zone"),
+        (["--alertmanager", "ftp://alertmanager"], "Alertmanager"),
+    ],
+)
+def test_what_is_set_wrongly_is_said_at_once(world: World, options: list[str], says: str) -> None:
+    with serving(world, *options) as served:
+        assert served.process.wait(PATIENCE) == 64
+        until(lambda: says in "".join(served.said))
+        assert "Traceback" not in "".join(served.said)

@@ -1,0 +1,683 @@
+"""Is the ledger true yet: what `reconciler status` finds in a history, and how people and programs read it."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
+from rich.console import Console
+
+from reconciler.db import connection as database
+from reconciler.db import queries
+from reconciler.db.connection import transaction
+from reconciler.views import status
+from reconciler.views.status import Corrected, Exemption, OpenReport, Run, Status, Unverified, document, read, show
+from tests.support.command import Ran, invoke
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+SETTLE: Final = timedelta(seconds=60)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+NOW: Final = datetime(2026, 6, 10, 3, 0, tzinfo=UTC)
+"""When statuses are printed that no ledger gave."""
+
+
+# --- the history -------------------------------------------------------------------------------------------------
+
+
+class History:
+    """A ledger, and what stands in it about the runs so far."""
+
+    def __init__(self, ledger: Connection) -> None:
+        self.ledger = ledger
+        ((now,),) = ledger.execute("SELECT now()").fetchall()
+        self.now: datetime = now.astimezone(UTC)
+
+    def run(
+        self,
+        ago: timedelta,
+        outcome: str = "clean",
+        *,
+        unverified: Iterable[str] = (),
+        mode: str = "run",
+        source: str | None = "cluster",
+        error: str | None = None,
+        counts: dict[str, dict[str, int]] | None = None,
+    ) -> datetime:
+        """Record a run, and return when it began."""
+        run_id, at = uuid4(), self.now - ago
+        self.ledger.execute(
+            "INSERT INTO reconciler.runs (id, started_at, observed_at, finished_at, mode, outcome, version, source, "
+            "tenants_observed, counts, unverified, error) VALUES (%s, %s, %s, %s, %s, %s, '1', %s, 7, %s, %s, %s)",
+            [
+                *(run_id, at, at, at + timedelta(seconds=2), mode, outcome, source),
+                *(Jsonb(counts or {}), sorted(unverified), error),
+            ],
+        )
+        return at
+
+    def tenant(self, name: str, ago: timedelta = 300 * DAY) -> None:
+        """Record a tenant."""
+        self.ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES (%s, '1', %s)", [name, self.now - ago])
+
+    def report(self, name: str, reason: str = "org_unlabelled", ago: timedelta = DAY, subject: str = "") -> None:
+        """Open a report."""
+        self.ledger.execute(
+            "INSERT INTO reconciler.reports (tenant_name, reason, subject, since) VALUES (%s, %s, %s, %s)",
+            [name, reason, subject, self.now - ago],
+        )
+
+    def accept(self, name: str, reason: str = "org_unlabelled", until: timedelta | str = DAY) -> None:
+        """Accept a report."""
+        expires_at = self.now + until if isinstance(until, timedelta) else until
+        self.ledger.execute(
+            "INSERT INTO reconciler.exceptions (tenant_name, reason, note, created_by, expires_at) "
+            "VALUES (%s, %s, 'known', 'elena', %s)",
+            [name, reason, expires_at],
+        )
+
+    def status(self) -> Status:
+        """Read how things stand."""
+        with transaction(self.ledger) as cursor:
+            return read(cursor, settle=SETTLE)
+
+
+@pytest.fixture
+def history(ledger: Connection) -> History:
+    return History(ledger)
+
+
+@pytest.fixture
+def command(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """`reconciler status` over the ledger."""
+
+    def run(*arguments: str, **environment: str) -> Ran:
+        known = {"DATABASE_URL": ledger_url}
+        return invoke(monkeypatch, capsys, "status", *arguments, environment=known | environment)
+
+    return run
+
+
+def text(shown: Status, width: int = 80) -> str:
+    """Return the status as a terminal of that width gets it."""
+    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    with console.capture() as captured:
+        show(shown, console)
+    return captured.get()
+
+
+# --- up to when it is verified -----------------------------------------------------------------------------------
+
+
+def test_it_is_verified_up_to_the_beginning_of_the_last_run_that_succeeded_less_settle(history: History) -> None:
+    history.run(2 * HOUR)
+    at = history.run(HOUR, "corrected")
+    assert history.status().verified_until == at - SETTLE
+
+
+@pytest.mark.parametrize(
+    "nothing_proved",
+    [
+        {"outcome": "failed", "source": None},
+        {"outcome": "blocked"},
+        {"outcome": "drift", "mode": "plan"},
+        {"outcome": "clean", "source": "snapshot"},
+    ],
+    ids=str,
+)
+def test_a_run_that_proved_nothing_moves_nothing(history: History, nothing_proved: dict[str, Any]) -> None:
+    at = history.run(HOUR, "drift")
+    history.run(timedelta(), **nothing_proved)
+    assert history.status().verified_until == at - SETTLE
+
+
+def test_without_a_run_nothing_is_verified(history: History) -> None:
+    shown = history.status()
+    assert (shown.verified_until, shown.unverified, shown.runs) == (None, (), ())
+    assert text(shown).splitlines()[:2] == [
+        "No run over the cluster has succeeded yet: nothing is verified.",
+        "No run is on record.",
+    ]
+
+
+def test_a_tenant_that_the_last_run_could_not_verify_is_verified_up_to_an_earlier_one(history: History) -> None:
+    history.tenant("acme")
+    history.run(5 * HOUR)
+    at = history.run(4 * HOUR, unverified=["other"])
+    history.run(3 * HOUR, "drift", unverified=["acme"])
+    history.run(2 * HOUR, "failed", source=None)
+    history.run(HOUR, "drift", unverified=["acme"])
+    assert history.status().unverified == (Unverified("acme", at - SETTLE),)
+
+
+def test_a_tenant_that_is_verified_again_is_no_exception(history: History) -> None:
+    history.run(2 * HOUR, "drift", unverified=["acme"])
+    history.run(HOUR)
+    assert history.status().unverified == ()
+
+
+def test_a_run_before_its_life_began_proves_nothing_of_a_tenant(history: History) -> None:
+    history.run(2 * HOUR)
+    history.tenant("young", ago=HOUR)
+    history.run(timedelta(minutes=5), "drift", unverified=["unrecorded", "young"])
+    assert history.status().unverified == (Unverified("unrecorded", None), Unverified("young", None))
+
+
+def test_the_search_begins_where_the_report_does_however_long_that_is_ago(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "REACH", 3)
+    history.tenant("reported")
+    history.tenant("deferred")
+    at = history.run(20 * HOUR)
+    for ago in range(19, 0, -1):
+        history.run(ago * HOUR, "drift", unverified=["reported", "deferred"])
+    history.report("reported", ago=19 * HOUR - timedelta(seconds=1))
+    assert history.status().unverified == (Unverified("deferred", None), Unverified("reported", at - SETTLE))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["clean", "corrected", "drift", "blocked", "failed"]),
+            st.sampled_from(["cluster", "snapshot", None]),
+            st.sets(st.sampled_from(["a", "b", "c"])),
+        ),
+        max_size=12,
+    )
+)
+def test_every_exception_is_what_a_look_at_each_run_finds(
+    history: History, runs: list[tuple[str, str | None, set[str]]]
+) -> None:
+    history.ledger.execute("TRUNCATE reconciler.runs, tenant_billing_lifecycle CASCADE")
+    for name in "abc":
+        history.tenant(name)
+    began = [
+        (history.run((len(runs) - number) * HOUR, outcome, source=source, unverified=unverified), unverified)
+        for number, (outcome, source, unverified) in enumerate(runs)
+        if (outcome in {"clean", "corrected", "drift"} and source == "cluster")
+        or history.run((len(runs) - number) * HOUR, outcome, source=source, unverified=unverified) is None
+    ]
+
+    shown = history.status()
+
+    assert shown.verified_until == (began[-1][0] - SETTLE if began else None)
+    assert shown.unverified == tuple(
+        Unverified(name, max((at - SETTLE for at, unverified in began if name not in unverified), default=None))
+        for name in sorted(began[-1][1] if began else [])
+    )
+    assert shown.unverified_count == len(shown.unverified)
+
+
+# --- can the month be invoiced? ----------------------------------------------------------------------------------
+
+JUNE: Final = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("shown", "sentence"),
+    [
+        (
+            Status(as_of=NOW, verified_until=NOW - HOUR),
+            "May 2026 can be invoiced: it is verified to its end.",
+        ),
+        (
+            Status(as_of=NOW, verified_until=JUNE),
+            "May 2026 can be invoiced: it is verified to its end.",
+        ),
+        (
+            Status(as_of=NOW, verified_until=JUNE - timedelta(minutes=5)),
+            "May 2026 cannot be invoiced yet: it is verified only up to 2026-05-31 23:55 UTC.",
+        ),
+        (
+            Status(as_of=NOW),
+            "May 2026 cannot be invoiced yet: it is not verified.",
+        ),
+        (
+            Status(
+                as_of=NOW,
+                verified_until=NOW - HOUR,
+                unverified=(Unverified("acme", JUNE), Unverified("late", JUNE - HOUR), Unverified("never", None)),
+                unverified_count=3,
+            ),
+            "May 2026 can be invoiced but for 2 tenants: late, never.",
+        ),
+        (
+            Status(
+                as_of=NOW,
+                verified_until=NOW - HOUR,
+                unverified=tuple(Unverified(name, None) for name in "abcdefg"),
+                unverified_count=9,
+            ),
+            "May 2026 can be invoiced but for 9 tenants: a, b, c, d, e and 4 more.",
+        ),
+        (
+            Status(as_of=datetime(2026, 1, 1, tzinfo=UTC), verified_until=datetime(2026, 1, 1, tzinfo=UTC)),
+            "December 2025 can be invoiced: it is verified to its end.",
+        ),
+    ],
+)
+def test_the_month_that_ended_last_can_be_invoiced_where_it_is_verified_to_its_end(
+    shown: Status, sentence: str
+) -> None:
+    assert text(shown).splitlines()[2] == sentence
+
+
+# --- reports and exceptions --------------------------------------------------------------------------------------
+
+
+def test_reports_of_the_runs_themselves_come_first_and_accepted_ones_last(history: History) -> None:
+    history.report("old", ago=9 * DAY)
+    history.report("new", ago=HOUR)
+    history.report("accepted", ago=timedelta(minutes=1))
+    history.accept("accepted")
+    history.report("", "failed", ago=30 * DAY)
+    shown = history.status()
+    assert [one.tenant for one in shown.reports] == ["", "new", "old", "accepted"]
+    assert [one.accepted_until for one in shown.reports] == [None, None, None, history.now + DAY]
+
+
+def test_a_report_of_another_reason_is_not_accepted_with_it_nor_is_one_whose_time_is_over(history: History) -> None:
+    history.report("acme", "org_moved")
+    history.report("acme", "event_time_invalid", subject="mail")
+    history.accept("acme", "org_unlabelled")
+    history.accept("acme", "event_time_invalid", until=-HOUR)
+    assert {one.accepted_until for one in history.status().reports} == {None}
+
+
+def test_how_long_a_report_is_open_is_said(history: History) -> None:
+    history.report("acme", ago=3 * DAY + HOUR)
+    line = next(line for line in text(history.status(), 200).splitlines() if line.startswith("!"))
+    assert "  3 d  " in line
+
+
+def test_an_exception_that_has_expired_is_marked_while_it_is_missed(history: History) -> None:
+    history.accept("in-force", until=DAY)
+    history.accept("expired-lately", until=-DAY)
+    history.accept("expired-long-ago", until=-400 * DAY)
+    history.accept("expired-and-reported", until=-401 * DAY)
+    history.report("expired-and-reported")
+    shown = history.status()
+    assert [(one.tenant, one.expired) for one in shown.exceptions] == [
+        ("expired-and-reported", True),
+        ("expired-lately", True),
+        ("in-force", False),
+    ]
+    lines = text(shown, 200).splitlines()
+    (marked,) = (line for line in lines if line.startswith("expired-lately"))
+    assert "expired 24 h ago" in marked
+    assert "expired" not in next(line for line in lines if line.startswith("in-force"))
+
+
+def test_an_exception_for_ever_is_shown(history: History) -> None:
+    history.report("acme")
+    history.accept("acme", until="infinity")
+    shown = history.status()
+    assert shown.reports[0].accepted_until == shown.exceptions[0].expires_at == datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def test_an_exception_is_shown_with_its_last_day_who_and_why(history: History) -> None:
+    history.accept("acme", until="2999-01-01T00:00Z")
+    lines = text(history.status(), 120).splitlines()
+    assert lines[lines.index("ACCEPTED REPORTS") + 2].split() == [
+        "acme",
+        "org_unlabelled",
+        "2998-12-31",
+        "elena",
+        "known",
+    ]
+
+
+def test_more_than_are_read_are_counted(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MOST", 3)
+    monkeypatch.setattr(status, "SHOWN", 2)
+    names = [f"t{number}" for number in range(5)]
+    for name in names:
+        history.tenant(name)
+        history.report(name)
+        history.accept(name)
+    history.run(HOUR, "drift", unverified=names)
+    shown = history.status()
+    assert [len(shown.unverified), len(shown.reports), len(shown.exceptions)] == [3, 3, 3]
+    assert [shown.unverified_count, shown.reports_count, shown.exceptions_count] == [5, 5, 5]
+    assert shown.invoicing.but_for_count == 5
+    assert text(shown).count("… and 3 more; --output json shows 3") == 3
+
+
+# --- corrections and runs ----------------------------------------------------------------------------------------
+
+
+def test_corrections_are_counted_by_utc_day_over_four_weeks(history: History) -> None:
+    """What is only reported or deferred is none, nor is what a run that was stopped would have written."""
+    midnight = history.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for ago, events, stamps in (
+        (history.now - midnight, 2, 0),
+        (history.now - midnight + timedelta(seconds=1), 1, 2),
+        (history.now - (midnight - DAY), 0, 4),
+        (history.now - (midnight - 27 * DAY), 5, 0),
+        (history.now - (midnight - 27 * DAY) + timedelta(seconds=1), 6, 0),
+    ):
+        counts = {
+            "skill_disable_unrecorded": {"append": events, "defer": 8},
+            "deletion_unrecorded": {"stamp": stamps},
+            "org_moved": {"report": 9},
+        }
+        history.run(ago, "corrected", counts=counts)
+        history.run(ago, "blocked", counts=counts)
+    counted = history.status().corrections
+    assert [one.day for one in counted] == [(midnight - number * DAY).date() for number in range(27, -1, -1)]
+    assert [one.corrections for one in counted] == [5, *[0] * 25, 7, 2]
+
+
+def test_one_correction_shows_beside_a_backfill() -> None:
+    days = [date(2026, 5, 14) + number * DAY for number in range(28)]
+    many = {3: 1, 4: 2, 5: 3, 6: 4, 7: 127, 8: 128, 9: 180_000}
+    corrections = tuple(Corrected(day, many.get(number, 0)) for number, day in enumerate(days))
+    lines = text(Status(as_of=NOW, corrections=corrections)).splitlines()
+    at = lines.index("CORRECTIONS A DAY (UTC)")
+    assert lines[at + 1].split() == [*"···▁▂▂▃▇██", *"·" * 18]
+    assert lines[at + 2] == "05-14         05-21         05-28         06-04"
+    assert lines[at + 3] == "180265 in 28 days; most on 2026-05-23: 180000"
+
+
+def test_four_weeks_without_a_correction_are_said_in_a_line(history: History) -> None:
+    lines = text(history.status()).splitlines()
+    assert lines[lines.index("CORRECTIONS A DAY (UTC)") + 1] == "none in the last 28 days"
+
+
+def test_the_last_runs_are_shown_however_they_ended_the_latest_first(history: History) -> None:
+    outcomes = [*["clean"] * 5, "corrected", "drift", "blocked", "failed", *["clean"] * 3]
+    for number, outcome in enumerate(outcomes):
+        history.run((len(outcomes) - number) * HOUR, outcome)
+    runs = history.status().runs
+    assert [run.outcome for run in runs] == outcomes[:1:-1]
+    assert {run.seconds for run in runs} == {2}
+
+
+def test_what_a_run_did_is_counted_and_what_a_stopped_one_would_have_done_is_not(history: History) -> None:
+    counts = {"skill_enable_unrecorded": {"append": 2, "defer": 1}, "org_resolved": {"update": 1}, "x": {"report": 4}}
+    history.run(2 * HOUR, "blocked", counts=counts, error="too much")
+    history.run(HOUR, "corrected", counts=counts)
+    lines = text(history.status()).splitlines()
+    at = lines.index("LAST RUNS")
+    assert lines[at + 2].split()[2:] == ["corrected", "7", "3", "4", "1", "2.0", "s"]
+    assert lines[at + 3].split()[2:] == ["blocked", "-", "-", "-", "-", "2.0", "s"]
+
+
+def test_the_last_run_is_said_in_a_sentence(history: History) -> None:
+    history.run(2 * HOUR, "corrected", counts={"org_resolved": {"update": 2}, "org_moved": {"report": 1}})
+    assert "The last run, 2 h ago, corrected 2 rows and left 1 report." in text(history.status())
+    history.run(HOUR)
+    assert "The last run, 60 min ago, had nothing to correct and left 0 reports." in text(history.status())
+
+
+def test_that_runs_are_stopped_is_said_first_with_the_cause_and_since_when(history: History) -> None:
+    history.run(5 * HOUR)
+    for ago in (3, 2, 1):
+        history.run(ago * HOUR, "failed", source=None, error="The API server\ndid not answer.")
+    history.report("", "failed", ago=3 * HOUR)
+    shown = text(history.status(), 200)
+    assert "The last run, 60 min ago, failed: The API server did not answer." in shown.splitlines()[1]
+    assert shown.splitlines()[2].startswith(
+        f"It has been so since {history.now - 3 * HOUR:%Y-%m-%d %H:%M} UTC, for 3 h"
+    )
+    # once in the sentence, once for the three runs that it stopped
+    assert shown.count("The API server did not answer.") == 2
+
+
+def test_a_run_that_was_refused_is_said_to_be(history: History) -> None:
+    history.run(HOUR, "blocked", error="The list is empty.")
+    assert "The last run, 60 min ago, was refused: The list is empty." in text(history.status())
+
+
+def test_a_run_over_a_file_is_marked(history: History) -> None:
+    history.run(HOUR, source="snapshot")
+    assert text(history.status()).splitlines()[-1].endswith("  file")
+
+
+# --- how it reads ------------------------------------------------------------------------------------------------
+
+
+def full(name: str = "hotel-seeblick") -> Status:
+    """Return a status with something of everything."""
+    return Status(
+        as_of=NOW,
+        verified_until=NOW - HOUR,
+        unverified=(Unverified(name, JUNE - DAY), Unverified("young", None)),
+        unverified_count=2,
+        reports=(
+            OpenReport("", "failed", "", None, None, "SourceFault", NOW - HOUR, None),
+            OpenReport(
+                *(name, "event_time_invalid", "searxng-local-search", "287100000000000011"),
+                *("enabled at 2062-05-01T00:00:00Z", None, NOW - 40 * DAY, JUNE + 30 * DAY),
+            ),
+        ),
+        reports_count=2,
+        exceptions=(
+            Exemption("young", "tenant_recreated", "until Friday", "elena", NOW - 9 * DAY, NOW - 2 * DAY, expired=True),
+        ),
+        exceptions_count=1,
+        corrections=tuple(Corrected(date(2026, 5, 14) + number * DAY, number) for number in range(28)),
+        runs=(
+            Run(*(UUID(int=1), NOW - HOUR, NOW - HOUR + SETTLE, "failed", None, 0, 0, {}, "No answer. " * 20)),
+            Run(*(UUID(int=2), NOW - 2 * HOUR, NOW - 2 * HOUR + SETTLE, "drift", "cluster", 212, 209, {}, None)),
+        ),
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 10_000])
+def test_no_name_is_folded_however_narrow_the_terminal_is(width: int) -> None:
+    name = "a-tenant-with-a-name-of-" + "sixty-characters-" * 2
+    shown = text(full(name), width)
+    for word in (name, "event_time_invalid", "searxng-local-search", "2026-06-08 03:00"):
+        assert word in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_lists_fit_a_terminal(width: int) -> None:
+    """Only the sentences above them are left to the terminal to fold."""
+    lines = text(full(), width).splitlines()
+    assert max(len(line.rstrip()) for line in lines[lines.index("NOT VERIFIED") :]) <= width
+
+
+def test_in_a_file_the_cause_of_a_stopped_run_stands_whole(history: History, command: Callable[..., Ran]) -> None:
+    history.run(HOUR, "failed", source=None, error="No answer. " * 50)
+    ran = command()
+    assert ran.out.count("No answer. " * 49 + "No answer.") == 2
+    assert "\x1b" not in ran.out
+    assert [line for line in ran.out.splitlines() if line != line.rstrip()] == []
+
+
+def test_what_could_steer_a_terminal_is_made_visible(history: History) -> None:
+    evil = "evil\x1b[2J\n"
+    history.tenant(evil)
+    history.report(evil, "org_moved", subject=evil)
+    history.accept(evil)
+    history.ledger.execute("UPDATE reconciler.exceptions SET note = %(evil)s, created_by = %(evil)s", {"evil": evil})
+    history.run(HOUR, "failed", error=evil)
+    history.run(2 * HOUR, "drift", unverified=[evil])
+    for width in (60, 10_000):
+        shown = text(history.status(), width)
+        assert "\x1b" not in shown
+        assert r"evil\x1b[2J\n" in shown
+
+
+def test_programs_read_one_document(history: History, command: Callable[..., Ran]) -> None:
+    history.tenant("acme")
+    at = history.run(HOUR, "drift", unverified=["acme"], counts={"org_unlabelled": {"report": 1}})
+    history.report("acme")
+    history.report("", "failed")
+    history.accept("acme")
+
+    ran = command("--output", "json", "--settle", "0s")
+
+    assert (ran.code, ran.err) == (0, "")
+    found = ran.document
+    assert list(found) == [
+        *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "reports_count", "reports"),
+        *("exceptions_count", "exceptions", "corrections", "runs"),
+    ]
+    assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+    assert found["unverified"] == [{"tenant": "acme", "verified_until": None}]
+    assert found["last_month"]["but_for"] == ["acme"]
+    assert [(one["tenant"], one["subject"]) for one in found["reports"]] == [(None, None), ("acme", None)]
+    assert found["exceptions"][0]["expired"] is False
+    assert len(found["corrections"]) == 28
+    assert found["runs"][0]["counts"] == {"org_unlabelled": {"report": 1}}
+    assert found["runs"][0]["seconds"] == 2
+
+
+def test_the_document_of_a_ledger_over_which_no_run_was_made_is_whole_too(history: History) -> None:
+    found = json.loads(document(history.status()))
+    assert (found["verified_until"], found["runs"], found["last_month"]["verified"]) == (None, [], False)
+
+
+def test_the_readme_shows_what_is_printed() -> None:
+    at = datetime(2026, 6, 2, 3, 15, 8, tzinfo=UTC)
+    recreated = ("velo-stadler", "tenant_recreated")
+    counts = {"tenant_recreated": {"report": 1}, "event_time_invalid": {"report": 1}}
+    corrected = counts | {"resumption_unrecorded": {"append": 1}}
+    days = [0, 0, 2, 1, 4, 0, 2, 1, 9, 2, 1, 3, 5, 0, 1, 2, 2, 1, 0, 1, 0, 0, 2, 1, 12, 2, 3, 1]
+    shown = Status(
+        as_of=at,
+        verified_until=at - timedelta(seconds=61),
+        unverified=(Unverified("hotel-seeblick", at - 7 * HOUR - 6 * SETTLE), Unverified(recreated[0], at - 19 * DAY)),
+        unverified_count=2,
+        reports=(
+            OpenReport(
+                *("hotel-seeblick", "event_time_invalid", "bexio-accounting", "287100000000000006"),
+                *("enabled at 2062-05-01T00:00:00Z", None, at - 7 * HOUR, None),
+            ),
+            OpenReport(
+                *(*recreated, "", "287100000000000011", "deleted", "recreated"),
+                *(at - 19 * DAY + 6 * SETTLE, datetime(2026, 6, 6, tzinfo=UTC)),
+            ),
+        ),
+        reports_count=2,
+        exceptions=(
+            Exemption(
+                *(*recreated, "the customer decides by Friday", "elena"),
+                *(at - 18 * DAY, datetime(2026, 6, 6, tzinfo=UTC), False),
+            ),
+        ),
+        exceptions_count=1,
+        corrections=tuple(Corrected(date(2026, 5, 6) + number * DAY, n) for number, n in enumerate(days)),
+        runs=tuple(
+            Run(UUID(int=number), began, began + took, outcome, "cluster", 212, 211, done, None)
+            for number, (began, took, outcome, done) in enumerate(
+                [
+                    (at - timedelta(seconds=1), timedelta(seconds=0.9), "drift", counts),
+                    (at - timedelta(seconds=301), timedelta(seconds=1.2), "corrected", corrected),
+                ]
+            )
+        ),
+    )
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    printed = "\n".join(line.rstrip() for line in text(shown).splitlines())
+    assert f"```text\n{printed}\n```\n" in readme, printed
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_bad_news_are_no_failure_of_the_command(history: History, command: Callable[..., Ran]) -> None:
+    history.run(HOUR, "failed", error="No answer.")
+    history.report("", "failed")
+    assert command().code == 0
+
+
+def test_a_ledger_that_is_not_migrated_is_a_failure(empty_url: str, command: Callable[..., Ran]) -> None:
+    ran = command(DATABASE_URL=empty_url)
+    assert (ran.code, ran.out) == (1, "")
+    assert "reconciler migrate" in ran.complaint["remedy"]
+
+
+def test_a_ledger_that_cannot_be_reached_is_a_failure_without_the_password(command: Callable[..., Ran]) -> None:
+    ran = command(DATABASE_URL="postgresql://portal:sesame@127.0.0.1:1/billing")
+    assert (ran.code, ran.out) == (1, "")
+    assert "sesame" not in ran.err
+
+
+def test_the_role_of_the_runs_may_see_it(history: History, command: Callable[..., Ran], role_url: str) -> None:
+    history.run(HOUR)
+    assert command(DATABASE_URL=role_url).code == 0
+
+
+def test_it_is_of_one_moment_though_a_run_commits_meanwhile_and_writes_nothing(
+    history: History, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, ledger_url: str
+) -> None:
+    """A second run that reports, between two of its questions, is in none of the answers."""
+    history.tenant("acme")
+    history.run(2 * HOUR)
+
+    def interrupted(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
+        before = read(cursor, settle=settle)
+        history.run(HOUR, "drift", unverified=["acme"])
+        history.report("acme")
+        again = read(cursor, settle=settle)
+        assert cursor.connection.read_only
+        assert (again.unverified, again.reports, again.runs) == (before.unverified, before.reports, before.runs)
+        return again
+
+    monkeypatch.setattr(status, "read", interrupted)
+    assert command().code == 0
+    with closing(database.connect(ledger_url)) as other:
+        assert History(other).status().reports_count == 1
+
+
+# --- however long the history is ---------------------------------------------------------------------------------
+
+
+def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Yield how each table of a plan is read, and how many rows of it are looked at."""
+    if "Relation Name" in plan:
+        rows = (
+            plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+        )
+        yield plan["Node Type"], plan["Relation Name"], rows * plan["Actual Loops"]
+    for inner in plan.get("Plans", ()):
+        yield from visited(inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("status_verification", 10),
+        ("status_unverified", 3 * (status.REACH + 10)),
+        ("status_corrections", 28 * 288 * 3),
+        ("status_runs", status.RUNS + 1),
+    ],
+)
+def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: int) -> None:
+    """A run every five minutes for four months, three tenants that none of them could verify."""
+    history.ledger.execute(
+        "INSERT INTO reconciler.runs "
+        "(id, started_at, observed_at, finished_at, mode, outcome, version, source, unverified) "
+        "SELECT gen_random_uuid(), at, at, at, 'run', CASE WHEN i % 5 = 0 THEN 'corrected' ELSE 'drift' END, "
+        "'1', 'cluster', '{a,b,c}' "
+        "FROM generate_series(40000, 1, -1) i, LATERAL (SELECT now() - i * interval '5 min' AS at) t"
+    )
+    history.ledger.execute("ANALYZE reconciler.runs")
+    bounds = {"settle": SETTLE, "reach": status.REACH, "most": status.RUNS, "since": history.now - 27 * DAY}
+
+    ((plan,),) = history.ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + queries.query(name), bounds).fetchall()
+
+    reads = [(how, rows) for how, table, rows in visited(plan[0]["Plan"]) if table == "runs"]
+    assert reads
+    assert [how for how, _ in reads if how == "Seq Scan"] == []
+    assert sum(rows for _, rows in reads) <= most

@@ -1,0 +1,447 @@
+"""Passes over a small world that is known by heart, and what must be true of one that something has struck.
+
+Six tenants. The portal has lost a row of five of them, so that every kind of correction has something to write; the
+sixth is true. Time passes only where a test or the pass itself lets it.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+import stamina
+from psycopg import sql
+from structlog.testing import capture_logs
+
+from reconciler.core.model import Action, Mode, Outcome, Result, Uncertain
+from reconciler.core.plan import Limits
+from reconciler.deadline import Deadline
+from reconciler.run import Pass, Terms
+from reconciler.sources.api_client import Api
+from reconciler.sources.cluster import Cluster
+from tests.simulation.boundaries import Boundaries, Looks
+from tests.simulation.portal import CLOCK, SETTLE, Clock
+from tests.support.contents import Books, books
+from tests.support.double import SOURCE_UID, ApiDouble
+from tests.support.faults import Fault, lists
+from tests.support.world import ORG_LABEL, tenant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from _pytest.mark.structures import ParameterSet
+    from structlog.typing import EventDict
+
+    from reconciler.core.model import Finding
+    from tests.support.faults import Effect, When
+
+START: Final = datetime(2026, 3, 1, 9, tzinfo=UTC)
+"""When a pass begins, unless a test says otherwise."""
+ORG: Final = "2871"
+VERIFIED: Final = datetime(2026, 2, 15, tzinfo=UTC)
+"""Up to when the last pass found everything true: it began a settle later."""
+SLACK: Final = 1.5
+"""Seconds that a busy machine may take to notice that the deadline is over."""
+
+
+def on(day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
+    """Return an instant of February 2026."""
+    return datetime(2026, 2, day, hour, minute, second, tzinfo=UTC)
+
+
+BORN: Final = {
+    "acme": on(1, 10),
+    "beta": on(2, 10),
+    "cara": on(3, 10),
+    "dana": on(4, 10),
+    "emil": on(25, 10),
+    "finn": on(5, 10),
+}
+RECORDED: Final = ("acme", "beta", "cara", "dana", "finn")
+SKILLS: Final = {"acme": ["mail"], "beta": ["mail", "wiki"], "cara": ["mail"], "dana": ["mail"], "finn": ["mail"]}
+
+CORRECTIONS: Final = {
+    ("acme", "skill_enable_unrecorded", "voice"),
+    ("beta", "skill_disable_unrecorded", "wiki"),
+    ("cara", "suspension_unrecorded", None),
+    ("dana", "deletion_unrecorded", None),
+    ("dana", "skill_open_after_deletion", "mail"),
+    ("emil", "tenant_unrecorded", None),
+    ("emil", "skill_enable_unrecorded", "mail"),
+}
+"""What one clean pass corrects: tenant, reason, skill."""
+
+RECORDED_BOOKS: Final = Books(
+    [(name, ORG, BORN[name], None) for name in RECORDED],
+    sorted((name, ORG, skill, "enabled", BORN[name]) for name, skills in SKILLS.items() for skill in skills),
+    [],
+)
+TRUE_BOOKS: Final = Books(
+    [(name, ORG, born, VERIFIED if name == "dana" else None) for name, born in BORN.items()],
+    sorted(
+        [
+            *RECORDED_BOOKS.skills,
+            ("acme", ORG, "voice", "enabled", on(20, 10)),
+            ("beta", ORG, "wiki", "disabled", on(21, 11)),
+            ("dana", ORG, "mail", "disabled", VERIFIED),
+            ("emil", ORG, "mail", "enabled", BORN["emil"]),
+        ]
+    ),
+    [("cara", ORG, "suspended", on(22, 12, 0, 5))],
+)
+"""The rows after one clean pass. Nobody knows when dana went: what stops costing is dated as early as possible."""
+
+
+class End(enum.StrEnum):
+    """How a pass ends that something has struck."""
+
+    FAILED = "failed"
+    """Exit code 1, nothing billed is written."""
+    REFUSED = "refused"
+    """Exit code 3, nothing billed is written."""
+    ONE = "this tenant only"
+    """The tenant is shown and left alone, every other is corrected."""
+    NORMAL = "normal"
+    """The right rows."""
+
+
+@dataclass
+class Stage:
+    """The world, its ledger, and how passes are made over it.
+
+    Attributes:
+        url: the ledger.
+        api: the cluster.
+        clock: the time of both.
+        kubeconfig: how the cluster is reached.
+        monkeypatch: the test's.
+        deadline: seconds that a pass has, of the machine's own time.
+        attempts: how often a request is tried, without waiting in between; None: as it really is.
+        limits: the brake.
+        settle: how long the portal may take.
+        uncertain: how a correction without evidence is dated.
+        accept_source: whether another source may be pinned.
+        page_size: tenants a page.
+        asleep: what happens while the pass waits for its second look.
+        logged: what was logged.
+        took: seconds of the machine's own time that the last pass took.
+    """
+
+    url: str
+    api: ApiDouble
+    clock: Clock
+    kubeconfig: Path
+    monkeypatch: pytest.MonkeyPatch
+    deadline: float = 600
+    attempts: int | None = 3
+    limits: Limits = field(default_factory=Limits)
+    settle: timedelta = SETTLE
+    uncertain: Uncertain = Uncertain.CUSTOMER
+    accept_source: bool = False
+    page_size: int = 2
+    asleep: Callable[[], object] | None = None
+    logged: list[EventDict] = field(default_factory=list)
+    took: float = 0
+
+    def fill(self) -> None:
+        """Create what lives in the cluster."""
+        for name, born in BORN.items():
+            if name != "dana":
+                skills = SKILLS.get(name, ["mail"])
+                self.api.create(tenant(name, skills, org=ORG), at=born)
+        self.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=on(20, 10))
+        self.api.patch("beta", {"spec": {"packages": ["mail"]}}, at=on(21, 11))
+        self.api.patch("cara", {"spec": {"suspend": True}}, at=on(22, 12))
+        self.api.set_status("cara", {"suspendedAt": "2026-02-22T12:00:05Z"}, at=on(22, 12, 0, 5))
+
+    def record(self) -> None:
+        """Put into the ledger what it knows."""
+        with self.clock.ledger.transaction(), self.clock.ledger.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO tenant_billing_lifecycle (tenant_name, zitadel_org_id, created_at) VALUES (%s, %s, %s)",
+                [row[:3] for row in RECORDED_BOOKS.lifecycles],
+            )
+            cursor.executemany(
+                "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+                "VALUES (%s, %s, %s, %s, %s)",
+                RECORDED_BOOKS.skills,
+            )
+            cursor.execute(
+                "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source) "
+                "VALUES (gen_random_uuid(), %s, %s, 'run', 'clean', '1', %s)",
+                [VERIFIED + SETTLE, VERIFIED + SETTLE, SOURCE_UID],
+            )
+            cursor.execute(
+                "INSERT INTO reconciler.source (identity, resource_version) VALUES (%s, '900')", [SOURCE_UID]
+            )
+
+    def begin_again(self) -> None:
+        """Put the ledger and the clock back to where they began; the cluster stays as it is."""
+        for table in (
+            *("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "invoices"),
+            *("reconciler.corrections", "reconciler.runs", "reconciler.source"),
+            *("reconciler.reports", "reconciler.totals"),
+        ):
+            self.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
+        self.record()
+        self.clock.turn(START)
+
+    @contextmanager
+    def ledger(self) -> Iterator[psycopg.Connection[Any]]:
+        """Connect to the ledger as the portal does."""
+        with closing(psycopg.connect(self.url, autocommit=True, application_name="portal")) as ledger:
+            yield ledger
+
+    def write(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Change the ledger as the portal does, or ask it something."""
+        cursor = self.clock.ledger.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def skill_row(self, name: str, skill: str, kind: str, at: datetime | str) -> None:
+        """Let the portal's own row come."""
+        self.write(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            *(name, ORG, skill, kind, at),
+        )
+
+    def strike(self, effect: Effect, when: When = lists, *, skip: int = 0, times: int | None = 1) -> None:
+        """Let something be wrong with the cluster's answers."""
+        self.api.faults.append(Fault(effect, when=when, skip=skip, times=times))
+
+    def mangle(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change a resource in a way that no API server would."""
+        resource = self.api.get(name)
+        assert resource
+        change(resource)
+        self.api.plant(resource)
+
+    def attempt(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Pass:
+        """Return a pass that has not begun."""
+        deadline = Deadline.after(self.deadline)
+        api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
+        cluster = Cluster(
+            api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=self.page_size
+        )
+        return Pass(
+            database_url=url or self.url,
+            source=Looks(cluster, boundaries, self.clock) if boundaries else cluster,
+            terms=Terms(
+                mode=Mode.RUN,
+                settle=self.settle,
+                uncertain=self.uncertain,
+                limits=self.limits,
+                accept_source=self.accept_source,
+            ),
+            deadline=deadline,
+            sleep=self._sleep,
+        )
+
+    def run(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Outcome:
+        """Make one pass."""
+        attempt = self.attempt(url=url, boundaries=boundaries)
+        began = time.monotonic()
+        with (
+            capture_logs() as logged,
+            stamina.set_testing(testing=self.attempts is not None, attempts=self.attempts or 1),
+        ):
+            if boundaries is None:
+                outcome = attempt.execute()
+            else:
+                with boundaries.installed(self.monkeypatch):
+                    outcome = attempt.execute()
+        self.took = time.monotonic() - began
+        self.logged = logged
+        return outcome
+
+    def _sleep(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        if self.asleep:
+            asleep, self.asleep = self.asleep, None
+            asleep()
+
+    def books(self) -> Books:
+        """Return the rows that invoices are computed from."""
+        return books(self.url)
+
+    def corrections(self) -> list[tuple[str, str, str | None]]:
+        """Return what has been corrected: tenant, reason, skill."""
+        rows = self.write("SELECT tenant_name, reason, subject FROM reconciler.corrections")
+        return sorted(((name, reason, skill) for name, reason, skill in rows), key=str)
+
+    def state(self) -> tuple[Books, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Return all that a pass which did not succeed must leave alone."""
+        return (
+            self.books(),
+            self.write("SELECT * FROM reconciler.corrections ORDER BY id"),
+            self.write("SELECT * FROM reconciler.source"),
+        )
+
+    def correction(self, name: str, reason: str, skill: str | None = None) -> tuple[Any, ...]:
+        """Return a correction's occurred_at, not_before, not_after and evidence."""
+        (found,) = self.write(
+            "SELECT occurred_at, not_before, not_after, evidence FROM reconciler.corrections "
+            "WHERE tenant_name = %s AND reason = %s AND subject IS NOT DISTINCT FROM %s",
+            *(name, reason, skill),
+        )
+        return found
+
+    # what must be true
+
+    def has_failed(self, outcome: Outcome, before: Any, says: str = "", *, recorded: bool = True) -> None:
+        """The pass has failed, has written nothing that is billed, and has left a row that says why."""
+        self._has_ended(outcome, before, Result.FAILED, 1, says, recorded=recorded)
+
+    def was_refused(self, outcome: Outcome, before: Any, says: str = "") -> None:
+        """The pass was refused, has written nothing that is billed, and has left a row that says why."""
+        self._has_ended(outcome, before, Result.BLOCKED, 3, says, recorded=True)
+
+    def _has_ended(
+        self, outcome: Outcome, before: Any, result: Result, exit_code: int, says: str, *, recorded: bool
+    ) -> None:
+        assert outcome.failure, f"it ended {outcome.result}"
+        assert (outcome.result, outcome.failure.exit_code) == (result, exit_code), outcome.failure
+        assert says in str(outcome.failure)
+        assert outcome.failure.remedy
+        assert self.state() == before
+        rows = self.write("SELECT outcome, error FROM reconciler.runs WHERE id = %s", outcome.run_id)
+        assert rows == ([(str(result), str(outcome.failure))] if recorded else [])
+
+    def settles_at_once(self) -> None:
+        """From now on the portal takes no time, and so there is nothing to wait for."""
+        self.settle = timedelta()
+        self.write("UPDATE reconciler.runs SET observed_at = %s", VERIFIED)
+
+    def is_true(self, outcome: Outcome) -> None:
+        """The pass has written every right row, once; and the next has nothing to write."""
+        assert outcome.failure is None, outcome.failure
+        assert outcome.result is Result.CORRECTED
+        assert self.write("SELECT outcome FROM reconciler.runs WHERE id = %s", outcome.run_id) == [("corrected",)]
+        self.holds_the_truth()
+
+    def holds_the_truth(self, *, stays: bool = True) -> None:
+        """The ledger holds every right row, once; and a pass has nothing to write."""
+        assert self.books() == TRUE_BOOKS
+        assert sorted(self.corrections(), key=str) == sorted(CORRECTIONS, key=str)
+        if stays:
+            self.stays()
+
+    def stays(self) -> None:
+        """A further pass has nothing to write."""
+        books, corrections, _ = self.state()
+        again = self.run()
+        assert again.failure is None, again.failure
+        assert self.state()[:2] == (books, corrections)
+
+    def spared(self, outcome: Outcome, name: str, reason: str, action: Action, before: Books = RECORDED_BOOKS) -> None:
+        """The tenant was shown for that reason and left as it was before; every other one was corrected."""
+        assert outcome.failure is None, outcome.failure
+        assert outcome.result is Result.CORRECTED
+        shown = [finding for finding in outcome.findings if finding.tenant == name]
+        assert {(finding.reason, finding.action) for finding in shown} == {(reason, action)}, shown
+        assert sorted(self.corrections(), key=str) == sorted((c for c in CORRECTIONS if c[0] != name), key=str)
+        assert only(self.books(), name) == only(before, name)
+        assert without(self.books(), name) == without(TRUE_BOOKS, name)
+        ((unverified,),) = self.write("SELECT unverified FROM reconciler.runs WHERE id = %s", outcome.run_id)
+        assert unverified == [name]
+
+
+def only(of: Books, name: str) -> Books:
+    """Return the rows of one tenant."""
+    return Books(*([row for row in rows if row[0] == name] for rows in of))  # type: ignore[arg-type]
+
+
+def without(of: Books, name: str) -> Books:
+    """Return the rows of all other tenants."""
+    return Books(*([row for row in rows if row[0] != name] for rows in of))  # type: ignore[arg-type]
+
+
+def shown(outcome: Outcome, name: str) -> list[Finding]:
+    """Return what a pass found of one tenant."""
+    return [finding for finding in outcome.findings if finding.tenant == name]
+
+
+@contextmanager
+def world(postgres_url: str, template: str) -> Iterator[str]:
+    """Make a migrated database that has our clock; many tests may follow each other on it."""
+    name = f"faults_{uuid4().hex}"
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as server:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
+        url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+        with closing(psycopg.connect(url, autocommit=True)) as ledger:
+            ledger.execute(CLOCK)
+        yield url
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def staged(url: str, api: ApiDouble, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """Set the stage for one test on a `world`, which it leaves as it finds it."""
+    with closing(psycopg.connect(url, autocommit=True, options="-c timezone=UTC")) as ledger:
+        clock = Clock(ledger, now=START)
+        api.clock = clock.server
+        stage = Stage(url, api, clock, api.kubeconfig(folder / "kubeconfig"), monkeypatch)
+        stage.begin_again()
+        stage.fill()
+        yield stage
+
+
+class Faults(list["ParameterSet"]):
+    """A table of faults and how a pass ends that they strike, for pytest.mark.parametrize."""
+
+    def told(self, fault: str, end: End) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+        """Enter a fault that has a test of its own."""
+
+        def enter(story: Callable[[Stage], None]) -> Callable[[Stage], None]:
+            self.append(pytest.param(story, id=f"{fault} - {end}"))
+            return story
+
+        return enter
+
+    def add(
+        self,
+        fault: str,
+        end: End,
+        arrange: Callable[[Stage], object],
+        says: str = "",
+        then: Callable[[Stage], object] | None = None,
+    ) -> None:
+        """Enter a fault of everything: what it does, what the failure says, and what else must be true after it."""
+
+        def story(stage: Stage) -> None:
+            before = stage.state()
+            arrange(stage)
+            outcome = stage.run()
+            match end:
+                case End.FAILED:
+                    stage.has_failed(outcome, before, says)
+                case End.REFUSED:
+                    stage.was_refused(outcome, before, says)
+                case _:
+                    stage.is_true(outcome)
+            if then:
+                then(stage)
+            assert end is End.NORMAL or stage.took < stage.deadline + SLACK
+
+        self.told(fault, end)(story)
+
+    def add_one(
+        self, fault: str, name: str, reason: str, arrange: Callable[[Stage], object], *, action: Action = Action.REPORT
+    ) -> None:
+        """Enter a fault of one tenant, and what it is shown for."""
+
+        def story(stage: Stage) -> None:
+            arrange(stage)
+            before = stage.books()
+            stage.spared(stage.run(), name, reason, action, before)
+
+        self.told(fault, End.ONE)(story)

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.core.compare import compare
+from reconciler.core.dating import Dating
+from reconciler.core.model import Action, Event, Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
+from tests.support.sides import BORN, DAY, DISABLED, ENABLED, HOUR, NOW, SECOND, SUSPENDED, ledger, live, pairs, row
+
+Pair = tuple[Observed | None, Recorded]
+
+CREATED = Reason.TENANT_UNRECORDED
+DELETED = Reason.DELETION_UNRECORDED
+ENABLE = Reason.SKILL_ENABLE_UNRECORDED
+DISABLE = Reason.SKILL_DISABLE_UNRECORDED
+CLOSE = Reason.SKILL_OPEN_AFTER_DELETION
+SUSPEND = Reason.SUSPENSION_UNRECORDED
+RESUME = Reason.RESUMPTION_UNRECORDED
+
+STARTS_TO_COST = {ENABLE, RESUME}
+STOPS_COSTING = {DELETED, DISABLE, CLOSE, SUSPEND}
+CUSTOMER, DETECTED = Uncertain.CUSTOMER, Uncertain.DETECTED
+
+VERIFIED = BORN + 20 * DAY
+WRITTEN = BORN + 30 * DAY
+
+
+def dated(observed: Observed | None, recorded: Recorded, dating: Dating = Dating(observed_at=NOW)) -> list[Finding]:  # noqa: B008 - it is frozen
+    """Return what a pass finds of a tenant, with the moments."""
+    return list(dating.dated(compare(observed, recorded, as_of=NOW, tolerance=dating.tolerance), observed, recorded))
+
+
+def moment(reason: Reason, observed: Observed | None, recorded: Recorded, **dating: object) -> Moment | None:
+    """Return the moment of the one finding of this reason."""
+    findings = dated(observed, recorded, replace(Dating(observed_at=NOW), **dating))  # type: ignore[arg-type]
+    (found,) = [finding for finding in findings if finding.reason is reason]
+    return found.moment
+
+
+def exactly(evidence: Evidence, at: datetime) -> Moment:
+    return Moment(at, at, at, evidence)
+
+
+def proved(evidence: Evidence, at: datetime, not_before: datetime) -> Moment:
+    """Return what an upper bound proves: the change came no later, and is dated there."""
+    return Moment(at, not_before, at, evidence)
+
+
+class Drift(NamedTuple):
+    """A correction of an open tenant's key, and the resource's time that could prove it."""
+
+    observed: Observed
+    recorded: Recorded
+    field: str
+    evidence: Evidence
+
+
+DRIFTS = {
+    ENABLE: Drift(live(packages=("a",)), ledger(), "packages_written_at", Evidence.FIELD_MANAGER),
+    DISABLE: Drift(live(), ledger(skills={"a": ENABLED}), "packages_written_at", Evidence.FIELD_MANAGER),
+    SUSPEND: Drift(live(suspended=True), ledger(), "suspend_written_at", Evidence.FIELD_MANAGER),
+    RESUME: Drift(live(), ledger(suspension=SUSPENDED), "suspend_written_at", Evidence.FIELD_MANAGER),
+}
+DRIFTS_OF = pytest.mark.parametrize("reason", DRIFTS)
+
+
+@pytest.mark.parametrize("generation", [None, 1, 7])
+def test_a_tenant_is_recorded_from_its_creation(generation: int | None) -> None:
+    observed = live(generation=generation)
+    assert moment(CREATED, observed, ledger(None)) == exactly(Evidence.CREATION, BORN)
+
+
+def test_a_creation_by_a_clock_that_runs_ahead_is_dated_at_the_observation() -> None:
+    observed = live(created_at=NOW + HOUR)
+    assert moment(CREATED, observed, ledger(None), tolerance=HOUR) == exactly(Evidence.CREATION, NOW)
+
+
+def test_an_earlier_run_that_did_not_see_the_tenant_does_not_move_its_creation() -> None:
+    """A run of another cluster, say: the tenant is inserted with its own creationTimestamp."""
+    observed = live(packages=("a",), generation=1)
+    recorded = ledger(None, verified_at=VERIFIED)
+    assert moment(CREATED, observed, recorded) == exactly(Evidence.CREATION, BORN)
+    assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, BORN)
+
+
+def test_the_backfill_dates_every_package_at_the_creation() -> None:
+    findings = dated(live(packages=("a", "b"), generation=1), ledger(None))
+    assert [finding.moment for finding in findings] == 3 * [exactly(Evidence.CREATION, BORN)]
+
+
+def test_the_backfill_says_until_when_a_package_may_have_been_added() -> None:
+    observed = live(packages=("a",), generation=2)
+    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
+    observed = live(packages=("a",), generation=2, packages_written_at=WRITTEN)
+    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, WRITTEN, Evidence.CREATION)
+    observed = live(packages=("a",), generation=None)
+    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
+
+
+def test_the_backfill_never_enables_before_the_event_that_it_corrects() -> None:
+    observed = live(packages=("a",), generation=1)
+    recorded = ledger(None, skills={"a": DISABLED})
+    assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, DISABLED.occurred_at)
+
+
+def test_the_backfill_suspends_when_the_operator_saw_it() -> None:
+    observed = live(suspended=True, suspended_at=WRITTEN)
+    assert moment(SUSPEND, observed, ledger(None)) == Moment(WRITTEN, BORN, NOW, Evidence.SUSPENDED_AT)
+
+
+def test_the_backfill_stamps_a_tenant_that_is_being_deleted() -> None:
+    findings = dated(live(deleting_at=WRITTEN), ledger(None))
+    assert [(f.action, f.moment) for f in findings] == [
+        (Action.INSERT, exactly(Evidence.CREATION, BORN)),
+        (Action.STAMP, exactly(Evidence.DELETION, WRITTEN)),
+    ]
+
+
+def test_a_package_of_generation_1_is_on_since_creation() -> None:
+    observed = live(packages=("a",), generation=1)
+    assert moment(ENABLE, observed, ledger()) == exactly(Evidence.CREATION, BORN)
+
+
+def test_a_package_of_generation_1_is_not_on_before_billing_starts() -> None:
+    observed = live(packages=("a",), generation=1)
+    recorded = ledger(row(created_at=BORN + HOUR))
+    assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, BORN + HOUR)
+
+
+def test_generation_1_proves_nothing_where_an_event_says_otherwise() -> None:
+    observed = live(packages=("a",), generation=1)
+    recorded = ledger(skills={"a": DISABLED})
+    assert moment(ENABLE, observed, recorded) == Moment(NOW, DISABLED.occurred_at, NOW, Evidence.NONE)
+
+
+def test_generation_1_proves_nothing_where_a_run_has_found_the_tenant_true() -> None:
+    observed = live(packages=("a",), generation=1)
+    recorded = ledger(verified_at=VERIFIED)
+    assert moment(ENABLE, observed, recorded) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
+
+
+@pytest.mark.parametrize("generation", [None, 0, 2])
+def test_another_generation_proves_nothing(generation: int | None) -> None:
+    observed = live(packages=("a",), generation=generation)
+    assert moment(ENABLE, observed, ledger()) == Moment(NOW, BORN, NOW, Evidence.NONE)
+
+
+def test_a_deletion_is_stamped_at_its_timestamp() -> None:
+    assert moment(DELETED, live(deleting_at=WRITTEN), ledger()) == exactly(Evidence.DELETION, WRITTEN)
+
+
+def test_a_deletion_that_takes_effect_later_is_stamped_at_the_observation() -> None:
+    observed = live(deleting_at=NOW + HOUR)
+    assert moment(DELETED, observed, ledger(), tolerance=HOUR) == exactly(Evidence.DELETION, NOW)
+
+
+def test_a_deletion_is_not_stamped_before_the_creation() -> None:
+    observed = live(deleting_at=BORN)
+    assert moment(DELETED, observed, ledger(row(created_at=BORN + HOUR))) == exactly(Evidence.DELETION, BORN + HOUR)
+
+
+def test_an_absence_is_stamped_by_policy() -> None:
+    recorded = ledger(verified_at=VERIFIED)
+    assert moment(DELETED, None, recorded) == Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
+    assert moment(DELETED, None, recorded, uncertain=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
+    assert moment(DELETED, None, ledger()) == Moment(BORN, BORN, NOW, Evidence.NONE)
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        ledger(skills={"a": Event(9, "enabled", WRITTEN)}),
+        ledger(skills={"a": Event(9, "disabled", WRITTEN)}),
+        ledger(suspension=Event(9, "resumed", WRITTEN)),
+    ],
+    ids=["enabled", "disabled", "resumed"],
+)
+def test_an_absence_is_not_stamped_before_the_last_that_the_ledger_heard_of_the_tenant(recorded: Recorded) -> None:
+    """Whoever enabled a skill in June was not gone in May: a month of revenue hangs on it."""
+    assert moment(DELETED, None, recorded) == Moment(WRITTEN, WRITTEN, NOW, Evidence.NONE)
+
+
+def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
+    recorded = ledger(skills={"a": ENABLED})
+    assert moment(CLOSE, live(deleting_at=WRITTEN), recorded) == exactly(Evidence.DELETION, WRITTEN)
+
+
+@pytest.mark.parametrize("uncertain", Uncertain)
+def test_a_closing_event_of_an_absent_tenant_has_the_moment_of_the_stamp(uncertain: Uncertain) -> None:
+    recorded = ledger(skills={"a": ENABLED}, verified_at=VERIFIED)
+    stamp = moment(DELETED, None, recorded, uncertain=uncertain)
+    assert moment(CLOSE, None, recorded, uncertain=uncertain) == stamp
+    assert stamp is not None
+    assert stamp.evidence is Evidence.NONE
+
+
+def test_a_closing_event_of_a_row_stamped_before_is_dated_at_the_stamp() -> None:
+    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED})
+    assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
+
+
+def test_a_closing_event_of_a_row_stamped_before_is_dated_at_the_stamp_though_a_later_run_found_it_true() -> None:
+    """The portal's event came late, after a run had found the deleted tenant true."""
+    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED}, verified_at=WRITTEN + DAY)
+    assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
+
+
+def test_a_closing_event_of_a_row_stamped_in_the_future_is_dated_at_the_observation() -> None:
+    recorded = ledger(row(deleted_at=NOW + DAY), skills={"a": ENABLED})
+    assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, NOW)
+
+
+def test_a_closing_event_never_precedes_the_event_that_it_closes() -> None:
+    late = Event(9, "enabled", WRITTEN + DAY)
+    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": late})
+    assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, late.occurred_at)
+
+
+def test_a_closing_event_after_a_late_event_leaves_the_stamp_where_it_is() -> None:
+    late = Event(9, "enabled", WRITTEN + DAY)
+    recorded = ledger(skills={"a": late, "b": ENABLED})
+    findings = dated(live(deleting_at=WRITTEN), recorded)
+    assert [(f.reason, f.subject, f.moment) for f in findings] == [
+        (DELETED, None, exactly(Evidence.DELETION, WRITTEN)),
+        (CLOSE, "a", exactly(Evidence.DELETION, late.occurred_at)),
+        (CLOSE, "b", exactly(Evidence.DELETION, WRITTEN)),
+    ]
+
+
+def test_a_suspension_is_dated_when_the_operator_saw_it_rather_than_when_it_was_written() -> None:
+    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN - HOUR)
+    assert moment(SUSPEND, observed, ledger()) == proved(Evidence.SUSPENDED_AT, WRITTEN, BORN)
+
+
+def test_a_spec_written_after_the_operator_saw_a_suspension_may_be_another_suspension() -> None:
+    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + HOUR)
+    assert moment(SUSPEND, observed, ledger()) == Moment(WRITTEN, BORN, WRITTEN + HOUR, Evidence.SUSPENDED_AT)
+
+
+@pytest.mark.parametrize(
+    ("suspended_at", "clipped"), [(VERIFIED - SECOND, VERIFIED), (VERIFIED - 2 * SECOND, None), (NOW + SECOND, NOW)]
+)
+def test_when_the_operator_saw_a_suspension_counts_within_the_tolerance(
+    suspended_at: datetime, clipped: datetime | None
+) -> None:
+    observed = live(suspended=True, suspended_at=suspended_at)
+    expected = Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
+    if clipped:
+        expected = Moment(clipped, VERIFIED, NOW, Evidence.SUSPENDED_AT)
+    assert moment(SUSPEND, observed, ledger(verified_at=VERIFIED)) == expected
+
+
+def test_a_suspension_seen_before_the_last_resumption_proves_nothing() -> None:
+    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + 2 * HOUR)
+    recorded = ledger(suspension=Event(4, "resumed", WRITTEN + HOUR))
+    expected = proved(Evidence.FIELD_MANAGER, WRITTEN + 2 * HOUR, WRITTEN + HOUR)
+    assert moment(SUSPEND, observed, recorded) == expected
+    expected = Moment(WRITTEN + HOUR, WRITTEN + HOUR, NOW, Evidence.NONE)
+    assert moment(SUSPEND, observed._replace(suspend_written_at=None), recorded) == expected
+
+
+@DRIFTS_OF
+def test_a_change_is_dated_when_the_fields_owner_last_wrote(reason: Reason) -> None:
+    observed, recorded, field, evidence = DRIFTS[reason]
+    found = moment(reason, observed._replace(**{field: WRITTEN}), recorded)  # type: ignore[arg-type]
+    assert found is not None
+    assert found == proved(evidence, WRITTEN, found.not_before)
+    assert found.not_before == max([BORN, *(e.occurred_at for e in (recorded.suspension,) if e)])
+
+
+CLIPPED = {
+    "at the start": (timedelta(), VERIFIED, VERIFIED),
+    "at the end": (timedelta(), NOW, NOW),
+    "a moment too early": (SECOND, VERIFIED - SECOND, VERIFIED),
+    "a moment too late": (SECOND, NOW + SECOND, NOW),
+    "as early as the clocks are apart": (HOUR, VERIFIED - HOUR, VERIFIED),
+    "as late as the clocks are apart": (HOUR, NOW + HOUR, NOW),
+}
+MISSED = {
+    "earlier than the clocks are apart": (SECOND, VERIFIED - 2 * SECOND),
+    "later than the clocks are apart": (SECOND, NOW + 2 * SECOND),
+    "too early by nothing, where the clocks agree": (timedelta(), VERIFIED - timedelta(microseconds=1)),
+}
+
+
+@DRIFTS_OF
+@pytest.mark.parametrize(("tolerance", "written", "clipped"), CLIPPED.values(), ids=CLIPPED)
+def test_evidence_within_the_tolerance_is_clipped_to_the_interval(
+    reason: Reason, tolerance: timedelta, written: datetime, clipped: datetime
+) -> None:
+    observed, recorded, field, evidence = DRIFTS[reason]
+    observed = observed._replace(**{field: written})  # type: ignore[arg-type]
+    recorded = replace(recorded, verified_at=VERIFIED)
+    assert moment(reason, observed, recorded, tolerance=tolerance) == proved(evidence, clipped, VERIFIED)
+
+
+@DRIFTS_OF
+@pytest.mark.parametrize(("tolerance", "written"), MISSED.values(), ids=MISSED)
+def test_evidence_outside_its_interval_proves_nothing(reason: Reason, tolerance: timedelta, written: datetime) -> None:
+    observed, recorded, field, _ = DRIFTS[reason]
+    observed = observed._replace(suspended_at=written, **{field: written})  # type: ignore[arg-type]
+    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), tolerance=tolerance)
+    assert found is not None
+    assert (found.not_before, found.not_after, found.evidence) == (VERIFIED, NOW, Evidence.NONE)
+
+
+BY_POLICY = {
+    (ENABLE, CUSTOMER): NOW,
+    (ENABLE, DETECTED): NOW,
+    (DISABLE, CUSTOMER): VERIFIED,
+    (DISABLE, DETECTED): NOW,
+    (SUSPEND, CUSTOMER): VERIFIED,
+    (SUSPEND, DETECTED): NOW,
+    (RESUME, CUSTOMER): NOW,
+    (RESUME, DETECTED): NOW,
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "uncertain", "expected"), [(*key, at) for key, at in BY_POLICY.items()], ids=map(str, BY_POLICY)
+)
+def test_without_evidence_the_policy_decides(reason: Reason, uncertain: Uncertain, expected: datetime) -> None:
+    observed, recorded, *_ = DRIFTS[reason]
+    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), uncertain=uncertain)
+    assert found == Moment(expected, VERIFIED, NOW, Evidence.NONE)
+
+
+def test_the_interval_begins_at_the_latest_of_what_is_known() -> None:
+    observed = live()
+    enabled = Event(9, "enabled", VERIFIED)
+    for created_at, verified_at, expected in (
+        (BORN, None, VERIFIED),
+        (BORN, VERIFIED - DAY, VERIFIED),
+        (BORN, VERIFIED + DAY, VERIFIED + DAY),
+        (VERIFIED + 2 * DAY, VERIFIED + DAY, VERIFIED + 2 * DAY),
+    ):
+        recorded = ledger(row(created_at=created_at), skills={"a": enabled}, verified_at=verified_at)
+        assert moment(DISABLE, observed, recorded) == Moment(expected, expected, NOW, Evidence.NONE)
+
+
+def test_a_start_of_billing_in_the_future_does_not_drag_a_correction_there() -> None:
+    recorded = ledger(row(created_at=NOW + DAY))
+    assert moment(ENABLE, live(packages=("a",)), recorded) == exactly(Evidence.NONE, NOW)
+
+
+def test_an_event_that_came_after_the_observation_began_moves_the_correction_behind_it() -> None:
+    observed_at = NOW - HOUR
+    event = Event(9, "enabled", NOW - SECOND)
+    found = moment(DISABLE, live(), ledger(skills={"a": event}), observed_at=observed_at)
+    assert found == exactly(Evidence.NONE, event.occurred_at)
+
+
+def test_a_report_and_an_organisation_have_no_moment() -> None:
+    future = Event(9, "enabled", NOW + DAY)
+    findings = [
+        *dated(live(), ledger(row(deleted_at=VERIFIED, created_at=BORN - DAY))),
+        *dated(live(org=None), ledger(skills={"a": future})),
+        *dated(live(), ledger(row(org="unknown"))),
+        *dated(live(), ledger(row(org="other"))),
+        *dated(None, ledger(None, skills={"a": ENABLED})),
+        *dated(Observed(name="acme", problem="it is"), ledger()),
+    ]
+    assert len(findings) == 7
+    assert {finding.moment for finding in findings} == {None}
+
+
+def test_dating_changes_nothing_but_the_moment() -> None:
+    observed, recorded = live(packages=("a",), suspended=True), ledger(None)
+    undated = [finding._replace(moment=None) for finding in dated(observed, recorded)]
+    assert undated == list(compare(observed, recorded, as_of=NOW))
+
+
+_datings = st.builds(
+    Dating,
+    observed_at=st.sampled_from([NOW, NOW - SECOND, NOW - HOUR]),
+    tolerance=st.sampled_from([timedelta(), SECOND, 2 * HOUR]),
+    uncertain=st.sampled_from(Uncertain),
+)
+
+
+@given(pairs(), _datings)
+def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Pair, dating: Dating) -> None:
+    for finding in dated(*pair, dating):
+        if finding.moment is None:
+            assert finding.action in {Action.REPORT, Action.UPDATE}
+            continue
+        assert finding.action in {Action.INSERT, Action.APPEND, Action.STAMP}
+        occurred_at, not_before, not_after, _ = finding.moment
+        superseded = finding.supersedes.occurred_at if finding.supersedes else not_before
+        assert not_before <= occurred_at <= not_after
+        assert superseded <= occurred_at
+        assert superseded <= not_before
+        assert not_after <= max(dating.observed_at, superseded)
+
+
+@given(pairs(), _datings)
+def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Pair, dating: Dating) -> None:
+    customer = dated(*pair, replace(dating, uncertain=CUSTOMER))
+    detected = dated(*pair, replace(dating, uncertain=DETECTED))
+    for favoured, neutral in zip(customer, detected, strict=True):
+        if not favoured.moment or not neutral.moment:
+            continue
+        assert favoured.moment[1:] == neutral.moment[1:]
+        if favoured.moment.evidence is not Evidence.NONE:
+            assert favoured.moment == neutral.moment
+            continue
+        assert neutral.moment.occurred_at == neutral.moment.not_after
+        if favoured.reason in STARTS_TO_COST:
+            assert favoured.moment.occurred_at == favoured.moment.not_after
+        else:
+            assert favoured.reason in STOPS_COSTING
+            assert favoured.moment.occurred_at == favoured.moment.not_before
+
+
+@given(pairs(), _datings)
+def test_a_closing_event_is_dated_at_the_deletion_or_at_the_event_that_it_closes(pair: Pair, dating: Dating) -> None:
+    findings = dated(*pair, dating)
+    lifecycle = pair[1].lifecycle
+    stamps = [finding.moment.occurred_at for finding in findings if finding.reason is DELETED and finding.moment]
+    for finding in findings:
+        if finding.reason is CLOSE and finding.moment and finding.supersedes:
+            assert lifecycle or stamps
+            stamped = lifecycle.deleted_at if lifecycle else None
+            deleted_at = stamps[0] if stamps else stamped
+            assert deleted_at is not None
+            expected = max(min(deleted_at, dating.observed_at), finding.supersedes.occurred_at)
+            assert finding.moment.occurred_at == expected

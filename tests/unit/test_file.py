@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from reconciler.core.model import Listing, Observed
+from reconciler.sources.file import Snapshot, UnreadableFile
+from reconciler.sources.parse import SourceFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LABEL = "pieced.ch/zitadel-org-id"
+KUBECTL = "kubectl get piecedtenants -A -o yaml"
+Object = dict[str, Any]
+
+
+class Taken(list[Observed]):
+    """A spool that is a list."""
+
+    add = list.append
+
+    def restart(self) -> None:
+        raise AssertionError
+
+
+def snapshot(path: object) -> Snapshot:
+    return Snapshot(path=str(path), group="pieced.ch", org_label=LABEL)
+
+
+def observe(path: object) -> list[Observed]:
+    taken = Taken()
+    assert snapshot(path).observe(taken) == Listing("snapshot")
+    return taken
+
+
+def names(path: object) -> list[str]:
+    return [tenant.name for tenant in observe(path)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    """Writes a file of tenants."""
+
+    def written(content: str | bytes) -> Path:
+        path = tmp_path / "tenants.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return written
+
+
+def resource(name: str = "acme", **spec: Any) -> Object:
+    return {
+        "apiVersion": "pieced.ch/v1alpha1",
+        "kind": "PiecedTenant",
+        "metadata": {"name": name, "creationTimestamp": "2026-05-01T08:00:00Z"},
+        "spec": spec,
+    }
+
+
+def kubectl_list(*items: Object, kind: str = "List", **metadata: Any) -> Object:
+    """Return what `kubectl get` prints of several objects."""
+    return {"apiVersion": "v1", "items": list(items), "kind": kind, "metadata": {"resourceVersion": ""} | metadata}
+
+
+AS_KUBECTL_PRINTS = """\
+apiVersion: v1
+items:
+- apiVersion: pieced.ch/v1alpha1
+  kind: PiecedTenant
+  metadata:
+    creationTimestamp: "2026-05-01T08:00:00Z"
+    finalizers:
+    - pieced.ch/teardown
+    generation: 3
+    labels:
+      pieced.ch/zitadel-org-id: "2871"
+    name: acme
+    resourceVersion: "4711"
+    uid: 3b2c8c9e-6a43-4f0e-b2c6-3f8f1f6c7a10
+  spec:
+    packages:
+    - threema
+    - searxng-local-search
+    suspend: true
+  status:
+    suspendedAt: "2026-05-02T08:00:00Z"
+- apiVersion: pieced.ch/v1alpha1
+  kind: PiecedTenant
+  metadata:
+    creationTimestamp: "2026-05-03T08:00:00Z"
+    name: beta
+  spec: {}
+kind: List
+metadata:
+  resourceVersion: ""
+"""
+ACME = Observed(
+    name="acme",
+    uid="3b2c8c9e-6a43-4f0e-b2c6-3f8f1f6c7a10",
+    org="2871",
+    created_at=datetime(2026, 5, 1, 8, tzinfo=UTC),
+    generation=3,
+    packages=("searxng-local-search", "threema"),
+    suspended=True,
+    suspended_at=datetime(2026, 5, 2, 8, tzinfo=UTC),
+)
+BETA = Observed(name="beta", created_at=datetime(2026, 5, 3, 8, tzinfo=UTC))
+
+_LIST = yaml.safe_load(AS_KUBECTL_PRINTS)
+_ITEMS = [yaml.safe_dump(item) for item in _LIST["items"]]
+
+SHAPES: dict[str, str | bytes] = {
+    "a List as kubectl -o yaml prints it": AS_KUBECTL_PRINTS,
+    "a List as kubectl -o json prints it": json.dumps(_LIST, indent=4) + "\n",
+    "a List on one line": json.dumps(_LIST, separators=(",", ":")),
+    "a list as the API server sends it": json.dumps(
+        {**_LIST, "apiVersion": "pieced.ch/v1alpha1", "kind": "PiecedTenantList", "metadata": {"resourceVersion": "9"}}
+    ),
+    "a list whose last page says that nothing follows": json.dumps(
+        {**_LIST, "metadata": {"continue": "", "remainingItemCount": 0}}
+    ),
+    "documents": "---\n".join(_ITEMS),
+    "documents with marks and empty ones around them": "---\n" + "---\n---\n".join(_ITEMS) + "...\n---\n# the end\n",
+    "a List for each tenant": "---\n".join(yaml.safe_dump({**_LIST, "items": [item]}) for item in _LIST["items"]),
+    "times without quotes": AS_KUBECTL_PRINTS.replace('"2026-05-01T08:00:00Z"', "2026-05-01T08:00:00Z").replace(
+        '"2026-05-02T08:00:00Z"', "2026-05-02T08:00:00Z"
+    ),
+    "Windows line ends": AS_KUBECTL_PRINTS.replace("\n", "\r\n"),
+    "a byte order mark": "\ufeff" + AS_KUBECTL_PRINTS,
+    "a byte order mark before JSON": "\ufeff" + json.dumps(_LIST),
+    "UTF-16, as PowerShell redirects": AS_KUBECTL_PRINTS.encode("utf-16"),
+    "white space around JSON": "\n\n  " + json.dumps(_LIST) + "\n\n",
+    "comments and a directive": "%YAML 1.1\n# tenants\n---\n" + AS_KUBECTL_PRINTS,
+}
+
+
+@pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)
+def test_what_kubectl_prints_is_read(file: Callable[[str | bytes], Path], content: str | bytes) -> None:
+    assert observe(file(content)) == [ACME, BETA]
+
+
+@pytest.mark.parametrize("written", [_ITEMS[0], json.dumps(_LIST["items"][0])], ids=["yaml", "json"])
+def test_one_tenant_as_kubectl_prints_it_is_read(file: Callable[[str | bytes], Path], written: str) -> None:
+    assert observe(file(written)) == [ACME]
+
+
+@pytest.mark.parametrize("kind", ["List", "PiecedTenantList"])
+@pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps])
+def test_a_list_without_items_is_a_cluster_without_tenants(
+    file: Callable[[str | bytes], Path], dump: Callable[[Any], str], kind: str
+) -> None:
+    assert observe(file(dump(kubectl_list(kind=kind)))) == []
+
+
+def test_another_version_of_the_resource_is_read(file: Callable[[str | bytes], Path]) -> None:
+    assert names(file(json.dumps({**resource(), "apiVersion": "pieced.ch/v2"}))) == ["acme"]
+
+
+def test_an_unreadable_tenant_is_a_value_and_the_others_are_read(file: Callable[[str | bytes], Path]) -> None:
+    broken = resource("broken", packages="threema")
+    nul = resource("nul", packages=["a\0b"])
+    taken = observe(file(json.dumps(kubectl_list(broken, resource("acme"), nul))))
+    assert [(tenant.name, tenant.problem is None) for tenant in taken] == [
+        ("broken", False),
+        ("acme", True),
+        ("nul", False),
+    ]
+
+
+def test_a_package_that_yaml_takes_for_something_else_makes_its_tenant_unreadable(
+    file: Callable[[str | bytes], Path],
+) -> None:
+    text = yaml.safe_dump(resource(packages=["a"]))
+    for value in ("on", "12", "1.5", "null", "2026-05-01: x"):
+        (tenant,) = observe(file(text.replace("- a", f"- {value}")))
+        assert tenant.problem
+        assert "spec.packages" in tenant.problem
+    (tenant,) = observe(file(text.replace("- a", "- 2026-05-01")))
+    assert tenant.packages == ("2026-05-01",)
+
+
+def test_a_folder_is_read_file_by_file_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "b.yml").write_text(yaml.safe_dump(resource("b")))
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump_all([resource("a2"), resource("a1")]))
+    (tmp_path / "c.json").write_text(json.dumps(kubectl_list(resource("c"))))
+    (tmp_path / "README.md").write_text("tenants")
+    (tmp_path / "none.yaml").write_text(yaml.safe_dump(kubectl_list()))
+    assert names(tmp_path) == ["a2", "a1", "b", "c"]
+    assert names(tmp_path / "a.yaml") == ["a2", "a1"]
+
+
+def test_a_file_of_any_name_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tenants"
+    path.write_text(AS_KUBECTL_PRINTS)
+    assert names(path) == ["acme", "beta"]
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(AS_KUBECTL_PRINTS.encode())))
+    assert observe("-") == [ACME, BETA]
+
+
+def test_an_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(UnreadableFile, match="standard input is empty"):
+        observe("-")
+
+
+CUT_OFF = AS_KUBECTL_PRINTS[: AS_KUBECTL_PRINTS.index("kind: List")]
+WHOLE = "Is the file cut off"
+OTHER = "where only PiecedTenants of pieced.ch are expected"
+
+REFUSED: dict[str, tuple[str | bytes, str, str]] = {
+    "an empty file": ("", "is empty", "items: []"),
+    "white space": (" \n\n", "is empty", KUBECTL),
+    "a comment": ("# none\n", "is empty", KUBECTL),
+    "empty documents": ("---\n---\n", "is empty", KUBECTL),
+    "null": ("null", "is empty", KUBECTL),
+    "text": ("no resources found\n", "document 1 is text, not a Kubernetes object", KUBECTL),
+    "a number": ("5", "document 1 is a number", KUBECTL),
+    "a list of tenants without its List": (
+        json.dumps([resource()]),
+        "document 1 is a list, not a Kubernetes object",
+        KUBECTL,
+    ),
+    "a second document that is text": (_ITEMS[0] + "---\noops\n", "document 2 is text", KUBECTL),
+    "a page of HTML": ("<!DOCTYPE html>\n<html><body>login: here</body></html>", "neither YAML nor JSON", KUBECTL),
+    "tabs": ("a:\n\t- b", "neither YAML nor JSON", KUBECTL),
+    "a NUL": (AS_KUBECTL_PRINTS.replace("threema", "thre\0ema"), "neither YAML nor JSON", KUBECTL),
+    "bytes that are no UTF-8": (
+        AS_KUBECTL_PRINTS.encode().replace(b"threema", b"thre\xffema"),
+        "neither YAML nor JSON",
+        KUBECTL,
+    ),
+    "JSON with bytes that are no UTF-8": (
+        json.dumps(resource("acme")).encode().replace(b"acme", b"\xff"),
+        "neither YAML nor JSON",
+        KUBECTL,
+    ),
+    "an unknown tag": ("!!python/object:os.system {}", "neither YAML nor JSON", KUBECTL),
+    "an unclosed quote": (AS_KUBECTL_PRINTS.replace('"2871"', '"2871'), "neither YAML nor JSON", KUBECTL),
+    "a key that is a list": ("? [a]\n: b", "neither YAML nor JSON", KUBECTL),
+    "JSON that is cut off": (json.dumps(_LIST)[:-20], "neither YAML nor JSON", KUBECTL),
+    "JSON after JSON": (2 * json.dumps(resource()), "neither YAML nor JSON", KUBECTL),
+    "JSON nested without end": ('{"a":' + 100_000 * "[", "neither YAML nor JSON", KUBECTL),
+    "a List that is cut off": (CUT_OFF, "an object without a kind", WHOLE),
+    "a List that is cut off inside a tenant": (CUT_OFF[: CUT_OFF.index("  spec: {}")], "without a kind", WHOLE),
+    "a List without items": (json.dumps({"apiVersion": "v1", "kind": "List"}), "the List has no items", WHOLE),
+    "a List of no items": (json.dumps({**_LIST, "items": None}), "has no items", WHOLE),
+    "a List whose items are an object": (json.dumps({**_LIST, "items": {}}), "the List has no items", WHOLE),
+    "a PiecedTenantList without items": (
+        json.dumps({"kind": "PiecedTenantList", "items": None}),
+        "the PiecedTenantList has no items",
+        WHOLE,
+    ),
+    "a page with a token": (
+        json.dumps(kubectl_list(resource(), kind="PiecedTenantList", **{"continue": "abc"})),
+        "is one page of a longer list",
+        "whole list",
+    ),
+    "a page with items remaining": (
+        json.dumps(kubectl_list(resource(), remainingItemCount=3)),
+        "is one page of a longer list",
+        "whole list",
+    ),
+    "an object of another kind": (
+        json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}),
+        f"holds ConfigMap of v1, {OTHER}",
+        "another one",
+    ),
+    "an object of another kind among the tenants": (
+        json.dumps(kubectl_list(resource(), {"apiVersion": "apps/v1", "kind": "Deployment"})),
+        f"holds Deployment of apps, {OTHER}",
+        "another one",
+    ),
+    "an error of the API server": (
+        json.dumps({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403}),
+        f"holds Status of v1, {OTHER}",
+        KUBECTL,
+    ),
+    "a tenant of another group": (
+        json.dumps({**resource(), "apiVersion": "other.ch/v1"}),
+        f"holds PiecedTenant of other.ch, {OTHER}",
+        "another one",
+    ),
+    "a tenant of the core group": (
+        json.dumps({**resource(), "apiVersion": "v1"}),
+        f"holds PiecedTenant of v1, {OTHER}",
+        "another one",
+    ),
+    "a tenant without a group": (
+        json.dumps({**resource(), "apiVersion": None}),
+        f"holds PiecedTenant of no group, {OTHER}",
+        "another one",
+    ),
+    "an object that is empty": ("{}", "an object without a kind of no group", WHOLE),
+    "a kind that is a list": ("kind: [List]\nitems: []\n", OTHER, "another one"),
+    "a kind that is an object": ("kind: {a: b}\n", OTHER, "another one"),
+    "an item that is text": (json.dumps(kubectl_list("acme")), f"holds text of no group, {OTHER}", WHOLE),  # type: ignore[arg-type]
+    "an item that is null": (json.dumps({**_LIST, "items": [None]}), OTHER, WHOLE),
+    "a List inside a List": (json.dumps(kubectl_list(kubectl_list(resource()))), f"holds List of v1, {OTHER}", WHOLE),
+}
+
+
+@pytest.mark.parametrize(("content", "says", "remedy"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_whole_list_of_tenants_is_refused(
+    file: Callable[[str | bytes], Path], content: str | bytes, says: str, remedy: str
+) -> None:
+    path = file(content)
+    with pytest.raises(UnreadableFile) as refused:
+        observe(path)
+    assert type(refused.value) is UnreadableFile
+    assert refused.value.exit_code == 1
+    assert says in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert remedy in refused.value.remedy
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tenant_without_a_name_is_refused(file: Callable[[str | bytes], Path]) -> None:
+    nameless = resource()
+    del nameless["metadata"]["name"]
+    with pytest.raises(SourceFault, match="Item 2 of the list has no readable name") as refused:
+        observe(file(json.dumps(kubectl_list(resource(), nameless))))
+    assert type(refused.value) is SourceFault
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("tenants")
+    with pytest.raises(UnreadableFile, match=r"has no file that ends in \.json, \.yaml, \.yml") as refused:
+        observe(tmp_path)
+    assert "Name the folder" in refused.value.remedy
+
+
+def test_one_bad_file_in_a_folder_is_refused_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(AS_KUBECTL_PRINTS)
+    (tmp_path / "b.yaml").write_text("")
+    with pytest.raises(UnreadableFile, match=r"b\.yaml is empty"):
+        observe(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.yaml", "No such file"), ("folder.yaml", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    path = tmp_path if why == "Is a directory" else tmp_path / name
+    with pytest.raises(UnreadableFile, match=why) as refused:
+        observe(path)
+    assert "--tenants" in refused.value.remedy
+
+
+def test_a_file_of_many_tenants_is_read(file: Callable[[str | bytes], Path]) -> None:
+    count = 2000
+    assert len(names(file(json.dumps(kubectl_list(*(resource(f"t{n}") for n in range(count))))))) == count
+
+
+def test_a_file_is_the_same_source_whatever_its_name() -> None:
+    assert snapshot("a").identity() == snapshot("b").identity() == "snapshot"
+    assert not Snapshot.moves
+
+
+def test_a_file_is_not_looked_at_twice() -> None:
+    with pytest.raises(NotImplementedError):
+        snapshot("a").get("acme", None)

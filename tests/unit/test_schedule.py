@@ -1,0 +1,236 @@
+"""Passes on a schedule: when they come, that they come one at a time, and what ends them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from structlog.testing import capture_logs
+
+from reconciler.cli import serve as schedule
+from reconciler.cli.serve import CannotListen, Service
+from reconciler.core.model import Failure, Mode, Outcome, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from structlog.typing import EventDict
+
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+TICK = timedelta(milliseconds=50)
+CLEAN = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.CLEAN)
+FAILED = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.FAILED, failure=Failure("no"))
+
+
+def cron(expression: str, zone: str = "UTC") -> schedule.Trigger:
+    return schedule.trigger(every=TICK, cron=expression, timezone=ZoneInfo(zone), jitter=timedelta())
+
+
+def weekdays(expression: str) -> list[str]:
+    """Return the days of the week, Monday first, on which a tick comes."""
+    days, tick = [], cron(f"0 9 * * {expression}").get_next_fire_time(None, MONDAY)
+    while tick and tick < MONDAY + timedelta(days=7):
+        days.append(f"{tick:%a}")
+        tick = cron(f"0 9 * * {expression}").get_next_fire_time(tick, tick)
+    return days
+
+
+@pytest.mark.parametrize(
+    ("expression", "days"),
+    [
+        ("0", "Sun"),
+        ("7", "Sun"),
+        ("1", "Mon"),
+        ("1-5", "Mon Tue Wed Thu Fri"),
+        ("5-7", "Fri Sat Sun"),
+        ("0,6", "Sat Sun"),
+        ("*/2", "Tue Thu Sat Sun"),
+        ("1/2", "Mon Wed Fri"),
+        ("mon-wed", "Mon Tue Wed"),
+        ("SUN", "Sun"),
+        ("*", "Mon Tue Wed Thu Fri Sat Sun"),
+    ],
+)
+def test_days_of_the_week_are_those_of_crontab(expression: str, days: str) -> None:
+    assert weekdays(expression) == days.split()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "* * * *", "* * * * * *", "61 * * * *", "* * * * 8", "* * * * fri-mon", "0 0 1 * 1", "0 0 31 2 *", "noon"],
+)
+def test_what_is_no_schedule_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        schedule.period(cron(expression), MONDAY)
+
+
+def test_a_cron_expression_is_in_its_time_zone() -> None:
+    """Nine in Zurich is eight in winter and seven in summer."""
+    nine = cron("0 9 * * *", "Europe/Zurich")
+    for now, hour in ((MONDAY, 8), (MONDAY.replace(month=7), 7)):
+        tick = nine.get_next_fire_time(None, now)
+        assert tick is not None
+        assert tick.astimezone(UTC).hour == hour
+
+
+def test_the_period_of_a_cron_expression_is_its_longest_wait() -> None:
+    """Office hours on working days: from Friday evening to Monday morning."""
+    assert schedule.period(cron("0 8-17 * * 1-5"), MONDAY) == timedelta(hours=63)
+
+
+def test_the_period_of_an_interval_is_the_interval() -> None:
+    every = schedule.trigger(every=timedelta(minutes=5), cron=None, timezone=UTC, jitter=timedelta())
+    assert schedule.period(every, MONDAY) == timedelta(minutes=5)
+
+
+@dataclass
+class Passes:
+    """Passes that take a while, and how many were made at once."""
+
+    lasting: float = 0.0
+    outcome: Outcome | None = CLEAN
+    begun: int = 0
+    ended: int = 0
+    at_once: int = 0
+    began: threading.Event = field(default_factory=threading.Event)
+
+    def make(self) -> Outcome:
+        self.begun += 1
+        self.at_once = max(self.at_once, self.begun - self.ended)
+        self.began.set()
+        time.sleep(self.lasting)
+        self.ended += 1
+        if self.outcome is None:
+            raise ZeroDivisionError
+        return self.outcome
+
+
+def service(make: Callable[[], Outcome], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Service:
+    registry = CollectorRegistry()
+    Gauge("answer", "What is shown.", registry=registry).set(42)
+    when = schedule.trigger(every=TICK, cron=None, timezone=UTC, jitter=timedelta())
+    return Service(make=make, when=when, period=TICK, metrics=registry, now=now)
+
+
+@contextmanager
+def serving(running: Service) -> Iterator[tuple[str, list[EventDict]]]:
+    """Let it run; at the end of the block it is stopped and has ended."""
+    stop = threading.Event()
+    with capture_logs() as logged:
+        thread = threading.Thread(target=running.run, args=("127.0.0.1", 0, stop))
+        thread.start()
+        try:
+            until(lambda: any(line["event"] == "serve.started" for line in logged))
+            yield f"http://{logged[0]['listening']}", logged
+        finally:
+            stop.set()
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < ends, "it never came to hold"
+        time.sleep(0.01)
+
+
+def test_passes_come_again_and_again() -> None:
+    passes = Passes()
+    with serving(service(passes.make)):
+        until(lambda: passes.ended >= 3)
+
+
+def test_one_pass_is_made_at_a_time_and_who_was_skipped_is_told() -> None:
+    passes = Passes(lasting=0.3)
+    with serving(service(passes.make)) as (_, logged):
+        until(lambda: any(line["event"] == "pass.skipped" for line in logged))
+        until(lambda: passes.ended >= 2)
+    assert passes.at_once == 1
+
+
+def test_the_pass_that_is_being_made_ends_before_the_service_does() -> None:
+    passes = Passes(lasting=0.5)
+    with serving(service(passes.make)):
+        passes.began.wait(5)
+    assert (passes.begun, passes.ended) == (1, 1)
+
+
+def test_a_pass_that_crashes_is_told_of_and_the_next_one_comes() -> None:
+    passes = Passes(outcome=None)
+    with serving(service(passes.make)) as (_, logged):
+        until(lambda: any(line["event"] == "pass.crashed" for line in logged))
+        crashed = passes.begun
+        until(lambda: passes.begun > crashed)
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - of our own server
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_metrics_are_served() -> None:
+    with serving(service(Passes().make)) as (url, _):
+        status, body = fetch(f"{url}/metrics")
+    assert (status, "answer 42.0" in body) == (200, True)
+
+
+def test_a_query_for_single_metrics_is_answered() -> None:
+    with serving(service(Passes().make)) as (url, _):
+        assert fetch(f"{url}/metrics?name[]=process_open_fds")[0] == 200
+
+
+def test_the_process_is_measured_too() -> None:
+    with serving(service(Passes().make)) as (url, _):
+        assert "process_resident_memory_bytes" in fetch(f"{url}/metrics")[1]
+
+
+def test_another_path_says_which_there_are() -> None:
+    with serving(service(Passes().make)) as (url, _):
+        assert fetch(f"{url}/") == (404, "there are /metrics and /healthz\n")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(CLEAN, 200), (FAILED, 503), (None, 503)], ids=["clean", "failed", "crashed"]
+)
+def test_health_is_lost_three_periods_after_the_last_success(outcome: Outcome | None, status: int) -> None:
+    passes = Passes(outcome=outcome)
+    with serving(service(passes.make)) as (url, _):
+        time.sleep(3 * TICK.total_seconds() + 0.1)
+        until(lambda: fetch(f"{url}/healthz")[0] == status)
+
+
+@pytest.mark.parametrize(("periods", "healthy"), [(0, True), (3, True), (3.1, False)])
+def test_until_the_first_success_health_counts_from_the_start(periods: float, *, healthy: bool) -> None:
+    now = [MONDAY]
+    asleep = service(Passes().make, now=lambda: now[0])
+    stop = threading.Event()
+    stop.set()
+    asleep.at_once = False
+    asleep.run("127.0.0.1", 0, stop)
+    now[0] += periods * TICK
+    assert asleep.health()[0] is (HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def test_an_address_that_is_taken_is_said_with_what_to_do() -> None:
+    with serving(service(Passes().make)) as (url, _):
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(CannotListen) as failed:
+            service(Passes().make).run("127.0.0.1", port, threading.Event())
+    assert f"127.0.0.1:{port}" in str(failed.value)
+    assert "--listen" in failed.value.remedy
