@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -48,7 +48,7 @@ _ACTION = dict.fromkeys(Reason, Action.REPORT) | {
 _LAST_SUCCESS = "reconciler_last_success_timestamp_seconds"
 
 
-class Passes:
+class RunMetrics:
     """A collector of the passes that were made. Any thread may read it while another makes the next pass."""
 
     def __init__(self, *, period: timedelta, sinks: Iterable[str] = ()) -> None:

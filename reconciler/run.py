@@ -24,24 +24,23 @@ from reconciler.alerts import Alerts, stopped
 from reconciler.core.billing import concerned, valued
 from reconciler.core.compare import compare
 from reconciler.core.dating import ROUNDING, Dating
+from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import (
     LAST,
     Action,
-    Failure,
+    FallbackDating,
     Finding,
     Listing,
     Mode,
     Outcome,
     Reason,
-    Refusal,
     Report,
     Result,
     Total,
-    Uncertain,
 )
 from reconciler.core.plan import Limits, Plan, planned, refuse_empty
 from reconciler.db.apply import apply, deferred, last_look
-from reconciler.db.candidates import TenantSpool, recall
+from reconciler.db.candidates import TenantSpool, find_candidates
 from reconciler.db.connection import LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
 from reconciler.views.usage import histories, prices
@@ -72,7 +71,7 @@ class Source(Protocol):
     """Where the tenants are observed."""
 
     @property
-    def moves(self) -> bool:
+    def is_live(self) -> bool:
         """Whether what it shows may change while it is looked at."""
 
     @property
@@ -98,7 +97,7 @@ class StaleList(Refusal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RunOptions:
     """How a pass is to be made.
 
     Attributes:
@@ -111,7 +110,7 @@ class Terms:
 
     mode: Mode = Mode.RUN
     settle: timedelta = timedelta(seconds=60)
-    uncertain: Uncertain = Uncertain.CUSTOMER
+    uncertain: FallbackDating = FallbackDating.CUSTOMER
     limits: Limits = field(default_factory=Limits)
     accept_source: bool = False
 
@@ -143,7 +142,7 @@ class Pass:
 
     database_url: str = field(repr=False)
     source: Source
-    terms: Terms
+    terms: RunOptions
     deadline: Deadline
     alerts: Alerts = field(default_factory=Alerts)
     sleep: Callable[[float], object] = time.sleep
@@ -255,7 +254,7 @@ class Pass:
         findings: dict[str, tuple[Finding, ...]] = {}
         dating = Dating(observed_at=happened_by, tolerance=self._tolerance, uncertain=self.terms.uncertain)
         with transaction(ledger, self.deadline.left()) as cursor:
-            recalled = recall(cursor, spool, settle=self.terms.settle, names=names, everyone=names is not None)
+            recalled = find_candidates(cursor, spool, settle=self.terms.settle, names=names, everyone=names is not None)
             for pair in recalled.pairs:
                 found = compare(*pair, as_of=recalled.as_of, tolerance=self._tolerance)
                 observed[pair.recorded.name] = pair.observed
@@ -283,16 +282,23 @@ class Pass:
     def _is_doubted(self, look: _Look, name: str) -> bool:
         """Whether a tenant that differs must be looked at again: it is absent, or not quiet."""
         observed, findings = look.observed[name], look.findings[name]
-        if not self.source.moves or not findings or (observed and observed.problem):
+        if not self.source.is_live or not findings or (observed and observed.problem):
             return False
-        if observed is None or observed.touched_at is None or self._listing is None or not self._listing.server_time:
+        if (
+            observed is None
+            or observed.last_modified_at is None
+            or self._listing is None
+            or not self._listing.server_time
+        ):
             return True
         if any(_is_undated(finding.reason, observed) for finding in findings):
             return True
         # the ledger may know of a later change than the resource shows: then what was read may be stale
         news = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
         quiet_since = self._listing.server_time - self.terms.settle - ROUNDING
-        return observed.touched_at > quiet_since or (news is not None and news > observed.touched_at + ROUNDING)
+        return observed.last_modified_at > quiet_since or (
+            news is not None and news > observed.last_modified_at + ROUNDING
+        )
 
     def _look_again(self, ledger: psycopg.Connection[Any], first: _Look, doubted: list[str]) -> _Look:
         """Wait until the portal's rows must have come, then read these tenants and the ledger once more."""
@@ -412,7 +418,7 @@ class Pass:
 
     def _verified_until(self) -> datetime | None:
         """Return up to when a run that succeeds has proved the ledger: rows of younger changes may be on their way."""
-        if self.terms.mode is Mode.PLAN or not self.source.moves or self._observed_at is None:
+        if self.terms.mode is Mode.PLAN or not self.source.is_live or self._observed_at is None:
             return None
         return self._observed_at - self.terms.settle
 

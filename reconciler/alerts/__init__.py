@@ -42,7 +42,7 @@ class Sink(Protocol):
         """What the log, the metrics and `reconciler.reports` call it."""
 
     @property
-    def remembers(self) -> bool:
+    def deduplicates(self) -> bool:
         """Whether the receiver itself tells what is new: then it is given every outcome, whole.
 
         Any other is given only what is news to it, see `news`, and is not called where nothing is.
@@ -56,7 +56,7 @@ class Sink(Protocol):
         """
 
 
-class Heart(Sink, Protocol):
+class HeartbeatSink(Sink, Protocol):
     """A sink that also wants to know when a pass begins."""
 
     def begin(self, run_id: UUID) -> None:
@@ -78,11 +78,11 @@ class Alerts:
     """
 
     sinks: tuple[Sink, ...] = ()
-    heartbeat: Heart | None = None
+    heartbeat: HeartbeatSink | None = None
     undelivered: Callable[[str], object] | None = None
 
     @property
-    def everybody(self) -> tuple[Sink, ...]:
+    def all_sinks(self) -> tuple[Sink, ...]:
         """Who is told how a pass ended."""
         return (*self.sinks, self.heartbeat) if self.heartbeat else self.sinks
 
@@ -98,10 +98,12 @@ class Alerts:
             The reports that were told as news, by the name of the sink.
         """
         deadline = Deadline.after(TELLING)
-        messages = [(sink, outcome if sink.remembers else news(outcome, sink.name)) for sink in self.everybody]
+        messages = [(sink, outcome if sink.deduplicates else news(outcome, sink.name)) for sink in self.all_sinks]
         calls = [(sink, message, deadline.start(partial(sink.tell, message))) for sink, message in messages if message]
         told = [(sink, message) for sink, message, delivery in calls if self._delivered(sink, delivery)]
-        return {sink.name: reports for sink, message in told if not sink.remembers and (reports := _reports(message))}
+        return {
+            sink.name: reports for sink, message in told if not sink.deduplicates and (reports := _reports(message))
+        }
 
     def _delivered(self, sink: Sink, delivery: Callable[[], None]) -> bool:
         try:

@@ -24,7 +24,8 @@ from reconciler.deadline import Deadline, DeadlineExceeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from reconciler.core.model import Failure, Finding, Outcome
+    from reconciler.core.errors import Failure
+    from reconciler.core.model import Finding, Outcome
 
 PERIODS = 3
 """How many periods an alert lasts that no pass renews."""
@@ -84,7 +85,7 @@ class Alertmanager:
     """
 
     name: ClassVar[str] = "alertmanager"
-    remembers: ClassVar[bool] = True
+    deduplicates: ClassVar[bool] = True
 
     def __init__(
         self, urls: Sequence[str], *, period: float, now: Callable[[], datetime], job: str = "reconciler"

@@ -15,11 +15,11 @@ from uuid import uuid5
 
 from reconciler.alerts import TELLING, Undelivered
 from reconciler.alerts.wording import many, visible, worth
-from reconciler.core.model import Action, Evidence, Failure
+from reconciler.core.errors import Failure, SourceFault
+from reconciler.core.model import Action, Evidence
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
 from reconciler.sources.api_client import ClusterDenied, NotFound, Rejected
-from reconciler.sources.parse import SourceFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ class Events:
     """
 
     name: ClassVar[str] = "events"
-    remembers: ClassVar[bool] = False
+    deduplicates: ClassVar[bool] = False
 
     cluster: Cluster
     instance: str

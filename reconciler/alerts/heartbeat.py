@@ -28,7 +28,7 @@ class Heartbeat:
     """
 
     name: ClassVar[str] = "heartbeat"
-    remembers: ClassVar[bool] = True
+    deduplicates: ClassVar[bool] = True
 
     def __init__(self, url: str) -> None:
         self._endpoint = Endpoint.at(url, "heartbeat")

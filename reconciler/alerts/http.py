@@ -18,7 +18,7 @@ import urllib3
 
 from reconciler import __version__
 from reconciler.alerts import Undelivered
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ class Log:
     """A sink that logs a line a finding."""
 
     name: ClassVar[str] = "log"
-    remembers: ClassVar[bool] = True
+    deduplicates: ClassVar[bool] = True
 
     def tell(self, outcome: Outcome) -> None:
         """Log what was corrected and what is reported. What stopped a pass is said by whoever started it."""

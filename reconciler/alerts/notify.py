@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
 from reconciler.alerts.wording import listed, many, shortened, visible, worth
-from reconciler.core.model import Action, Failure, Reason, Result
+from reconciler.core.errors import Failure
+from reconciler.core.model import Action, Reason, Result
 from reconciler.core.reasons import RUNBOOK
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Notify:
         WrongAddress: apprise knows no such service.
     """
 
-    remembers = False
+    deduplicates = False
 
     def __init__(self, url: str, name: str = "notify") -> None:
         self.name = name

@@ -17,7 +17,7 @@ from prometheus_client import pushadd_to_gateway
 
 from reconciler.alerts import Undelivered
 from reconciler.core.model import Mode
-from reconciler.metrics import Passes
+from reconciler.metrics import RunMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ class Pushgateway:
     timeout: float = 5.0
 
     name: ClassVar[str] = "pushgateway"
-    remembers: ClassVar[bool] = True
+    deduplicates: ClassVar[bool] = True
 
     def tell(self, outcome: Outcome) -> None:
         """Push what the pass determines, see `reconciler.metrics`. A plan determines nothing, and is not pushed.
@@ -59,7 +59,7 @@ class Pushgateway:
         """
         if outcome.mode is Mode.PLAN:
             return
-        passes = Passes(period=self.period)
+        passes = RunMetrics(period=self.period)
         passes.take(outcome, self.now())
         try:
             parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")

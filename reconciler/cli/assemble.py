@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from reconciler.alerts import Alerts
 from reconciler.alerts.log import Log
 from reconciler.cli import options as settings
-from reconciler.core.model import Mode, Reason, Uncertain
+from reconciler.core.model import FallbackDating, Mode, Reason
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, Terms
+from reconciler.run import Pass, RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +34,10 @@ def made(mode: Mode, database_url: str, *, deadline: timedelta, **given: Any) ->
         source=seen,
         deadline=ends,
         alerts=Alerts() if mode is Mode.PLAN else alerts(seen, **given),
-        terms=Terms(
+        terms=RunOptions(
             mode=mode,
             settle=given["settle"],
-            uncertain=Uncertain(given["uncertain"]),
+            uncertain=FallbackDating(given["uncertain"]),
             limits=Limits(
                 count=given["limit_count"],
                 percent=given["limit_percent"],
@@ -62,9 +62,9 @@ def source(
 ) -> Source:
     """Return where the tenants are observed."""
     if tenants is not None:
-        from reconciler.sources.file import Snapshot
+        from reconciler.sources.file import FileSource
 
-        return Snapshot(path=tenants, group=group, org_label=org_label)
+        return FileSource(path=tenants, group=group, org_label=org_label)
     from reconciler.sources import api_client as wire
     from reconciler.sources.cluster import Cluster
 

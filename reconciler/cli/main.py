@@ -17,7 +17,8 @@ import structlog
 
 from reconciler import __version__, logs
 from reconciler.cli import options as settings
-from reconciler.core.model import Failure, Mode, Reason, Result
+from reconciler.core.errors import Failure
+from reconciler.core.model import Mode, Reason, Result
 
 if TYPE_CHECKING:
     from datetime import date
@@ -91,7 +92,7 @@ def serve(
     """
     from reconciler.cli import assemble as wiring
     from reconciler.cli import serve as schedule
-    from reconciler.metrics import Passes
+    from reconciler.metrics import RunMetrics
 
     now = datetime.now(time_zone)
     try:
@@ -102,7 +103,7 @@ def serve(
     url = settings.database_url()
     # made once before the first pass, so that what is set wrongly is said at once
     told = wiring.alerts(None, every=period, **given)
-    metrics = Passes(period=period, sinks=[sink.name for sink in told.everybody])
+    metrics = RunMetrics(period=period, sinks=[sink.name for sink in told.all_sinks])
 
     def make() -> Outcome:
         outcome = wiring.made(Mode.RUN, url, every=period, undelivered=metrics.undelivered, tenants=None, **given)

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 import durationpy
 
-from reconciler.core.model import TABLE_OF, Failure, Reason, Uncertain
+from reconciler.core.errors import Failure
+from reconciler.core.model import TABLE_OF, FallbackDating, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,8 +205,8 @@ SAFETY = (
     *SETTLE,
     _setting(
         "--uncertain",
-        type=click.Choice([policy.value for policy in Uncertain]),
-        default=Uncertain.CUSTOMER.value,
+        type=click.Choice([policy.value for policy in FallbackDating]),
+        default=FallbackDating.CUSTOMER.value,
         help="How a change without evidence is dated: in the customer's favour, or at the time of observation.",
     ),
     _setting(

@@ -22,7 +22,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

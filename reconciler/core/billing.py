@@ -79,7 +79,7 @@ class Prices:
         return self.monthly_fee_chf if item is FEE else self.daily_chf.get(item)
 
 
-class Life(NamedTuple):
+class Lifetime(NamedTuple):
     """A tenant from its creation to its deletion; still alive where `ended_at` is None."""
 
     org: str
@@ -97,7 +97,7 @@ class History:
         suspensions: every event of the tenant, in that order too.
     """
 
-    lives: tuple[Life, ...] = ()
+    lifetimes: tuple[Lifetime, ...] = ()
     skills: Mapping[str, tuple[Event, ...]] = field(default_factory=dict)
     suspensions: tuple[Event, ...] = ()
 
@@ -155,7 +155,7 @@ def lines(
             amount_chf=_amount(item, prices.price(item), days, _length(month)),
         )
         for item, events in history.items.items()
-        for org, runs in _runs(_states(item, events), history.lives, begins, ends).items()
+        for org, runs in _runs(_states(item, events), history.lifetimes, begins, ends).items()
         for month, days in _months(runs).items()
     ]
     return tuple(sorted(made, key=in_order))
@@ -180,7 +180,7 @@ def valued(findings: Sequence[Finding], history: History, prices: Prices, as_of:
         prices: at which they are valued.
         as_of: the observation.
     """
-    account = _Account(lives=history.lives, events=history.items, prices=prices, as_of=as_of)
+    account = _Account(lifetimes=history.lifetimes, events=history.items, prices=prices, as_of=as_of)
     return tuple(account.correct(finding) if finding.action.writes else finding for finding in findings)
 
 
@@ -197,7 +197,7 @@ def concerned(corrections: Sequence[Finding]) -> tuple[set[str], set[tuple[str, 
 class _Account:
     """One tenant's history while it is being corrected."""
 
-    lives: tuple[Life, ...]
+    lifetimes: tuple[Lifetime, ...]
     events: dict[str | None, tuple[Event, ...]]
     prices: Prices
     as_of: datetime
@@ -214,24 +214,24 @@ class _Account:
         if kind:
             its = self.events.get(item, ())
             followed = [_followed(its, kind, at) for at in instants]
-            without, *costs = [self._cost(item, events, self.lives) for events in (its, *followed)]
+            without, *costs = [self._cost(item, events, self.lifetimes) for events in (its, *followed)]
             self.events[item] = followed[0]
         else:
-            lives = [_lived(self.lives, finding, at) for at in instants]
-            without, *costs = [self._costs(each) for each in (self.lives, *lives)]
-            self.lives = lives[0]
+            lifetimes = [_lived(self.lifetimes, finding, at) for at in instants]
+            without, *costs = [self._costs(each) for each in (self.lifetimes, *lifetimes)]
+            self.lifetimes = lifetimes[0]
         between = min(costs) - without, max(costs) - without
         return finding.worth(costs[0] - without, between if between[0] < between[1] else None)
 
-    def _costs(self, lives: tuple[Life, ...]) -> Decimal:
+    def _costs(self, lifetimes: tuple[Lifetime, ...]) -> Decimal:
         """Return what all items have ever cost."""
-        return sum((self._cost(item, events, lives) for item, events in self.events.items()), NOTHING)
+        return sum((self._cost(item, events, lifetimes) for item, events in self.events.items()), NOTHING)
 
-    def _cost(self, item: str | None, events: tuple[Event, ...], lives: tuple[Life, ...]) -> Decimal:
+    def _cost(self, item: str | None, events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...]) -> Decimal:
         """Return what an item has ever cost: the sum of its lines."""
         cost = NOTHING
         if price := self.prices.price(item):
-            for runs in _runs(_states(item, events), lives, FIRST, self.as_of).values():
+            for runs in _runs(_states(item, events), lifetimes, FIRST, self.as_of).values():
                 cost += _owed(item, price, runs)
         return cost
 
@@ -244,15 +244,19 @@ def _followed(events: tuple[Event, ...], kind: str, at: datetime) -> tuple[Event
     return (*events[:place], Event(0, kind, at), *events[place:])
 
 
-def _lived(lives: tuple[Life, ...], finding: Finding, at: datetime) -> tuple[Life, ...]:
+def _lived(lifetimes: tuple[Lifetime, ...], finding: Finding, at: datetime) -> tuple[Lifetime, ...]:
     """Return the lives after a correction of the lifecycle row."""
     match finding.reason:
         case Reason.TENANT_UNRECORDED:
-            return tuple(sorted((*lives, Life(org=finding.org, began_at=at)), key=_began_at))
+            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=_began_at))
         case Reason.DELETION_UNRECORDED:
-            return tuple(life._replace(ended_at=at) if life.ended_at is None else life for life in lives)
+            return tuple(
+                lifetime._replace(ended_at=at) if lifetime.ended_at is None else lifetime for lifetime in lifetimes
+            )
         case _:
-            return tuple(life._replace(org=finding.org) if life.ended_at is None else life for life in lives)
+            return tuple(
+                lifetime._replace(org=finding.org) if lifetime.ended_at is None else lifetime for lifetime in lifetimes
+            )
 
 
 def _states(item: str | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -276,20 +280,20 @@ def _stretches(events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
 
 @lru_cache(_OF_ONE_TENANT)
 def _runs(
-    events: tuple[Event, ...], lives: tuple[Life, ...], begins: datetime, ends: datetime
+    events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...], begins: datetime, ends: datetime
 ) -> Mapping[str, tuple[Run, ...]]:
     """Return the days on which an item was billable between two instants, by organisation; no day is there twice."""
     stretches = list(_stretches(events))
     runs: dict[str, list[Run]] = {}
     counted = 0  # the day up to which all that is billable has been: lives and stretches come in the order of time
-    for life in lives:
-        born, died = max(life.began_at, begins), min(life.ended_at or ends, ends)
+    for lifetime in lifetimes:
+        born, died = max(lifetime.began_at, begins), min(lifetime.ended_at or ends, ends)
         for on, off in stretches:
             since, until = max(on, born), min(off, died)
             if since < until:
                 first, last = max(since.toordinal(), counted + 1), (until - _INSTANT).toordinal()
                 if first <= last:
-                    runs.setdefault(life.org, []).append((first, last))
+                    runs.setdefault(lifetime.org, []).append((first, last))
                     counted = last
     return {org: tuple(its) for org, its in runs.items()}
 

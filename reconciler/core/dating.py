@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import Event, Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
+from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Reason, Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ class Dating:
 
     observed_at: datetime
     tolerance: timedelta = ROUNDING
-    uncertain: Uncertain = Uncertain.CUSTOMER
+    uncertain: FallbackDating = FallbackDating.CUSTOMER
 
     def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
         """Yield one tenant's findings, the corrections among them with their moments.
@@ -156,7 +156,7 @@ class Dating:
         return Moment(clipped, interval.not_before, clipped, evidence)
 
     def _unproved(self, interval: Interval, *, starts_to_cost: bool) -> Moment:
-        late = starts_to_cost or self.uncertain is Uncertain.DETECTED
+        late = starts_to_cost or self.uncertain is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
 

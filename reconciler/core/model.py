@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
+    from reconciler.core.errors import Failure
+
 UNKNOWN_ORG = "unknown"
 """The organisation that rows are written with when the tenant carries no org label."""
 
@@ -72,7 +74,7 @@ class Evidence(enum.StrEnum):
     NONE = "none"
 
 
-class Uncertain(enum.StrEnum):
+class FallbackDating(enum.StrEnum):
     """How a correction without evidence is dated.
 
     `customer`: what starts to cost as late as possible, what stops costing as early as possible.
@@ -139,7 +141,7 @@ class Observed(NamedTuple):
     """Sorted by code point, each once."""
     suspended: bool = False
     suspended_at: datetime | None = None
-    touched_at: datetime | None = None
+    last_modified_at: datetime | None = None
     """The newest time on it: creation, deletion, any write in managedFields. None: its writes carry no times."""
     packages_written_at: datetime | None = None
     """When the owner of spec.packages last wrote, where the ownership can prove it."""
@@ -243,22 +245,6 @@ class Spool(Protocol):
 
     def restart(self) -> None:
         """Forget every tenant taken so far: the list starts again."""
-
-
-class Failure(Exception):  # noqa: N818 - it names what happened to the run, not a kind of Python error
-    """What stops a run. The message says what happened and what it means; `remedy` says what to do."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.remedy = remedy
-
-
-class Refusal(Failure):
-    """A safety rule stopped the run: nothing was written."""
-
-    exit_code = 3
 
 
 class Report(NamedTuple):

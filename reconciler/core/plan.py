@@ -12,7 +12,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from reconciler.core.model import Action, Finding, Mode, Reason, Refusal, Result
+from reconciler.core.errors import Refusal
+from reconciler.core.model import Action, Finding, Mode, Reason, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from reconciler.core.model import TABLE_OF, Action, Failure, Finding, Moment, Reason
+from reconciler.core.errors import Failure
+from reconciler.core.model import TABLE_OF, Action, Finding, Moment, Reason
 from reconciler.db.copyformat import NULL, escaped
 from reconciler.db.queries import query
 

@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import msgspec
 
-from reconciler.core.model import FIRST, LAST, Event, Failure, Lifecycle, Observed, Recorded
+from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
 from reconciler.db.copyformat import escaped
 from reconciler.db.queries import query
 
@@ -88,17 +89,17 @@ class TenantSpool:
                 yield block
 
 
-class Pair(NamedTuple):
+class Candidate(NamedTuple):
     """A tenant that could differ: both sides."""
 
     observed: Observed | None
     recorded: Recorded
 
 
-class Recall(NamedTuple):
+class Candidates(NamedTuple):
     """What came back."""
 
-    pairs: list[Pair]
+    pairs: list[Candidate]
     tenants_observed: int
     tenants_recorded: int
     """Lifecycle rows that are open."""
@@ -108,14 +109,14 @@ class Recall(NamedTuple):
     """The database's clock when it was asked."""
 
 
-def recall(
+def find_candidates(
     cursor: psycopg.Cursor[Any],
     spool: TenantSpool,
     *,
     settle: timedelta = timedelta(),
     names: Iterable[str] | None = None,
     everyone: bool = False,
-) -> Recall:
+) -> Candidates:
     """Stage what was observed and return the tenants that could differ from the ledger, by name.
 
     Args:
@@ -145,7 +146,7 @@ def recall(
             "last": LAST,
         },
     )
-    return Recall([_pair(row) for row in cursor], *counts)
+    return Candidates([_pair(row) for row in cursor], *counts)
 
 
 def _copy(cursor: psycopg.Cursor[Any], blocks: Iterable[bytes]) -> None:
@@ -173,7 +174,7 @@ def _sort_out(cursor: psycopg.Cursor[Any]) -> None:
     _copy(cursor, [_row(Observed(name=name, problem=problem + ", ".join(sorted(n)))) for name, n in namespaces.items()])
 
 
-def _pair(row: tuple[Any, ...]) -> Pair:
+def _pair(row: tuple[Any, ...]) -> Candidate:
     columns, rest = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
     detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = rest
     observed = None
@@ -188,7 +189,7 @@ def _pair(row: tuple[Any, ...]) -> Pair:
         suspension=None if id_ is None else Event(id_, kind, occurred_at),
         verified_at=verified_at,
     )
-    return Pair(observed, recorded)
+    return Candidate(observed, recorded)
 
 
 def _row(tenant: Observed) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo
 
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:

@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import psycopg
 
 from reconciler.core.compare import compare
-from reconciler.core.model import (
-    FIRST,
-    LAST,
-    UNKNOWN_ORG,
-    Failure,
-    Lifecycle,
-    Observed,
-    Reason,
-    Recorded,
-    Refusal,
-)
+from reconciler.core.errors import Failure, Refusal
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Lifecycle, Observed, Reason, Recorded
 from reconciler.db.queries import query
 from reconciler.views.findings import visible
 
@@ -320,15 +311,15 @@ def _closed_life(cursor: psycopg.Cursor[Any], tenant: str) -> Lifecycle:
             f"The ledger has no life of {visible(tenant)} that could be reopened.",
             f"Nothing was written. {_alike(cursor, tenant)} A tenant that is new is recorded by the next run.",
         )
-    life = Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2])
-    if life.deleted_at is None:
+    lifetime = Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2])
+    if lifetime.deleted_at is None:
         last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
         said = f" It was reopened at {_second(last[0])} UTC by {visible(last[1])}: {visible(last[2])}" if last else ""
         raise NotReopened(
-            f"{visible(tenant)} is open already: it is billed from {_second(life.created_at)} UTC on.{said}",
+            f"{visible(tenant)} is open already: it is billed from {_second(lifetime.created_at)} UTC on.{said}",
             "Nothing was written, and nothing needs to be.",
         )
-    return life
+    return lifetime
 
 
 def _new_life(sight: Sight, closed: Lifecycle, now: datetime) -> Lifecycle:

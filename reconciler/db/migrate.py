@@ -18,7 +18,7 @@ import psycopg
 import stamina
 from psycopg import conninfo
 
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 from reconciler.db.connection import connect, transaction, translated
 from reconciler.db.queries import folder, schema_files
 

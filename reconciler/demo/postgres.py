@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from reconciler.core.model import Failure
+from reconciler.core.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

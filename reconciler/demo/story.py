@@ -28,8 +28,8 @@ from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
 from reconciler.demo import postgres as embedded
-from reconciler.run import Pass, Terms
-from reconciler.sources.file import Snapshot
+from reconciler.run import Pass, RunOptions
+from reconciler.sources.file import FileSource
 from reconciler.views import explain
 from reconciler.views import findings as report
 
@@ -176,9 +176,9 @@ class _Story:
         self.file.write_text(json.dumps({"kind": "List", "items": [*self.tenants.values()]}), encoding="utf-8")
         outcome = Pass(
             database_url=self.url,
-            source=Snapshot(path=str(self.file), group=GROUP, org_label=ORG_LABEL),
+            source=FileSource(path=str(self.file), group=GROUP, org_label=ORG_LABEL),
             deadline=Deadline.after(TIME_LIMIT),
-            terms=Terms(mode=mode),
+            terms=RunOptions(mode=mode),
         ).execute()
         if outcome.failure:
             raise outcome.failure

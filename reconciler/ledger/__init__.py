@@ -27,7 +27,8 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.rows import class_row, tuple_row
 
-from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Failure, Lifecycle
+from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Lifecycle
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:

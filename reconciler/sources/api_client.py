@@ -21,7 +21,7 @@ import msgspec
 import stamina
 import urllib3
 
-from reconciler.sources.parse import SourceFault
+from reconciler.core.errors import SourceFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,9 +10,10 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from reconciler.core.errors import SourceFault
 from reconciler.core.model import Listing
 from reconciler.sources.api_client import Gone, NotFound, malformed
-from reconciler.sources.parse import SourceFault, read
+from reconciler.sources.parse import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,7 @@ class Cluster:
     page_size: int = PAGE_SIZE
     kind: Kind | None = None
 
-    moves: ClassVar[bool] = True
+    is_live: ClassVar[bool] = True
 
     @property
     def namespaced(self) -> bool:

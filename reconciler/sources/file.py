@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import yaml
 
+from reconciler.core.errors import SourceFault
 from reconciler.core.model import SNAPSHOT, Listing
-from reconciler.sources.parse import SourceFault, read
+from reconciler.sources.parse import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class FileSource:
     """The PiecedTenants of a file, of every YAML and JSON file of a folder, or of standard input.
 
     Attributes:
@@ -52,7 +53,7 @@ class Snapshot:
     group: str
     org_label: str
 
-    moves: ClassVar[bool] = False
+    is_live: ClassVar[bool] = False
     namespaced: ClassVar[bool] = True
 
     def identity(self) -> str:

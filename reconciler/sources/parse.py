@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from reconciler.core.model import UNKNOWN_ORG, Failure, Observed
+from reconciler.core.errors import SourceFault
+from reconciler.core.model import UNKNOWN_ORG, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,10 +24,6 @@ _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 Time = Annotated[datetime, Meta(tz=True)]
 Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
 IdOrEmpty = Annotated[str, Meta(max_length=LONGEST_ID)]
-
-
-class SourceFault(Failure):
-    """The source did not show a whole, well-formed list: nothing can be concluded from it."""
 
 
 class _Identity(Struct):
@@ -159,7 +156,7 @@ def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
         packages=tuple(sorted(set(packages))),
         suspended=spec.suspend if spec.suspend is not None else suspended_at is not None,
         suspended_at=suspended_at,
-        touched_at=_touched_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
+        last_modified_at=_touched_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
         # of an empty list, the ownership does not tell whether it is atomic or a set
         packages_written_at=_written_at(owners, "packages") if packages else None,
         suspend_written_at=_written_at(owners, "suspend"),

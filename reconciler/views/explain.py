@@ -19,7 +19,8 @@ from rich.table import Table as Grid
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
-from reconciler.core.model import FIRST, LAST, Action, Evidence, Failure, Reason, Table
+from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST, Action, Evidence, Reason, Table
 from reconciler.db.queries import query
 from reconciler.views.findings import WIDTH_OF_A_FILE, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
@@ -86,7 +87,7 @@ class PictureUnwritten(Failure):
     """The file of the picture could not be written."""
 
 
-class Life(NamedTuple):
+class Lifetime(NamedTuple):
     """A life of the tenant; the last three are set of one that is over, and was kept when the next one began."""
 
     org: str
@@ -182,7 +183,7 @@ class Story:
     tenant: str
     as_of: datetime
     verified_at: datetime | None = None
-    lives: tuple[Life, ...] = ()
+    lifetimes: tuple[Lifetime, ...] = ()
     entries: tuple[Entry, ...] = ()
     corrections: tuple[Correction, ...] = ()
     reports: tuple[OpenReport, ...] = ()
@@ -228,27 +229,29 @@ def read(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
     def rows(name: str) -> list[tuple[Any, ...]]:
         return cursor.execute(query(name), named).fetchall()
 
-    lives = tuple(Life(*row) for row in rows("explain_lives"))
+    lifetimes = tuple(Lifetime(*row) for row in rows("explain_lives"))
     corrections = tuple(Correction(*row) for row in rows("explain_corrections"))
     events = [(*row, None) for row in rows("explain_events")]
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))
     exceptions = tuple(Exemption(*row) for row in rows("explain_exceptions"))
-    if not (lives or corrections or events or reports or exceptions):
+    if not (lifetimes or corrections or events or reports or exceptions):
         raise _unknown(tenant, [name for (name,) in rows("explain_names")])
     ((as_of,),), ((verified_at,),) = rows("clock"), rows("explain_verified")
     return Story(
         tenant=tenant,
         as_of=as_of,
         verified_at=verified_at,
-        lives=lives,
-        entries=_entries(lives, [Entry(*event) for event in events], corrections),
+        lifetimes=lifetimes,
+        entries=_entries(lifetimes, [Entry(*event) for event in events], corrections),
         corrections=corrections,
         reports=reports,
         exceptions=exceptions,
     )
 
 
-def _entries(lives: Sequence[Life], events: Sequence[Entry], corrections: Sequence[Correction]) -> tuple[Entry, ...]:
+def _entries(
+    lifetimes: Sequence[Lifetime], events: Sequence[Entry], corrections: Sequence[Correction]
+) -> tuple[Entry, ...]:
     """Return everything that happened by time, each with the number of the correction that wrote it."""
     numbers: dict[tuple[object, ...], int] = {}
     for number, correction in enumerate(corrections, 1):
@@ -257,11 +260,11 @@ def _entries(lives: Sequence[Life], events: Sequence[Entry], corrections: Sequen
         elif correction.action in _OF_A_LIFE:
             numbers[_OF_A_LIFE[correction.action], correction.life_began_at] = number
     found = [(1, event._replace(correction=numbers.get((event.event_table, event.id)))) for event in events]
-    for life in lives:
-        for rank, kind, at in ((0, "created", life.created_at), (2, "deleted", life.deleted_at)):
+    for lifetime in lifetimes:
+        for rank, kind, at in ((0, "created", lifetime.created_at), (2, "deleted", lifetime.deleted_at)):
             if at:
-                written_by = numbers.get((kind, life.created_at))
-                found.append((rank, Entry(Table.LIFECYCLE, None, life.org, None, kind, at, written_by)))
+                written_by = numbers.get((kind, lifetime.created_at))
+                found.append((rank, Entry(Table.LIFECYCLE, None, lifetime.org, None, kind, at, written_by)))
     # at the same instant a tenant is created first and deleted last; events keep their own order
     return tuple(entry for _, entry in sorted(found, key=lambda ranked: (ranked[1].at, ranked[0])))
 
@@ -298,10 +301,10 @@ def timeline(story: Story, period: Period | None = None) -> Timeline:
     labels |= {(Table.SKILL_EVENTS.value, skill): _named(skill) for skill in sorted(skills)}
     changes: dict[tuple[str, str], list[Change]] = {lane: [] for lane in labels}
     marks: dict[tuple[str, str], list[Mark]] = {lane: [] for lane in labels}
-    for life in story.lives:
-        changes[Table.LIFECYCLE, ""].append(Change(life.created_at, on=True))
-        if life.deleted_at:
-            changes[Table.LIFECYCLE, ""].append(Change(life.deleted_at, on=False))
+    for lifetime in story.lifetimes:
+        changes[Table.LIFECYCLE, ""].append(Change(lifetime.created_at, on=True))
+        if lifetime.deleted_at:
+            changes[Table.LIFECYCLE, ""].append(Change(lifetime.deleted_at, on=False))
     for entry in story.entries:
         if entry.event_table != Table.LIFECYCLE:
             on = entry.kind in {"enabled", "suspended"}
@@ -392,15 +395,15 @@ def draw(story: Story, console: Console, *, width: int, period: Period | None = 
 
 
 def _heading(story: Story) -> Iterator[Text]:
-    orgs = [life.org for life in story.lives] or [entry.org for entry in story.entries]
+    orgs = [lifetime.org for lifetime in story.lifetimes] or [entry.org for entry in story.entries]
     yield Text.assemble((visible(story.tenant), "bold"), f", organisation {visible(orgs[-1])}" if orgs else "")
-    for life in story.lives:
-        until = f"deleted {_time(life.deleted_at)}" if life.deleted_at else "open"
-        yield Text(f"created {_time(life.created_at)}, {until}")
-        if life.reopened_at:
-            who, why = visible(life.reopened_by or "?"), visible(life.note or "-")
-            yield Text(f"reopened {_time(life.reopened_at)} by {who}: {why}")
-    if not story.lives:
+    for lifetime in story.lifetimes:
+        until = f"deleted {_time(lifetime.deleted_at)}" if lifetime.deleted_at else "open"
+        yield Text(f"created {_time(lifetime.created_at)}, {until}")
+        if lifetime.reopened_at:
+            who, why = visible(lifetime.reopened_by or "?"), visible(lifetime.note or "-")
+            yield Text(f"reopened {_time(lifetime.reopened_at)} by {who}: {why}")
+    if not story.lifetimes:
         yield Text("no lifecycle row")
     if story.verified_at:
         yield Text(f"last found true by the run of {_time(story.verified_at)}")
@@ -565,7 +568,7 @@ def document(story: Story, *, period: Period | None = None) -> str:
         "verified_at": story.verified_at,
         "from": period and period.start,
         "until": period and period.end,
-        "lives": [life._asdict() for life in story.lives],
+        "lives": [lifetime._asdict() for lifetime in story.lifetimes],
         "events": [
             {**entry._asdict(), "by": "portal" if entry.correction is None else "reconciler"}
             for entry in story.entries

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.core.billing import FEE, NOTHING, History, Life, Line, Prices
-from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Refusal
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices
+from reconciler.core.errors import Refusal
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event
 from reconciler.db.queries import query
 from reconciler.views.findings import WIDTH_OF_A_FILE, visible
 
@@ -140,9 +141,9 @@ def histories(
         "first": FIRST,
         "last": LAST,
     }
-    lives: dict[str, list[Life]] = defaultdict(list)
+    lifetimes: dict[str, list[Lifetime]] = defaultdict(list)
     for tenant, org, began_at, ended_at in cursor.execute(query("lives"), parameters):
-        lives[tenant].append(Life(org=org, began_at=began_at, ended_at=ended_at))
+        lifetimes[tenant].append(Lifetime(org=org, began_at=began_at, ended_at=ended_at))
     skills: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
     suspensions: dict[str, list[Event]] = defaultdict(list)
     for tenant, skill, *event in cursor.execute(query("history"), parameters):
@@ -150,11 +151,11 @@ def histories(
     nothing = History()
     return dict.fromkeys(known, nothing) | {
         name: History(
-            lives=tuple(lives[name]),
+            lifetimes=tuple(lifetimes[name]),
             skills={skill: tuple(events) for skill, events in skills[name].items()},
             suspensions=tuple(suspensions[name]),
         )
-        for name in {*lives, *skills, *suspensions}
+        for name in {*lifetimes, *skills, *suspensions}
     }
 
 

@@ -90,14 +90,14 @@ class World:
         elif name and what < 0.72:
             self.clusters[away].setdefault(name, Resource(f"other-{name}", now))
 
-    def lives(self, name: str, org: str) -> bool:
+    def lifetimes(self, name: str, org: str) -> bool:
         """Whether any cluster has it."""
         return any(name in cluster and cluster[name].org == org for cluster in self.clusters)
 
     def remove(self, cluster: int, name: str, now: int) -> bool:
         """Remove a resource; return whether that was the end of a life."""
         resource = self.clusters[cluster].pop(name, None)
-        if resource is None or self.lives(name, resource.org):
+        if resource is None or self.lifetimes(name, resource.org):
             return False
         self.ended[name, resource.org] = now
         return True
@@ -177,7 +177,7 @@ def play(rule: Rule, seed: int) -> Counter[str]:
                 passes[job] = (now + late, dict(world.clusters[job]), now)
             if job in passes and passes[job][0] <= now:
                 jobs.write(job, *passes.pop(job)[1:], now)
-    over = [name for name, row in jobs.rows.items() if not row.deleted and not world.lives(name, row.org)]
+    over = [name for name, row in jobs.rows.items() if not row.deleted and not world.lifetimes(name, row.org)]
     # where its owner shows another organisation's tenant of the name, that is reported, as by one cluster
     missed = [name for name in over if name not in world.clusters[jobs.owner.get(name, 0)]]
     jobs.counts["missed"] = len(missed)

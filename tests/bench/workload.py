@@ -69,7 +69,7 @@ def tenants(size: Size) -> list[Observed]:
                 packages=tuple(sorted(draw.sample(skills, size.packages))),
                 suspended=suspended,
                 suspended_at=changed_at if suspended else None,
-                touched_at=changed_at,
+                last_modified_at=changed_at,
                 packages_written_at=changed_at,
                 suspend_written_at=changed_at if suspended else None,
             )
@@ -79,7 +79,7 @@ def tenants(size: Size) -> list[Observed]:
 
 def resource(tenant: Observed) -> Object:
     """Return the custom resource that shows this tenant, as large and as owned as a portal's."""
-    created, touched = _text(tenant.created_at), _text(tenant.touched_at)
+    created, touched = _text(tenant.created_at), _text(tenant.last_modified_at)
     spec: Object = {"displayName": tenant.name.title(), "packages": tenant.packages}
     owned: Object = {".": {}, "f:displayName": {}, "f:packages": {}}
     if tenant.suspend_written_at:
@@ -183,7 +183,7 @@ def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list
     """Return the tenants after some of them changed and the portal's row about it was lost: one change each, ever."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     moved = list(observed)
-    still = [index for index, tenant in enumerate(moved) if tenant.touched_at != MOVED]
+    still = [index for index, tenant in enumerate(moved) if tenant.last_modified_at != MOVED]
     for index in draw.sample(still, round(len(moved) * percent / 100)):
         tenant = moved[index]
         lost = draw.choice(("enabled", "disabled", "suspension")) if tenant.packages else "enabled"
@@ -194,6 +194,6 @@ def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list
         else:
             tenant = tenant._replace(packages=tenant.packages[1:])
         moved[index] = tenant._replace(
-            generation=(tenant.generation or 1) + 1, touched_at=MOVED, packages_written_at=MOVED
+            generation=(tenant.generation or 1) + 1, last_modified_at=MOVED, packages_written_at=MOVED
         )
     return moved

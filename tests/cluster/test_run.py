@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from reconciler import __version__
-from reconciler.core.model import Mode, Outcome, Result, Uncertain
+from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.db.connection import connect
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, Terms
+from reconciler.run import Pass, RunOptions
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster as Source
 from reconciler.views.findings import counts
-from tests.support import population as lives
+from tests.support import population as lifetimes
 from tests.support.contents import PUBLIC, Books, books, contents
 from tests.support.population import FINALIZER, UNKNOWN, backfilled, objects, population, settle, time, written_at
 from tests.support.world import ORG_LABEL, tenant
@@ -54,12 +54,12 @@ class Scene:
     slept_at: datetime | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def run(self, *, mode: Mode = Mode.RUN, uncertain: Uncertain = Uncertain.CUSTOMER) -> Outcome:
+    def run(self, *, mode: Mode = Mode.RUN, uncertain: FallbackDating = FallbackDating.CUSTOMER) -> Outcome:
         """Make one pass, in which waiting takes no time."""
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.cluster.kubeconfig), context=None, deadline=deadline)
         source = Source(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=50)
-        terms = Terms(mode=mode, settle=SETTLE, uncertain=uncertain)
+        terms = RunOptions(mode=mode, settle=SETTLE, uncertain=uncertain)
         self.slept.clear()
         outcome = Pass(database_url=self.url, source=source, terms=terms, deadline=deadline, sleep=self.sleep).execute()
         assert outcome.failure is None, outcome.failure
@@ -245,7 +245,7 @@ def test_tenants_that_became_unreadable_are_left_alone_and_two_hundred_others_ar
     assert counts(scene.run()) == NOTHING
     for member in broken:
         healed = scene.cluster.patch(member.name, {"spec": {"packages": sorted(member.skills), "suspend": None}})
-        if member.suspended in {lives.Suspended.SINCE_CREATION, lives.Suspended.SINCE_WRITE}:
+        if member.suspended in {lifetimes.Suspended.SINCE_CREATION, lifetimes.Suspended.SINCE_WRITE}:
             healed = scene.cluster.patch(member.name, {"spec": {"suspend": True}})
         assert healed
     assert counts(scene.run()) == NOTHING
@@ -366,7 +366,7 @@ def _unchanged(_: Scene) -> Expected:
 @_case("a live tenant without a lifecycle row is inserted at its creation with its packages and its suspension")
 def _unrecorded(scene: Scene) -> Expected:
     scene.cluster.create(tenant("newcomer", ["mail", "voice", "mail"], org="1", suspend=True))
-    lives.suspension_seen(scene.cluster, "newcomer")
+    lifetimes.suspension_seen(scene.cluster, "newcomer")
     created_at, shown = scene.created_at("newcomer"), scene.cluster.get("newcomer")
     assert shown
     seen_at = time(shown["status"]["suspendedAt"])
@@ -571,44 +571,44 @@ def _package_never_on(scene: Scene) -> Expected:
 
 @_case("a suspension that the operator saw is dated when it saw it")
 def _suspended(scene: Scene) -> Expected:
-    lives.suspended_by_spec(scene.cluster, "acme")
-    lives.suspension_seen(scene.cluster, "acme")
+    lifetimes.suspended_by_spec(scene.cluster, "acme")
+    lifetimes.suspension_seen(scene.cluster, "acme")
     return [_suspended_when_seen(scene)]
 
 
 @_case("a suspension that only the status shows is dated when the operator saw it")
 def _suspended_by_status(scene: Scene) -> Expected:
-    lives.suspension_seen(scene.cluster, "acme")
+    lifetimes.suspension_seen(scene.cluster, "acme")
     return [_suspended_when_seen(scene)]
 
 
 @_case("a suspension that nobody has seen yet is dated by who wrote it, else as early as possible")
 def _suspended_by_spec(scene: Scene) -> Expected:
-    lives.suspended_by_spec(scene.cluster, "acme")
+    lifetimes.suspended_by_spec(scene.cluster, "acme")
     return [_changed(scene, "suspension_unrecorded", "acme", None, "1", "suspend", late=False)]
 
 
 @_case("a suspension whose suspendedAt is of an earlier one is not dated by it")
 def _suspended_again(scene: Scene) -> Expected:
-    lives.resumed_by_spec(scene.cluster, "paused")
+    lifetimes.resumed_by_spec(scene.cluster, "paused")
     scene.portal_suspension("paused", "resumed")
-    lives.suspended_by_spec(scene.cluster, "paused")
+    lifetimes.suspended_by_spec(scene.cluster, "paused")
     scene.cluster.set_status("paused", {"suspendedAt": "2020-01-01T00:00:00Z"})
     return [_changed(scene, "suspension_unrecorded", "paused", None, "1", "suspend", late=False)]
 
 
 @_case("a resumption is dated by who wrote it, else as late as possible")
 def _resumed(scene: Scene) -> Expected:
-    lives.resumed_by_spec(scene.cluster, "paused")
+    lifetimes.resumed_by_spec(scene.cluster, "paused")
     return [_changed(scene, "resumption_unrecorded", "paused", None, "1", "suspend", late=True)]
 
 
 @_case("a resumption that only the status shows is dated as late as possible")
 def _resumed_by_status(scene: Scene) -> Expected:
-    lives.suspension_seen(scene.cluster, "acme")
+    lifetimes.suspension_seen(scene.cluster, "acme")
     scene.run()
     scene.an_hour_passes()
-    lives.resumption_seen(scene.cluster, "acme")
+    lifetimes.resumption_seen(scene.cluster, "acme")
     return [_changed(scene, "resumption_unrecorded", "acme", None, "1", None, late=True)]
 
 
@@ -701,8 +701,8 @@ def _deleted_with_an_event_after_now(scene: Scene) -> Expected:
 
 @_case("lost writes of several tenants are corrected beside each other")
 def _several(scene: Scene) -> Expected:
-    lives.suspended_by_spec(scene.cluster, "acme")
-    lives.resumed_by_spec(scene.cluster, "paused")
+    lifetimes.suspended_by_spec(scene.cluster, "acme")
+    lifetimes.resumed_by_spec(scene.cluster, "paused")
     scene.cluster.patch("plain", {"spec": {"packages": ["voice"]}})
     scene.portal_skill("ghost", "mail", "enabled")
     return [
@@ -794,13 +794,13 @@ def test_a_tenant_that_is_reopened_and_deleted_again_is_stamped_again(scene: Sce
 
 def test_what_was_seen_twice_had_happened_by_the_end_of_the_first_look(scene: Scene) -> None:
     """The first look saw it already: by then it had happened."""
-    lives.settle(scene.cluster, [lives.Member(sent=tenant("acme", ["mail"], org="1"))])
+    lifetimes.settle(scene.cluster, [lifetimes.Member(sent=tenant("acme", ["mail"], org="1"))])
     scene.run()
     scene.an_hour_passes()
     scene.cluster.delete("acme")
     scene.cluster.create(tenant("other", org="1"))
 
-    outcome = scene.run(uncertain=Uncertain.DETECTED)
+    outcome = scene.run(uncertain=FallbackDating.DETECTED)
 
     assert scene.slept == [SETTLE.total_seconds()]
     assert outcome.findings[0].reason == "deletion_unrecorded"
@@ -810,14 +810,14 @@ def test_what_was_seen_twice_had_happened_by_the_end_of_the_first_look(scene: Sc
     assert outcome.observed_at <= not_after <= scene.slept_at
 
 
-@pytest.mark.parametrize("uncertain", Uncertain)
-def test_without_evidence_the_setting_decides(scene: Scene, uncertain: Uncertain) -> None:
+@pytest.mark.parametrize("uncertain", FallbackDating)
+def test_without_evidence_the_setting_decides(scene: Scene, uncertain: FallbackDating) -> None:
     _settled(scene)
     scene.cluster.delete("acme")
-    lives.suspension_seen(scene.cluster, "plain")
+    lifetimes.suspension_seen(scene.cluster, "plain")
     scene.run()
     scene.an_hour_passes()
-    lives.resumption_seen(scene.cluster, "plain")
+    lifetimes.resumption_seen(scene.cluster, "plain")
     scene.cluster.delete("paused")
 
     outcome = scene.run(uncertain=uncertain)
@@ -826,8 +826,8 @@ def test_without_evidence_the_setting_decides(scene: Scene, uncertain: Uncertain
     chosen = {reason: moment.occurred_at == moment.not_after for reason, moment in moments.items()}
     assert {moment.evidence for moment in moments.values()} == {"none"}
     assert chosen == {
-        "deletion_unrecorded": uncertain is Uncertain.DETECTED,
-        "skill_open_after_deletion": uncertain is Uncertain.DETECTED,
+        "deletion_unrecorded": uncertain is FallbackDating.DETECTED,
+        "skill_open_after_deletion": uncertain is FallbackDating.DETECTED,
         "resumption_unrecorded": True,
     }
 
@@ -837,10 +837,12 @@ def _settled(scene: Scene) -> None:
     settle(
         scene.cluster,
         [
-            lives.Member(sent=tenant("acme", ["mail", "threema"], org="1")),
-            lives.Member(sent=tenant("lingering", ["mail", "voice"], org="1", finalizers=[FINALIZER])),
-            lives.Member(sent=tenant("paused", ["mail"], org="1", suspend=True), steps=(lives.suspension_seen,)),
-            lives.Member(sent=tenant("plain", org="1")),
+            lifetimes.Member(sent=tenant("acme", ["mail", "threema"], org="1")),
+            lifetimes.Member(sent=tenant("lingering", ["mail", "voice"], org="1", finalizers=[FINALIZER])),
+            lifetimes.Member(
+                sent=tenant("paused", ["mail"], org="1", suspend=True), steps=(lifetimes.suspension_seen,)
+            ),
+            lifetimes.Member(sent=tenant("plain", org="1")),
         ],
     )
     outcome = scene.run()

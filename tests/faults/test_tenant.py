@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.model import Action, Reason, Uncertain
+from reconciler.core.model import Action, FallbackDating, Reason
 from tests.support import faults as f
 from tests.support.double import ApiDouble
 from tests.support.passes import (
@@ -461,7 +461,7 @@ def _suspended_in_the_future_alone(stage: Stage) -> None:
     stage.mangle("cara", put("2027-01-01T00:00:00Z", "status", "suspendedAt"))
     stage.mangle("cara", drop("spec", "suspend"))
     stage.mangle("cara", put([entry("portal", AT)], "metadata", "managedFields"))
-    for uncertain, at in ((Uncertain.CUSTOMER, VERIFIED), (Uncertain.DETECTED, START)):
+    for uncertain, at in ((FallbackDating.CUSTOMER, VERIFIED), (FallbackDating.DETECTED, START)):
         stage.begin_again()
         stage.uncertain = uncertain
         assert stage.run().failure is None

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from reconciler import alerts
 from reconciler.alerts import Alerts, Undelivered, news
 from reconciler.alerts.log import MOST, Log
-from reconciler.core.model import LAST, Action, Failure, Finding, Mode, Outcome, Reason, Report, Result, Total
+from reconciler.core.errors import Failure
+from reconciler.core.model import LAST, Action, Finding, Mode, Outcome, Reason, Report, Result, Total
 from tests.support.faults import Fault, anything, status
 from tests.support.world import tenant
 
@@ -41,7 +42,7 @@ class Receiver:
     """A sink that keeps what it is told, or does something else instead."""
 
     name: str = "receiver"
-    remembers: bool = False
+    deduplicates: bool = False
     fails: Exception | None = None
     hangs: float = 0.0
     told: list[Outcome] = field(default_factory=list)
@@ -105,7 +106,7 @@ def test_a_pass_that_was_stopped_is_news_until_it_was_told() -> None:
 
 
 def test_who_remembers_is_given_every_outcome_whole() -> None:
-    receiver = Receiver(remembers=True)
+    receiver = Receiver(deduplicates=True)
     clean = replace(outcome(finding(Action.DEFER), REPORTED, result=Result.CLEAN), told={"receiver": KNOWN})
     assert Alerts(sinks=(receiver,)).tell(clean) == {}
     assert receiver.told == [clean]
@@ -153,7 +154,7 @@ def test_a_pass_begins_though_nobody_can_be_told_of_it(
 
 
 def test_who_is_told_of_the_beginning_is_told_of_the_end_of_the_same_pass(world: World) -> None:
-    heart = Receiver(remembers=True)
+    heart = Receiver(deduplicates=True)
     world.alerts = Alerts(heartbeat=heart)
     ended = world.run()
     assert heart.begun == [ended.run_id] == [told.run_id for told in heart.told]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Reason, Recorded
-from reconciler.db.candidates import BLOCK, Recall, RepeatedTenant, SpoolFault, TenantSpool, recall
+from reconciler.db.candidates import BLOCK, Candidates, RepeatedTenant, SpoolFault, TenantSpool, find_candidates
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
 from tests.support.sides import BORN, DAY, HOUR, NASTY, live
@@ -36,13 +36,13 @@ def spooled(tenants: Iterable[Observed]) -> Iterator[TenantSpool]:
         yield spool
 
 
-def recalled(ledger: Connection, tenants: Iterable[Observed], **how: Any) -> Recall:
+def recalled(ledger: Connection, tenants: Iterable[Observed], **how: Any) -> Candidates:
     """Look at these tenants beside the ledger, in a transaction of its own."""
     with spooled(tenants) as spool, transaction(ledger) as cursor:
-        return recall(cursor, spool, **how)
+        return find_candidates(cursor, spool, **how)
 
 
-def drift(found: Recall) -> dict[str, list[Finding]]:
+def drift(found: Candidates) -> dict[str, list[Finding]]:
     """Return what compare finds of the tenants that came back, where it finds anything."""
     findings = {pair.recorded.name: list(compare(*pair, as_of=found.as_of)) for pair in found.pairs}
     return {name: some for name, some in findings.items() if some}
@@ -189,7 +189,7 @@ class Author:
             generation=self.random.choice([None, 1, 2, 2**63 - 1]),
             packages=tuple(sorted(packages | moved)),
             suspended=suspended is not self.often(0.05),
-            touched_at=self.random.choice([None, self.now]),
+            last_modified_at=self.random.choice([None, self.now]),
         )
 
 
@@ -203,13 +203,13 @@ def _now(ledger: Connection) -> datetime:
 def test_what_comes_back_is_the_latest_state_of_every_tenant_that_differs(ledger: Connection, seed: int) -> None:
     books = Author(seed, _now(ledger)).write(300)
     books.write(ledger)
-    everybody = recalled(ledger, books.observed, everyone=True)
+    all_sinks = recalled(ledger, books.observed, everyone=True)
     some = recalled(ledger, books.observed)
-    assert {pair.recorded.name: pair for pair in everybody.pairs} == books.pairs()
-    assert drift(some) == drift(everybody)
-    assert 0 < len(drift(everybody)) < len(some.pairs) + 1 < len(everybody.pairs)
-    assert everybody[1:3] == some[1:3] == (len(books.observed), sum(gone is None for *_, gone in books.lifecycle))
-    names = [pair.recorded.name for pair in everybody.pairs]
+    assert {pair.recorded.name: pair for pair in all_sinks.pairs} == books.pairs()
+    assert drift(some) == drift(all_sinks)
+    assert 0 < len(drift(all_sinks)) < len(some.pairs) + 1 < len(all_sinks.pairs)
+    assert all_sinks[1:3] == some[1:3] == (len(books.observed), sum(gone is None for *_, gone in books.lifecycle))
+    names = [pair.recorded.name for pair in all_sinks.pairs]
     assert names == sorted(names)
 
 
@@ -234,7 +234,7 @@ def _at_once(ledger: Connection) -> None:
 def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
     """Return how PostgreSQL ran the query that finds the tenants that could differ."""
     with spooled(tenants) as spool, transaction(ledger) as cursor:
-        recall(cursor, spool)
+        find_candidates(cursor, spool)
         ((*_, middle, _),) = cursor.execute(query("counts")).fetchall()
         cursor.execute(
             b"EXPLAIN (ANALYZE) " + query("differing"),
@@ -253,9 +253,9 @@ def test_two_halves_read_at_once_or_in_turn_are_the_whole(ledger: Connection, wo
     plan = _plan(ledger, books.observed)
     assert "Parallel Append" in plan
     assert ("Workers Launched: 0" in plan) is (workers == 0)
-    everybody = recalled(ledger, books.observed, everyone=True)
-    assert {pair.recorded.name: pair for pair in everybody.pairs} == books.pairs()
-    assert drift(recalled(ledger, books.observed)) == drift(everybody)
+    all_sinks = recalled(ledger, books.observed, everyone=True)
+    assert {pair.recorded.name: pair for pair in all_sinks.pairs} == books.pairs()
+    assert drift(recalled(ledger, books.observed)) == drift(all_sinks)
     some = [*books.pairs()][::7]
     assert {pair.recorded.name for pair in recalled(ledger, books.observed, everyone=True, names=some).pairs} == {*some}
 
@@ -269,7 +269,7 @@ def test_the_events_halve_where_the_servers_statistics_say(ledger: Connection, *
     if analyzed:
         ledger.execute("ANALYZE public.tenant_skill_events")
     with spooled([]) as spool, transaction(ledger) as cursor:
-        recall(cursor, spool)
+        find_candidates(cursor, spool)
         (counts,) = cursor.execute(query("counts")).fetchall()
     assert "t0980" < counts[4] < "t1020" if analyzed else counts[4] == ""
 
@@ -287,9 +287,9 @@ def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Con
         else:
             books.suspensions = [(1, "acme", "2871", "suspended", time)]
         books.write(ledger)
-        everybody = drift(recalled(ledger, books.observed, everyone=True))
-        assert [finding.reason for finding in everybody["acme"]] == [Reason.EVENT_TIME_INVALID]
-        if drift(recalled(ledger, books.observed)) != everybody:
+        all_sinks = drift(recalled(ledger, books.observed, everyone=True))
+        assert [finding.reason for finding in all_sinks["acme"]] == [Reason.EVENT_TIME_INVALID]
+        if drift(recalled(ledger, books.observed)) != all_sinks:
             hidden.append(time)
     assert hidden == []
 
@@ -356,7 +356,7 @@ _tenants = st.builds(
     packages=st.sets(_ids, max_size=4).map(lambda ids: tuple(sorted(ids))),
     suspended=st.booleans(),
     suspended_at=_instants,
-    touched_at=_instants,
+    last_modified_at=_instants,
     packages_written_at=_instants,
     suspend_written_at=_instants,
 )
@@ -545,7 +545,7 @@ def test_a_spool_that_starts_again_forgets_what_it_took(ledger: Connection) -> N
         spool.restart()
         spool.restart()
         spool.add(live(name="b"))
-        found = recall(cursor, spool)
+        found = find_candidates(cursor, spool)
     assert [pair.observed for pair in found.pairs] == [live(name="b")]
 
 

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 
 from reconciler.cli.options import REPORTED
 from reconciler.core import compare
-from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Failure, Outcome, Reason
+from reconciler.core.errors import Failure
+from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Outcome, Reason
 from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
 from reconciler.db.decisions import NotReopened, NotTheOwner, look
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
-from reconciler.sources.file import Snapshot
+from reconciler.sources.file import FileSource
 from reconciler.views.findings import counts
 from tests.support.command import Ran, invoke
 from tests.support.contents import contents
@@ -626,7 +627,7 @@ def test_a_file_does_not_stand_in_for_the_cluster(world: World, tmp_path: Path) 
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
     file.write_bytes(world.api.encoded("acme") or b"")
-    sight = look(Snapshot(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
+    sight = look(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
     with pytest.raises(NotReopened, match="and this is snapshot"), transaction(world.ledger) as cursor:
         decisions.reopen(cursor, sight, note="n", by="elena")
 

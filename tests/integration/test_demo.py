@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.demo import story as demo
-from reconciler.sources.file import Snapshot
+from reconciler.sources.file import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,10 +141,10 @@ def test_the_sample_is_a_list_that_kubectl_could_have_printed() -> None:
             raise AssertionError
 
     with as_file(files("reconciler") / "demo" / "tenants.yaml") as path:
-        Snapshot(path=str(path), group=demo.GROUP, org_label=demo.ORG_LABEL).observe(Spool())
+        FileSource(path=str(path), group=demo.GROUP, org_label=demo.ORG_LABEL).observe(Spool())
     assert [tenant.problem for tenant in observed] == [None] * 12
     assert {tenant.created_at.year for tenant in observed if tenant.created_at} == {2026}
-    assert max(tenant.touched_at.month for tenant in observed if tenant.touched_at) == 4
+    assert max(tenant.last_modified_at.month for tenant in observed if tenant.last_modified_at) == 4
 
 
 def test_nothing_is_left_behind(temporary: Path) -> None:

@@ -17,19 +17,8 @@ from hypothesis import strategies as st
 
 from reconciler.alerts import Undelivered, events
 from reconciler.alerts.events import LONGEST_NOTE, MOST, Events
-from reconciler.core.model import (
-    TABLE_OF,
-    Action,
-    Evidence,
-    Finding,
-    Mode,
-    Moment,
-    Observed,
-    Outcome,
-    Reason,
-    Refusal,
-    Result,
-)
+from reconciler.core.errors import Refusal
+from reconciler.core.model import TABLE_OF, Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Reason, Result
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Api

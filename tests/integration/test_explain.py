@@ -34,7 +34,7 @@ from reconciler.views.explain import (
     Correction,
     Entry,
     Exemption,
-    Life,
+    Lifetime,
     OpenReport,
     Period,
     Story,
@@ -79,7 +79,7 @@ class Pen:
     tenant: str = HOTEL
     org: str = "287100000000000006"
 
-    def life(self, created_at: datetime | str, deleted_at: datetime | str | None = None) -> None:
+    def lifetime(self, created_at: datetime | str, deleted_at: datetime | str | None = None) -> None:
         self.ledger.execute(
             "INSERT INTO tenant_billing_lifecycle VALUES (%s, %s, %s, %s)",
             [self.tenant, self.org, created_at, deleted_at],
@@ -122,7 +122,7 @@ class Pen:
 
 def write_hotel(pen: Pen) -> None:
     """Write the story that the README shows: the portal lost two rows, one of them in a month that was invoiced."""
-    pen.life(on(19, 10, 31, 26, month=3))
+    pen.lifetime(on(19, 10, 31, 26, month=3))
     pen.skill("searxng-local-search", "enabled", on(19, 10, 31, 27, month=3))
     pen.skill("nextcloud-files", "enabled", on(25, 8, 12, 40, month=3))
     pen.suspension("suspended", on(8, 6, month=4))
@@ -233,7 +233,7 @@ CORRECTION: Final = Correction(
 STORY: Final = Story(
     tenant="acme",
     as_of=NOW,
-    lives=(Life("1", on(1, 8, month=4), None, None, None, None),),
+    lifetimes=(Lifetime("1", on(1, 8, month=4), None, None, None, None),),
     entries=(
         Entry(Table.LIFECYCLE, None, "1", None, "created", on(1, 8, month=4)),
         Entry(Table.SKILL_EVENTS, 7, "1", "mail", "enabled", on(12, 7), 1),
@@ -285,7 +285,7 @@ stories = st.builds(
     tenant=texts,
     as_of=st.just(NOW),
     verified_at=st.none() | moments,
-    lives=st.lists(st.builds(Life, texts, moments, moments, moments, texts, texts), max_size=3).map(tuple),
+    lifetimes=st.lists(st.builds(Lifetime, texts, moments, moments, moments, texts, texts), max_size=3).map(tuple),
     entries=st.lists(entries, max_size=12).map(lambda found: tuple(sorted(found, key=lambda entry: entry.at))),
     corrections=st.lists(corrections, max_size=6).map(lambda found: tuple(sorted(found, key=lambda made: made.at))),
     reports=st.lists(st.builds(OpenReport, texts, texts, st.none() | texts, texts, moments), max_size=2).map(tuple),
@@ -458,7 +458,7 @@ def test_open_reports_and_who_accepted_them_are_told() -> None:
 
 
 def test_earlier_lives_are_drawn_and_told(pen: Pen) -> None:
-    pen.life(on(11))
+    pen.lifetime(on(11))
     pen.ledger.execute(
         "INSERT INTO reconciler.closed_lives VALUES (%s, '1', %s, %s, %s, 'm.keller', 'came back')",
         [pen.tenant, on(2), on(6), on(12)],
@@ -529,7 +529,7 @@ def test_the_picture_begins_with_the_first_day_that_is_one() -> None:
 def test_at_the_same_instant_a_tenant_is_created_first_and_deleted_last(pen: Pen) -> None:
     pen.skill("mail", "enabled", on(2))
     pen.skill("mail", "disabled", on(9))
-    pen.life(on(2), on(9))
+    pen.lifetime(on(2), on(9))
     assert [entry.kind for entry in told(pen.ledger).entries] == ["created", "enabled", "disabled", "deleted"]
 
 
@@ -632,7 +632,7 @@ def test_what_a_pass_has_corrected_is_told_as_such(world: World) -> None:
 
 
 def test_an_organisation_that_was_resolved_is_listed_and_has_no_moment(pen: Pen) -> None:
-    pen.life(on(1))
+    pen.lifetime(on(1))
     run = pen.run(on(5, 8), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
     pen.corrected(
         run,
@@ -650,7 +650,7 @@ def test_an_organisation_that_was_resolved_is_listed_and_has_no_moment(pen: Pen)
 
 def test_the_lanes_are_the_ledgers_own_state_at_every_instant(pen: Pen) -> None:
     """Two events at one instant, written in either order, among them."""
-    pen.life(on(1))
+    pen.lifetime(on(1))
     for day, kinds in enumerate((("enabled",), ("enabled", "disabled"), ("disabled", "enabled"), ("disabled",)), 3):
         for kind in kinds:
             pen.skill("mail", kind, on(day * 2, 12))
@@ -670,7 +670,7 @@ def test_the_lanes_are_the_ledgers_own_state_at_every_instant(pen: Pen) -> None:
 
 def test_the_run_that_last_found_it_true_is_told(pen: Pen) -> None:
     """Not one that could not verify it, nor one before it was created, nor one that failed."""
-    pen.life(on(3))
+    pen.lifetime(on(3))
     first = "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a1"
     pen.run(on(2), f"{first}1", "clean")
     assert told(pen.ledger).verified_at is None
@@ -682,7 +682,7 @@ def test_the_run_that_last_found_it_true_is_told(pen: Pen) -> None:
 
 
 def test_infinite_times_are_brought_into_those_of_python(pen: Pen) -> None:
-    pen.life("-infinity", "infinity")
+    pen.lifetime("-infinity", "infinity")
     run = pen.run(on(5, 8), "7d0f6b1e-52a3-4c1f-9f0c-3e6f0a4b8a11")
     pen.corrected(
         run,
@@ -706,7 +706,7 @@ def test_infinite_times_are_brought_into_those_of_python(pen: Pen) -> None:
         "INSERT INTO reconciler.closed_lives VALUES (%s, '1', '-infinity', 'infinity', 'infinity', 'me', '')", [HOTEL]
     )
     story = told(pen.ledger)
-    assert (story.lives[-1].created_at, story.lives[-1].deleted_at) == (FIRST, LAST)
+    assert (story.lifetimes[-1].created_at, story.lifetimes[-1].deleted_at) == (FIRST, LAST)
     assert story.entries[-1].correction == 1
     assert "at the end of time" in shown(story)
 
@@ -714,7 +714,7 @@ def test_infinite_times_are_brought_into_those_of_python(pen: Pen) -> None:
 def test_a_run_that_commits_meanwhile_is_seen_whole_or_not_at_all(
     run: Callable[..., Ran], pen: Pen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pen.life(on(1))
+    pen.lifetime(on(1))
     query = queries.query
 
     def meanwhile(name: str) -> bytes:
@@ -804,7 +804,7 @@ def test_the_picture_for_a_mail_is_xml_whatever_the_names_hold(story: Story) -> 
 
 
 def test_a_picture_that_cannot_be_written_is_said(run: Callable[..., Ran], pen: Pen, tmp_path: Path) -> None:
-    pen.life(on(1))
+    pen.lifetime(on(1))
     ran = run(HOTEL, "--svg", str(tmp_path / "nowhere" / "hotel.svg"))
     assert (ran.code, ran.out) == (1, "")
     assert "No such file" in ran.complaint["error"]
@@ -820,8 +820,8 @@ def test_a_picture_that_cannot_be_written_is_said(run: Callable[..., Ran], pen: 
 def test_an_unknown_tenant_is_told_with_the_names_that_were_meant(
     run: Callable[..., Ran], pen: Pen, asked: str, meant: str
 ) -> None:
-    pen.life(on(1))
-    replace(pen, tenant="b-wyss").life(on(1))
+    pen.lifetime(on(1))
+    replace(pen, tenant="b-wyss").lifetime(on(1))
     ran = run(asked)
     assert (ran.code, ran.out) == (1, "")
     assert f'no tenant "{asked}"' in ran.complaint["error"]
@@ -831,7 +831,7 @@ def test_an_unknown_tenant_is_told_with_the_names_that_were_meant(
 @pytest.mark.parametrize("asked", ["zzz", "", "\udcff", "%", "hotel-seeblick "])
 def test_a_name_that_nobody_has_heard_of_is_unknown(run: Callable[..., Ran], pen: Pen, asked: str) -> None:
     """Also the empty one, under which reports about the passes stand, and one that is no text."""
-    pen.life(on(1))
+    pen.lifetime(on(1))
     pen.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
     ran = run(asked)
     assert ran.code == 1
@@ -854,7 +854,7 @@ def test_what_is_no_month_is_wrong_usage(run: Callable[..., Ran], month: str) ->
 
 @pytest.mark.parametrize("month", ["0001-01", "2026-05", "9998-12"])
 def test_any_month_can_be_shown(run: Callable[..., Ran], pen: Pen, month: str) -> None:
-    pen.life(on(1))
+    pen.lifetime(on(1))
     assert run(HOTEL, "--month", month).code == 0
 
 

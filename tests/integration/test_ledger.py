@@ -26,7 +26,8 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import FloatLoader
 
 from reconciler import ledger as books
-from reconciler.core.model import FIRST, LAST, Failure, Lifecycle, Reason, Result
+from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST, Lifecycle, Reason, Result
 from reconciler.db import queries
 from reconciler.ledger import InvalidArgument, NotRecorded, OrgBilling, SkillEvent, SuspensionEvent
 from tests.support.contents import contents

@@ -24,8 +24,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler import __version__
-from reconciler.core.model import TABLE_OF, Action, Failure, Finding, Mode, Outcome, Reason, Refusal, Result, Total
-from reconciler.metrics import SUCCEEDED, Passes
+from reconciler.core.errors import Failure, Refusal
+from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Outcome, Reason, Result, Total
+from reconciler.metrics import SUCCEEDED, RunMetrics
 from tests.support.world import tenant
 from tests.unit.test_compare import ACTION
 
@@ -84,17 +85,17 @@ def read(exposition: str) -> dict[Series, float]:
     return dict(samples)
 
 
-def shown(passes: Passes) -> dict[Series, float]:
+def shown(passes: RunMetrics) -> dict[Series, float]:
     """Return what would be scraped."""
     return read(generate_latest(passes).decode())
 
 
-def one(passes: Passes, name: str, **labels: str) -> float | None:
+def one(passes: RunMetrics, name: str, **labels: str) -> float | None:
     """Return the value of one series, None where there is none."""
     return shown(passes).get(Series(f"reconciler_{name}", tuple(sorted(labels.items()))))
 
 
-def by(passes: Passes, name: str) -> dict[str, float]:
+def by(passes: RunMetrics, name: str) -> dict[str, float]:
     """Return the values of a metric that has one label, by that label."""
     return {series.values[0]: value for series, value in shown(passes).items() if series.name == f"reconciler_{name}"}
 
@@ -127,9 +128,9 @@ def outcome(result: Result = Result.CORRECTED, *findings: Finding, **fields: Any
     return replace(made, **fields)
 
 
-def after(*outcomes: Outcome, sinks: Iterable[str] = ("alertmanager",)) -> Passes:
+def after(*outcomes: Outcome, sinks: Iterable[str] = ("alertmanager",)) -> RunMetrics:
     """Return what is known after these passes: one each period, the first at `ENDED`."""
-    passes = Passes(period=PERIOD, sinks=sinks)
+    passes = RunMetrics(period=PERIOD, sinks=sinks)
     for number, each in enumerate(outcomes):
         passes.take(each, ENDED + number * PERIOD.total_seconds())
     return passes

@@ -37,7 +37,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from reconciler.alerts import Undelivered
 from reconciler.alerts.pushgateway import Pushgateway
 from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Outcome, Reason, Result, Total
-from reconciler.metrics import Passes
+from reconciler.metrics import RunMetrics
 from tests.integration.test_metrics import FULL, LABELS, PERIOD, Series, found, outcome, read, shown
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def test_what_is_pushed_is_what_the_pass_determines(gateway: Gateway) -> None:
     """What others could not be told in this process is not: the next process would begin at 0 again."""
     now = 1_750_000_000.0
     sink(f"http://127.0.0.1:{gateway.port}", now=lambda: now).tell(FULL)
-    alone = Passes(period=PERIOD)
+    alone = RunMetrics(period=PERIOD)
     alone.take(FULL, now)
     assert read(gateway.requests[0][3]) == shown(alone)
     assert "reconciler_alerts_undelivered_total" not in gateway.requests[0][3]
@@ -338,7 +338,7 @@ def test_a_plan_is_not_pushed(gateway: Gateway) -> None:
 
 def test_it_is_told_of_every_pass() -> None:
     """Also of a clean one: its success is the news."""
-    assert sink("http://127.0.0.1:1").remembers
+    assert sink("http://127.0.0.1:1").deduplicates
     assert sink("http://127.0.0.1:1").name == "pushgateway"
 
 
@@ -494,11 +494,11 @@ def test_what_is_pushed_and_what_is_scraped_are_the_same() -> None:
     @given(st.lists(_outcomes, min_size=1, max_size=5))
     @settings(max_examples=25, deadline=None)
     def hold(outcomes: list[Outcome]) -> None:
-        job, lives = f"reconciler-{next(jobs)}", Passes(period=PERIOD)
+        job, lifetimes = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
         for ended_at, each in enumerate(outcomes):
-            lives.take(each, ended_at)
+            lifetimes.take(each, ended_at)
             sink(url, job=job, now=partial(float, ended_at)).tell(each)
-        assert group(url, job) == shown(lives)
+        assert group(url, job) == shown(lifetimes)
 
     with pushgateway() as (url, _):
         hold()
@@ -556,7 +556,7 @@ class Watched:
     """A Prometheus that watches a process and a Pushgateway, and has a history."""
 
     url: str
-    lives: Passes
+    lifetimes: RunMetrics
     began: int
     """When its history begins, in seconds since the epoch."""
 
@@ -590,14 +590,14 @@ def corrected(at: int, began: int) -> int:
 def history(began: int, ends: int) -> str:
     """Return two days of passes as OpenMetrics: one process that lives, and told some in vain in the last hour."""
     families: dict[tuple[str, str], list[str]] = defaultdict(list)
-    lives = Passes(period=PERIOD, sinks=["alertmanager"])
+    lifetimes = RunMetrics(period=PERIOD, sinks=["alertmanager"])
     for at in range(began, ends, STEP):
         total = Total(corrected(at, began), Decimal(corrected(at, began)) * 2, -Decimal(corrected(at, began)))
         made = fresh(Result.CORRECTED, *FULL.findings, at=at)
-        lives.take(replace(made, totals={Reason.DELETION_UNRECORDED: total}), at)
+        lifetimes.take(replace(made, totals={Reason.DELETION_UNRECORDED: total}), at)
         if at > ends - 1800:
-            lives.undelivered("alertmanager")
-        for family in lives.collect():
+            lifetimes.undelivered("alertmanager")
+        for family in lifetimes.collect():
             for name, labels, value, *_ in family.samples:
                 pairs = ",".join(f'{label}="{is_}"' for label, is_ in ({"job": SCRAPED} | labels).items())
                 families[family.name, family.type].append(f"{name}{{{pairs}}} {value} {at}\n")
@@ -629,10 +629,10 @@ class Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def scraped(lives: Passes) -> Iterator[str]:
+def scraped(lifetimes: RunMetrics) -> Iterator[str]:
     """Serve the metrics as a process does that lives, and yield where."""
     registry = CollectorRegistry()
-    registry.register(lives)
+    registry.register(lifetimes)
     with make_server("127.0.0.1", 0, make_wsgi_app(registry), ThreadingWSGIServer, Quiet) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -657,9 +657,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     at_once = [{name: value for name, value in rule.items() if name != "for"} for rule in GROUP["rules"]]
     copy = {"groups": [{"name": "at once", "rules": at_once}]}
     (folder / "at_once.yaml").write_text(yaml.safe_dump(copy))
-    lives = Passes(period=PERIOD, sinks=["alertmanager"])
-    lives.take(fresh(Result.CORRECTED, *FULL.findings, at=time.time()), time.time())
-    with scraped(lives) as target, pushgateway() as (gateway_url, _):
+    lifetimes = RunMetrics(period=PERIOD, sinks=["alertmanager"])
+    lifetimes.take(fresh(Result.CORRECTED, *FULL.findings, at=time.time()), time.time())
+    with scraped(lifetimes) as target, pushgateway() as (gateway_url, _):
         push(gateway_url)
         pushed = {"job_name": "pushgateway", "honor_labels": True}
         config = {
@@ -679,7 +679,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={address}",
         ):
-            found_at_all = Watched(f"http://{address}", lives, began)
+            found_at_all = Watched(f"http://{address}", lifetimes, began)
             eventually(lambda: found_at_all.query('up{job="reconciler"} == 1'))
             eventually(lambda: found_at_all.query('reconciler_period_seconds{job="late"}'))
             yield found_at_all
@@ -705,7 +705,7 @@ def test_prometheus_scrapes_every_metric_with_its_type(watched: Watched) -> None
 @real
 def test_prometheus_sees_a_pass_as_it_ends(watched: Watched) -> None:
     seen = fresh(Result.CORRECTED, *FULL.findings, at=time.time())
-    watched.lives.take(replace(seen, tenants_observed=4711), time.time())
+    watched.lifetimes.take(replace(seen, tenants_observed=4711), time.time())
     eventually(lambda: watched.query(f'reconciler_tenants_observed{{job="{SCRAPED}"}} == 4711'))
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, NOTHING, History, Life, Line, Prices, in_order, lines, valued
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines, valued
 from reconciler.core.model import FIRST, LAST, Event, Reason
 from reconciler.db.connection import connect, transaction
 from reconciler.views.usage import (
@@ -62,9 +62,14 @@ def write(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: Prices, *,
     for skill, price in at.daily_chf.items():
         cursor.execute("INSERT INTO skill_pricing VALUES (%s, %s)", [skill, price])
     for tenant, history in of.items():
-        for number, life in enumerate(history.lives):
-            row: list[str | None] = [tenant, life.org, _text(life.began_at, number), _text(life.ended_at, number)]
-            if number == current % len(history.lives):
+        for number, lifetime in enumerate(history.lifetimes):
+            row: list[str | None] = [
+                tenant,
+                lifetime.org,
+                _text(lifetime.began_at, number),
+                _text(lifetime.ended_at, number),
+            ]
+            if number == current % len(history.lifetimes):
                 cursor.execute("INSERT INTO tenant_billing_lifecycle VALUES (%s, %s, %s, %s)", row)
             else:
                 cursor.execute(
@@ -142,11 +147,11 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
     with transaction(ledger) as cursor:
         now = as_of(cursor)
         at = [now + timedelta(hours=hour) for hour in sorted(hours)]
-        lives = tuple(
-            Life(org="1", began_at=began, ended_at=ended) for began, ended in zip(at, [*at[1:], None], strict=False)
+        lifetimes = tuple(
+            Lifetime(org="1", began_at=began, ended_at=ended) for began, ended in zip(at, [*at[1:], None], strict=False)
         )
         happened = [(kind, now + timedelta(hours=hour)) for kind, hour in skill]
-        of = {"acme": History(lives=lives, skills={"files": test_billing.events(*happened)})}
+        of = {"acme": History(lifetimes=lifetimes, skills={"files": test_billing.events(*happened)})}
         write(cursor, of, test_billing.PRICES)
         period = (now - timedelta(days=40)).date(), (now + timedelta(days=40)).date()
         found = usage(cursor, *period)
@@ -156,7 +161,7 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
 
 
 @pytest.mark.parametrize(
-    ("lives", "current", "days"),
+    ("lifetimes", "current", "days"),
     [
         ([("2", may(3), may(5)), ("1", may(3), None)], 1, [("1", 27), ("2", 2)]),
         ([("2", may(3), may(5)), ("1", may(4), may(9))], 0, [("1", 4), ("2", 2)]),
@@ -164,14 +169,14 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
     ids=["they began at once", "the current one began first"],
 )
 def test_lives_that_only_a_hand_can_have_written_are_taken_by_their_beginning(
-    ledger: Connection, lives: list[tuple[str, datetime, datetime]], current: int, days: list[tuple[str, int]]
+    ledger: Connection, lifetimes: list[tuple[str, datetime, datetime]], current: int, days: list[tuple[str, int]]
 ) -> None:
     """Of two that began at once, the one that is over comes first."""
-    of = History(lives=tuple(Life(org=org, began_at=began, ended_at=ended) for org, began, ended in lives))
+    of = History(lifetimes=tuple(Lifetime(org=org, began_at=began, ended_at=ended) for org, began, ended in lifetimes))
     with transaction(ledger) as cursor:
         write(cursor, {"acme": of}, test_billing.PRICES, current=current)
         assert [(line.org, line.days) for line in usage(cursor, MAY, JUNE)] == days
-        assert histories(cursor, ["acme"])["acme"].lives == of.lives
+        assert histories(cursor, ["acme"])["acme"].lifetimes == of.lifetimes
 
 
 def test_a_period_may_be_as_long_as_there_are_days(ledger: Connection) -> None:
@@ -213,7 +218,7 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
     """Lives by their beginning, events by their time and then their ids; of a tenant unheard of there is none."""
     again = replace(
         WORKED,
-        lives=(*WORKED.lives, Life(org="2", began_at=may(29))),
+        lifetimes=(*WORKED.lifetimes, Lifetime(org="2", began_at=may(29))),
         skills={"files": test_billing.events(("enabled", may(3)), ("disabled", may(2)), ("disabled", may(3)))},
     )
     with transaction(ledger) as cursor:
@@ -221,7 +226,7 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
         read = histories(cursor, ["acme", "nobody"])
     assert read.keys() == {"acme", "nobody"}
     assert read["nobody"] == History()
-    assert read["acme"].lives == again.lives
+    assert read["acme"].lifetimes == again.lifetimes
     assert [(event.kind, event.occurred_at) for event in read["acme"].skills["files"]] == [
         ("disabled", may(2)),
         ("enabled", may(3)),
@@ -245,13 +250,13 @@ def test_of_a_tenant_with_an_item_its_other_skills_are_not_read(ledger: Connecti
 
 def test_times_beyond_pythons_come_as_the_ends_of_its_own(ledger: Connection) -> None:
     of = History(
-        lives=(Life(org="1", began_at=FIRST, ended_at=LAST),),
+        lifetimes=(Lifetime(org="1", began_at=FIRST, ended_at=LAST),),
         skills={"files": test_billing.events(("enabled", FIRST), ("disabled", LAST), ("enabled", LAST))},
     )
     with transaction(ledger) as cursor:
         write(cursor, {"acme": of}, test_billing.PRICES)
         (read,) = histories(cursor, ["acme"]).values()
-    assert read.lives == of.lives
+    assert read.lifetimes == of.lifetimes
     assert [event.occurred_at for event in read.skills["files"]] == [FIRST, LAST, LAST]
 
 
@@ -267,7 +272,7 @@ CORRECTIONS = [
 
 def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -> None:
     """Each correction is written to the ledger in turn, and the usage read before and after it."""
-    open_ = replace(WORKED, lives=(Life(org="unknown", began_at=may(10, 8, 15)),))
+    open_ = replace(WORKED, lifetimes=(Lifetime(org="unknown", began_at=may(10, 8, 15)),))
     at = replace(test_billing.PRICES, daily_chf={**test_billing.PRICES.daily_chf, "books": Decimal("1.11111")})
     made = [correction(reason, moment, subject=skill, org="7") for reason, skill, moment in CORRECTIONS]
     with transaction(ledger) as cursor:
@@ -423,8 +428,8 @@ def readme_month() -> tuple[History, Prices]:
             happened.setdefault(next(iter(names(skill)), FEE), []).append((what, at))
     made = {item: test_billing.events(*some) for item, some in happened.items()}
     suspensions = made.pop(FEE)
-    lives = (Life(org="287100000000000006", began_at=lived["created"], ended_at=lived["deleted"]),)
-    of = History(lives=lives, skills={str(item): some for item, some in made.items()}, suspensions=suspensions)
+    lifetimes = (Lifetime(org="287100000000000006", began_at=lived["created"], ended_at=lived["deleted"]),)
+    of = History(lifetimes=lifetimes, skills={str(item): some for item, some in made.items()}, suspensions=suspensions)
     fee, *daily = table("What it is worth", "item")
     priced = {names(item)[0]: Decimal(price) for item, price, *_ in daily if price != "none"}
     return of, Prices(monthly_fee_chf=Decimal(fee[1]), daily_chf=priced)
@@ -468,7 +473,7 @@ def desk(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 @pytest.fixture
 def worked(ledger: Connection) -> Connection:
     """A ledger that holds the month worked by hand, and a tenant of nobody."""
-    nobodys = History(lives=(Life(org="unknown", began_at=may(1)),), skills={"files": on((may(1), may(2)))})
+    nobodys = History(lifetimes=(Lifetime(org="unknown", began_at=may(1)),), skills={"files": on((may(1), may(2)))})
     with transaction(ledger) as cursor:
         write(cursor, {"acme": WORKED, "beta": nobodys}, test_billing.PRICES)
     return ledger
@@ -537,7 +542,7 @@ def test_the_role_of_a_pass_may_read_usage_and_histories(desk: Desk, role_url: s
     assert desk("--month", "2026-05", "--verified").code == 3
     assert desk("--month", "2026-05").out == as_owner.out
     with connect(role_url) as connection, transaction(connection) as cursor:
-        assert histories(cursor, ["acme"])["acme"].lives == WORKED.lives
+        assert histories(cursor, ["acme"])["acme"].lifetimes == WORKED.lifetimes
         assert prices(cursor) == test_billing.PRICES
 
 

@@ -92,7 +92,7 @@ class Looks:
     """When the first list was asked for."""
     shown: list[dict[str, Observed | None] | tuple[str, Observed | None]] = field(default_factory=list)
     shown_at: list[datetime] = field(default_factory=list)
-    moves: bool = True
+    is_live: bool = True
 
     @property
     def namespaced(self) -> bool:

@@ -152,7 +152,7 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
         assert truly is not None, f"{where}: never happened"
         if reason == Reason.SKILL_OPEN_AFTER_DELETION and name not in stamped:
             # the name may have lived again since: what counts is the deletion that the row tells of
-            deletions = [at for at, alive in portal.truth[name].lives if not alive]
+            deletions = [at for at, alive in portal.truth[name].lifetimes if not alive]
             told = rows[name][3]
             truly = min(deletions, key=lambda at: abs(at - told))
         truly = max(truly, rows[name][2])  # what was before the start of billing is not billed
@@ -169,9 +169,9 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
 def _truly(truth: Truth, reason: str, skill: str | None, by: datetime) -> datetime | None:
     match reason:
         case Reason.TENANT_UNRECORDED:
-            return became(truth.lives, on=True, by=by)
+            return became(truth.lifetimes, on=True, by=by)
         case Reason.DELETION_UNRECORDED | Reason.SKILL_OPEN_AFTER_DELETION:
-            return became(truth.lives, on=False, by=by)
+            return became(truth.lifetimes, on=False, by=by)
         case Reason.SUSPENSION_UNRECORDED | Reason.RESUMPTION_UNRECORDED:
             return became(truth.suspended, on=reason == Reason.SUSPENSION_UNRECORDED, by=by)
         case Reason.ORG_RESOLVED:

@@ -81,7 +81,7 @@ class Truth:
 
     skills: dict[str, list[tuple[datetime, bool]]] = field(default_factory=dict)
     suspended: list[tuple[datetime, bool]] = field(default_factory=list)
-    lives: list[tuple[datetime, bool]] = field(default_factory=list)
+    lifetimes: list[tuple[datetime, bool]] = field(default_factory=list)
 
     def turn(self, key: list[tuple[datetime, bool]], now: datetime, *, on: bool) -> None:
         """Note a state from now on, where it is another one."""
@@ -223,7 +223,7 @@ class Portal:
         """Keep what is true from now on."""
         current, truth, now = self.api.get(name), self.truth.setdefault(name, Truth()), self.clock.now
         living = current if current and "deletionTimestamp" not in current["metadata"] else None
-        truth.turn(truth.lives, now, on=living is not None)
+        truth.turn(truth.lifetimes, now, on=living is not None)
         truth.turn_skills(set(living["spec"].get("packages") or []) if living else set(), now)
         suspend = living["spec"].get("suspend") if living else False
         reported = bool(living and living.get("status", {}).get("suspendedAt"))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from tests.support.world import Object, Snapshot
+    from tests.support.world import FileSource, Object
 
 TOKEN: Final = "secret-token"  # noqa: S105 - it opens a server on loopback
 SOURCE_UID: Final = "5f0f9d3c-0000-4000-8000-6b7562652d73"
@@ -261,7 +261,7 @@ class ApiDouble(World):
             snapshot = kept
         return self._page(version, snapshot, start, min(limit, self.page_limit or limit) or None, namespace)
 
-    def _page(self, version: str, snapshot: Snapshot, start: str, limit: int | None, namespace: str | None) -> Reply:
+    def _page(self, version: str, snapshot: FileSource, start: str, limit: int | None, namespace: str | None) -> Reply:
         # "0" follows "/" in ASCII, so that what lies between is the namespace
         first, end = ("", None) if namespace is None else (f"{namespace}/", f"{namespace}0")
         low = bisect_left(snapshot.keys, max(start, first))

@@ -21,10 +21,10 @@ import stamina
 from psycopg import sql
 from structlog.testing import capture_logs
 
-from reconciler.core.model import Action, Mode, Outcome, Result, Uncertain
+from reconciler.core.model import Action, FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, Terms
+from reconciler.run import Pass, RunOptions
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
@@ -145,7 +145,7 @@ class Stage:
     attempts: int | None = 3
     limits: Limits = field(default_factory=Limits)
     settle: timedelta = SETTLE
-    uncertain: Uncertain = Uncertain.CUSTOMER
+    uncertain: FallbackDating = FallbackDating.CUSTOMER
     accept_source: bool = False
     page_size: int = 2
     asleep: Callable[[], object] | None = None
@@ -235,7 +235,7 @@ class Stage:
         return Pass(
             database_url=url or self.url,
             source=Looks(cluster, boundaries, self.clock) if boundaries else cluster,
-            terms=Terms(
+            terms=RunOptions(
                 mode=Mode.RUN,
                 settle=self.settle,
                 uncertain=self.uncertain,

@@ -11,7 +11,7 @@ import pytest
 from reconciler.alerts import Alerts
 from reconciler.core.model import Mode
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, Terms
+from reconciler.run import Pass, RunOptions
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.support.world import ORG_LABEL
@@ -61,7 +61,7 @@ class World:
         return Pass(
             database_url=self.url,
             source=source,
-            terms=Terms(mode=mode),
+            terms=RunOptions(mode=mode),
             deadline=self.deadline,
             alerts=self.alerts,
             sleep=self._sleep,

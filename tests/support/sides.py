@@ -57,7 +57,7 @@ NASTY = (
 
 def live(**fields: Any) -> Observed:
     """Return a live, running tenant without packages."""
-    true = Observed(name="acme", uid="u1", org="2871", created_at=BORN, generation=4, touched_at=BORN)
+    true = Observed(name="acme", uid="u1", org="2871", created_at=BORN, generation=4, last_modified_at=BORN)
     return true._replace(**fields)
 
 
@@ -94,7 +94,7 @@ def resources(draw: st.DrawFn) -> Observed:
         packages=tuple(sorted(draw(st.sets(_skills)))),
         suspended=draw(st.booleans()),
         suspended_at=draw(st.none() | _moments),
-        touched_at=draw(st.none() | _moments),
+        last_modified_at=draw(st.none() | _moments),
         packages_written_at=draw(st.none() | _moments),
         suspend_written_at=draw(st.none() | _moments),
     )

@@ -60,8 +60,8 @@ class World:
         self.resource_version = 1000
         self._objects: dict[str, Object] = {}
         self._encoded: dict[str, bytes] = {}
-        self._current: Snapshot | None = None
-        self._kept: dict[int, Snapshot] = {}
+        self._current: FileSource | None = None
+        self._kept: dict[int, FileSource] = {}
 
     # what is there
 
@@ -185,20 +185,20 @@ class World:
 
     # lists
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> FileSource:
         """The objects as they are now."""
         with self.lock:
             if self._current is None:
                 keys = tuple(sorted(self._objects, key=str.encode))
-                self._current = Snapshot(self.resource_version, keys, tuple(self._bytes(key) for key in keys))
+                self._current = FileSource(self.resource_version, keys, tuple(self._bytes(key) for key in keys))
             return self._current
 
-    def snapshot_at(self, version: int) -> Snapshot | None:
+    def snapshot_at(self, version: int) -> FileSource | None:
         """The objects as they were at a version that a page was cut from; None if it was compacted."""
         with self.lock:
             return self._kept.get(version)
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def keep(self, snapshot: FileSource) -> None:
         """Remember it for the pages still to come."""
         with self.lock:
             self._kept[snapshot.resource_version] = snapshot
@@ -316,7 +316,7 @@ class World:
         return found
 
 
-class Snapshot(NamedTuple):
+class FileSource(NamedTuple):
     """All objects at one resource version, encoded, in the order of a list."""
 
     resource_version: int

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from reconciler.alerts import Undelivered, alertmanager
 from reconciler.alerts.alertmanager import LONGEST_LIST, PERIODS, Alertmanager
 from reconciler.alerts.http import WrongAddress
-from reconciler.core.model import Action, Evidence, Failure, Finding, Mode, Moment, Outcome, Reason, Refusal, Result
+from reconciler.core.errors import Failure, Refusal
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Reason, Result
 from reconciler.core.reasons import RUNBOOK
 from tests.support.receivers import Receiver, hang, status
 

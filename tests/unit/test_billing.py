@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Life, Line, Prices, concerned, lines, valued
+from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, concerned, lines, valued
 from reconciler.core.model import FIRST, LAST, TABLE_OF, Action, Event, Evidence, Finding, Moment, Reason, Table
 from tests.unit.test_compare import ACTION
 
@@ -44,12 +44,15 @@ def on(*stretches: tuple[datetime, datetime]) -> tuple[Event, ...]:
 
 
 def history(
-    *lives: tuple[datetime, datetime | None] | Life,
+    *lifetimes: tuple[datetime, datetime | None] | Lifetime,
     suspensions: tuple[Event, ...] = (),
     **skills: tuple[Event, ...],
 ) -> History:
-    made = [life if isinstance(life, Life) else Life(org="2871", began_at=life[0], ended_at=life[1]) for life in lives]
-    return History(lives=tuple(made), skills=skills, suspensions=suspensions)
+    made = [
+        lifetime if isinstance(lifetime, Lifetime) else Lifetime(org="2871", began_at=lifetime[0], ended_at=lifetime[1])
+        for lifetime in lifetimes
+    ]
+    return History(lifetimes=tuple(made), skills=skills, suspensions=suspensions)
 
 
 def billed(
@@ -159,7 +162,7 @@ def test_a_tenant_that_was_created_suspended_and_stayed_so_owes_no_fee() -> None
 
 
 @pytest.mark.parametrize(
-    ("life", "expected"),
+    ("lifetime", "expected"),
     [
         ((may(10, 8), may(12, 8)), 3),
         ((may(10, 8), may(12)), 2),
@@ -171,8 +174,8 @@ def test_a_tenant_that_was_created_suspended_and_stayed_so_owes_no_fee() -> None
         ((LAST, None), 0),
     ],
 )
-def test_nothing_is_billed_outside_a_life(life: tuple[datetime, datetime | None], expected: int) -> None:
-    of = history(life, search=events(("enabled", FIRST)))
+def test_nothing_is_billed_outside_a_life(lifetime: tuple[datetime, datetime | None], expected: int) -> None:
+    of = history(lifetime, search=events(("enabled", FIRST)))
     assert days(of, "search") == days(of, FEE) == expected
 
 
@@ -195,8 +198,8 @@ def test_nothing_counts_from_as_of_on(as_of: datetime, expected: int) -> None:
 def twice(first: str, second: str) -> History:
     """Return a tenant that was deleted at noon of the 28th of May and created anew two hours later."""
     return history(
-        Life(org=first, began_at=may(10), ended_at=may(28, 12)),
-        Life(org=second, began_at=may(28, 14)),
+        Lifetime(org=first, began_at=may(10), ended_at=may(28, 12)),
+        Lifetime(org=second, began_at=may(28, 14)),
         search=events(("enabled", may(20))),
         files=on((may(28, 15), may(30))),
     )
@@ -223,15 +226,15 @@ def test_a_day_of_two_lives_is_that_of_the_earlier_one_in_which_it_was_on() -> N
 
 def test_a_later_life_changes_nothing_that_an_earlier_one_owes() -> None:
     both = twice("1", "2")
-    alone = replace(both, lives=both.lives[:1])
+    alone = replace(both, lifetimes=both.lifetimes[:1])
     assert [line for line in billed(both) if line.org == "1"] == list(billed(alone))
 
 
 def test_lines_are_in_order_and_the_unknown_organisation_is_last() -> None:
     of = history(
-        Life(org="unknown", began_at=may(1), ended_at=may(3)),
-        Life(org="zürich", began_at=may(3), ended_at=may(5)),
-        Life(org="1", began_at=may(5)),
+        Lifetime(org="unknown", began_at=may(1), ended_at=may(3)),
+        Lifetime(org="zürich", began_at=may(3), ended_at=may(5)),
+        Lifetime(org="1", began_at=may(5)),
         search=events(("enabled", may(1))),
         files=events(("enabled", may(1))),
     )
@@ -308,19 +311,19 @@ any_prices = st.builds(
 def histories(draw: st.DrawFn, at: st.SearchStrategy[datetime] = instants) -> History:
     """Draw a tenant with up to three lives, which may overlap; at most the last one is open."""
     bounds = draw(st.lists(st.tuples(at, at), max_size=3))
-    lives = [
-        Life(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended)
+    lifetimes = [
+        Lifetime(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended)
         for began, ended in sorted(bounds, key=lambda both: both[0])
     ]
     is_alive: bool = draw(st.booleans())
-    if lives and is_alive:
-        lives[-1] = lives[-1]._replace(ended_at=None)
+    if lifetimes and is_alive:
+        lifetimes[-1] = lifetimes[-1]._replace(ended_at=None)
 
     def some(*kinds: str) -> st.SearchStrategy[tuple[Event, ...]]:
         return st.lists(st.tuples(st.sampled_from(kinds), at), max_size=6).map(lambda drawn: events(*drawn))
 
     skills = draw(st.dictionaries(st.sampled_from(SKILLS), some("enabled", "disabled"), max_size=3))
-    return History(lives=tuple(lives), skills=skills, suspensions=draw(some("suspended", "resumed")))
+    return History(lifetimes=tuple(lifetimes), skills=skills, suspensions=draw(some("suspended", "resumed")))
 
 
 periods = st.tuples(st.dates(BEGIN, END), st.dates(BEGIN, END)).map(sorted)
@@ -336,13 +339,13 @@ def owner(item: str | None, of: History, day: date, as_of: datetime) -> str | No
     """Return who owes a day, found by asking at every instant of it at which anything changes."""
     midnight = datetime.combine(day, time(), UTC)
     changes = {midnight, *(event.occurred_at for event in of.items.get(item, ()))}
-    changes |= {at for life in of.lives for at in (life.began_at, life.ended_at) if at}
+    changes |= {at for lifetime in of.lifetimes for at in (lifetime.began_at, lifetime.ended_at) if at}
     instants = [at for at in changes if midnight <= at < min(midnight + DAY, as_of) and state(item, of, at)]
     return next(
         (
-            life.org
-            for life in of.lives
-            if any(life.began_at <= at and (life.ended_at is None or at < life.ended_at) for at in instants)
+            lifetime.org
+            for lifetime in of.lifetimes
+            if any(lifetime.began_at <= at and (lifetime.ended_at is None or at < lifetime.ended_at) for at in instants)
         ),
         None,
     )
@@ -415,14 +418,18 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
         if finding.subject is None:
             return replace(of, suspensions=tuple(its))
         return replace(of, skills={**of.skills, finding.subject: tuple(its)})
-    lives = of.lives
+    lifetimes = of.lifetimes
     if finding.reason is Reason.TENANT_UNRECORDED:
-        lives = tuple(sorted([*lives, Life(org=finding.org, began_at=at)], key=lambda life: life.began_at))
+        lifetimes = tuple(
+            sorted([*lifetimes, Lifetime(org=finding.org, began_at=at)], key=lambda lifetime: lifetime.began_at)
+        )
     elif finding.reason is Reason.DELETION_UNRECORDED:
-        lives = tuple(life if life.ended_at else life._replace(ended_at=at) for life in lives)
+        lifetimes = tuple(lifetime if lifetime.ended_at else lifetime._replace(ended_at=at) for lifetime in lifetimes)
     else:
-        lives = tuple(life if life.ended_at else life._replace(org=finding.org) for life in lives)
-    return replace(of, lives=lives)
+        lifetimes = tuple(
+            lifetime if lifetime.ended_at else lifetime._replace(org=finding.org) for lifetime in lifetimes
+        )
+    return replace(of, lifetimes=lifetimes)
 
 
 def worth(of: History, prices: Prices, as_of: datetime) -> Decimal:
@@ -550,7 +557,7 @@ def test_what_is_not_written_is_worth_nothing_and_changes_nothing(action: Action
 
 
 def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
-    of = History(lives=(Life(org="1", began_at=FIRST),))
+    of = History(lifetimes=(Lifetime(org="1", began_at=FIRST),))
     (priced,) = valued([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("-1.58")
 
@@ -558,8 +565,8 @@ def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
 def test_an_organisation_that_joins_two_lines_of_a_month_is_worth_their_rounding() -> None:
     """0.13 and 0.13 for a day each become 0.25 for two days."""
     of = history(
-        Life(org="1", began_at=may(3), ended_at=may(4)),
-        Life(org="unknown", began_at=may(6)),
+        Lifetime(org="1", began_at=may(3), ended_at=may(4)),
+        Lifetime(org="unknown", began_at=may(6)),
         files=on((may(3), may(7))),
     )
     prices = replace(PRICES, monthly_fee_chf=Decimal(0))

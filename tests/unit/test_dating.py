@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
-from reconciler.core.model import Action, Event, Evidence, Finding, Moment, Observed, Reason, Recorded, Uncertain
+from reconciler.core.model import Action, Event, Evidence, FallbackDating, Finding, Moment, Observed, Reason, Recorded
 from tests.support.sides import BORN, DAY, DISABLED, ENABLED, HOUR, NOW, SECOND, SUSPENDED, ledger, live, pairs, row
 
-Pair = tuple[Observed | None, Recorded]
+Candidate = tuple[Observed | None, Recorded]
 
 CREATED = Reason.TENANT_UNRECORDED
 DELETED = Reason.DELETION_UNRECORDED
@@ -25,7 +25,7 @@ RESUME = Reason.RESUMPTION_UNRECORDED
 
 STARTS_TO_COST = {ENABLE, RESUME}
 STOPS_COSTING = {DELETED, DISABLE, CLOSE, SUSPEND}
-CUSTOMER, DETECTED = Uncertain.CUSTOMER, Uncertain.DETECTED
+CUSTOMER, DETECTED = FallbackDating.CUSTOMER, FallbackDating.DETECTED
 
 VERIFIED = BORN + 20 * DAY
 WRITTEN = BORN + 30 * DAY
@@ -191,8 +191,8 @@ def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
     assert moment(CLOSE, live(deleting_at=WRITTEN), recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
-@pytest.mark.parametrize("uncertain", Uncertain)
-def test_a_closing_event_of_an_absent_tenant_has_the_moment_of_the_stamp(uncertain: Uncertain) -> None:
+@pytest.mark.parametrize("uncertain", FallbackDating)
+def test_a_closing_event_of_an_absent_tenant_has_the_moment_of_the_stamp(uncertain: FallbackDating) -> None:
     recorded = ledger(skills={"a": ENABLED}, verified_at=VERIFIED)
     stamp = moment(DELETED, None, recorded, uncertain=uncertain)
     assert moment(CLOSE, None, recorded, uncertain=uncertain) == stamp
@@ -325,7 +325,7 @@ BY_POLICY = {
 @pytest.mark.parametrize(
     ("reason", "uncertain", "expected"), [(*key, at) for key, at in BY_POLICY.items()], ids=map(str, BY_POLICY)
 )
-def test_without_evidence_the_policy_decides(reason: Reason, uncertain: Uncertain, expected: datetime) -> None:
+def test_without_evidence_the_policy_decides(reason: Reason, uncertain: FallbackDating, expected: datetime) -> None:
     observed, recorded, *_ = DRIFTS[reason]
     found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), uncertain=uncertain)
     assert found == Moment(expected, VERIFIED, NOW, Evidence.NONE)
@@ -380,12 +380,12 @@ _datings = st.builds(
     Dating,
     observed_at=st.sampled_from([NOW, NOW - SECOND, NOW - HOUR]),
     tolerance=st.sampled_from([timedelta(), SECOND, 2 * HOUR]),
-    uncertain=st.sampled_from(Uncertain),
+    uncertain=st.sampled_from(FallbackDating),
 )
 
 
 @given(pairs(), _datings)
-def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Pair, dating: Dating) -> None:
+def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Candidate, dating: Dating) -> None:
     for finding in dated(*pair, dating):
         if finding.moment is None:
             assert finding.action in {Action.REPORT, Action.UPDATE}
@@ -400,7 +400,7 @@ def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Pai
 
 
 @given(pairs(), _datings)
-def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Pair, dating: Dating) -> None:
+def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, dating: Dating) -> None:
     customer = dated(*pair, replace(dating, uncertain=CUSTOMER))
     detected = dated(*pair, replace(dating, uncertain=DETECTED))
     for favoured, neutral in zip(customer, detected, strict=True):
@@ -419,7 +419,9 @@ def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Pair, dating:
 
 
 @given(pairs(), _datings)
-def test_a_closing_event_is_dated_at_the_deletion_or_at_the_event_that_it_closes(pair: Pair, dating: Dating) -> None:
+def test_a_closing_event_is_dated_at_the_deletion_or_at_the_event_that_it_closes(
+    pair: Candidate, dating: Dating
+) -> None:
     findings = dated(*pair, dating)
     lifecycle = pair[1].lifecycle
     stamps = [finding.moment.occurred_at for finding in findings if finding.reason is DELETED and finding.moment]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from reconciler.core.errors import SourceFault
 from reconciler.core.model import Listing, Observed
-from reconciler.sources.file import Snapshot, UnreadableFile
-from reconciler.sources.parse import SourceFault
+from reconciler.sources.file import FileSource, UnreadableFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ class Taken(list[Observed]):
         raise AssertionError
 
 
-def snapshot(path: object) -> Snapshot:
-    return Snapshot(path=str(path), group="pieced.ch", org_label=LABEL)
+def snapshot(path: object) -> FileSource:
+    return FileSource(path=str(path), group="pieced.ch", org_label=LABEL)
 
 
 def observe(path: object) -> list[Observed]:
@@ -364,7 +364,7 @@ def test_a_file_of_many_tenants_is_read(file: Callable[[str | bytes], Path]) -> 
 
 def test_a_file_is_the_same_source_whatever_its_name() -> None:
     assert snapshot("a").identity() == snapshot("b").identity() == "snapshot"
-    assert not Snapshot.moves
+    assert not FileSource.is_live
 
 
 def test_a_file_is_not_looked_at_twice() -> None:

@@ -10,7 +10,8 @@ import pytest
 from reconciler.alerts import Undelivered
 from reconciler.alerts.heartbeat import Heartbeat
 from reconciler.alerts.http import ATTEMPTS, WrongAddress
-from reconciler.core.model import Action, Failure, Finding, Mode, Outcome, Reason, Result
+from reconciler.core.errors import Failure
+from reconciler.core.model import Action, Finding, Mode, Outcome, Reason, Result
 from tests.support.receivers import Receiver, status
 
 if TYPE_CHECKING:

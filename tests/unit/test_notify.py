@@ -26,7 +26,8 @@ from reconciler.alerts.notify import (
     severity,
     title,
 )
-from reconciler.core.model import Action, Evidence, Failure, Finding, Mode, Moment, Outcome, Reason, Refusal, Result
+from reconciler.core.errors import Failure, Refusal
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Reason, Result
 from reconciler.core.reasons import RUNBOOK
 from tests.support.receivers import Receiver, drip, status
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from reconciler.core.errors import SourceFault
 from reconciler.core.model import Observed
 from reconciler.sources import file as snapshot
-from reconciler.sources.parse import SourceFault, read
+from reconciler.sources.parse import read
 from tests.support.sides import NASTY
 
 LABEL = "pieced.ch/zitadel-org-id"
@@ -330,7 +331,7 @@ def test_what_managed_fields_prove(
     said = observed(resource(managedFields=entries, spec={"packages": ["a"]}))
     assert said.problem is None
     assert (said.packages_written_at, said.suspend_written_at) == (instant(packages), instant(suspend))
-    assert said.touched_at == instant(touched)
+    assert said.last_modified_at == instant(touched)
 
 
 def test_what_owns_an_empty_list_of_packages_proves_nothing_of_it() -> None:
@@ -341,12 +342,12 @@ def test_what_owns_an_empty_list_of_packages_proves_nothing_of_it() -> None:
 
 def test_a_deletion_touches_the_resource() -> None:
     said = observed(resource(deletionTimestamp=clock(9), managedFields=[write(ALL, 5)]))
-    assert said.touched_at == BORN + 9 * HOUR
+    assert said.last_modified_at == BORN + 9 * HOUR
 
 
 def test_managed_fields_of_an_old_server_prove_nothing() -> None:
     said = observed(resource(managedFields=[write(ALL, 5)], spec={"packages": ["a"]}), dated=False)
-    assert (said.packages_written_at, said.suspend_written_at, said.touched_at) == (None, None, None)
+    assert (said.packages_written_at, said.suspend_written_at, said.last_modified_at) == (None, None, None)
     assert said.packages == ("a",)
 
 
@@ -428,7 +429,13 @@ def test_json_and_what_yaml_makes_of_it_are_read_alike(item: Object) -> None:
         assert list(said.packages) == sorted(
             set(item.get("spec", {}).get("packages") or ()) if item.get("spec") else ()
         )
-        for time in (said.created_at, said.deleting_at, said.suspended_at, said.touched_at, said.packages_written_at):
+        for time in (
+            said.created_at,
+            said.deleting_at,
+            said.suspended_at,
+            said.last_modified_at,
+            said.packages_written_at,
+        ):
             assert time is None or time.tzinfo is UTC
 
 

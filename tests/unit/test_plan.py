@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Reason, Refusal, Result
+from reconciler.core.errors import Refusal
+from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Reason, Result
 from reconciler.core.plan import EmptyList, Limits, Plan, TooMuchDrift, planned
 from tests.unit.test_compare import ACTION
 

@@ -16,7 +16,8 @@ import yaml
 from reconciler import __version__
 from reconciler.cli import main as cli
 from reconciler.cli import options as settings
-from reconciler.core.model import Action, Evidence, Failure, Finding, Mode, Outcome, Reason, Refusal, Result
+from reconciler.core.errors import Failure, Refusal
+from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Reason, Result
 from reconciler.demo import postgres as embedded
 from reconciler.sources import api_client as wire
 from reconciler.sources import cluster as kubernetes

@@ -20,7 +20,8 @@ from structlog.testing import capture_logs
 
 from reconciler.cli import serve as schedule
 from reconciler.cli.serve import CannotListen, Service
-from reconciler.core.model import Failure, Mode, Outcome, Result
+from reconciler.core.errors import Failure
+from reconciler.core.model import Mode, Outcome, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def test_the_period_of_an_interval_is_the_interval() -> None:
 
 
 @dataclass
-class Passes:
+class RunMetrics:
     """Passes that take a while, and how many were made at once."""
 
     lasting: float = 0.0
@@ -147,13 +148,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_passes_come_again_and_again() -> None:
-    passes = Passes()
+    passes = RunMetrics()
     with serving(service(passes.make)):
         until(lambda: passes.ended >= 3)
 
 
 def test_one_pass_is_made_at_a_time_and_who_was_skipped_is_told() -> None:
-    passes = Passes(lasting=0.3)
+    passes = RunMetrics(lasting=0.3)
     with serving(service(passes.make)) as (_, logged):
         until(lambda: any(line["event"] == "pass.skipped" for line in logged))
         until(lambda: passes.ended >= 2)
@@ -161,14 +162,14 @@ def test_one_pass_is_made_at_a_time_and_who_was_skipped_is_told() -> None:
 
 
 def test_the_pass_that_is_being_made_ends_before_the_service_does() -> None:
-    passes = Passes(lasting=0.5)
+    passes = RunMetrics(lasting=0.5)
     with serving(service(passes.make)):
         passes.began.wait(5)
     assert (passes.begun, passes.ended) == (1, 1)
 
 
 def test_a_pass_that_crashes_is_told_of_and_the_next_one_comes() -> None:
-    passes = Passes(outcome=None)
+    passes = RunMetrics(outcome=None)
     with serving(service(passes.make)) as (_, logged):
         until(lambda: any(line["event"] == "pass.crashed" for line in logged))
         crashed = passes.begun
@@ -185,23 +186,23 @@ def fetch(url: str) -> tuple[int, str]:
 
 
 def test_metrics_are_served() -> None:
-    with serving(service(Passes().make)) as (url, _):
+    with serving(service(RunMetrics().make)) as (url, _):
         status, body = fetch(f"{url}/metrics")
     assert (status, "answer 42.0" in body) == (200, True)
 
 
 def test_a_query_for_single_metrics_is_answered() -> None:
-    with serving(service(Passes().make)) as (url, _):
+    with serving(service(RunMetrics().make)) as (url, _):
         assert fetch(f"{url}/metrics?name[]=process_open_fds")[0] == 200
 
 
 def test_the_process_is_measured_too() -> None:
-    with serving(service(Passes().make)) as (url, _):
+    with serving(service(RunMetrics().make)) as (url, _):
         assert "process_resident_memory_bytes" in fetch(f"{url}/metrics")[1]
 
 
 def test_another_path_says_which_there_are() -> None:
-    with serving(service(Passes().make)) as (url, _):
+    with serving(service(RunMetrics().make)) as (url, _):
         assert fetch(f"{url}/") == (404, "there are /metrics and /healthz\n")
 
 
@@ -209,7 +210,7 @@ def test_another_path_says_which_there_are() -> None:
     ("outcome", "status"), [(CLEAN, 200), (FAILED, 503), (None, 503)], ids=["clean", "failed", "crashed"]
 )
 def test_health_is_lost_three_periods_after_the_last_success(outcome: Outcome | None, status: int) -> None:
-    passes = Passes(outcome=outcome)
+    passes = RunMetrics(outcome=outcome)
     with serving(service(passes.make)) as (url, _):
         time.sleep(3 * TICK.total_seconds() + 0.1)
         until(lambda: fetch(f"{url}/healthz")[0] == status)
@@ -218,7 +219,7 @@ def test_health_is_lost_three_periods_after_the_last_success(outcome: Outcome | 
 @pytest.mark.parametrize(("periods", "healthy"), [(0, True), (3, True), (3.1, False)])
 def test_until_the_first_success_health_counts_from_the_start(periods: float, *, healthy: bool) -> None:
     now = [MONDAY]
-    asleep = service(Passes().make, now=lambda: now[0])
+    asleep = service(RunMetrics().make, now=lambda: now[0])
     stop = threading.Event()
     stop.set()
     asleep.at_once = False
@@ -228,9 +229,9 @@ def test_until_the_first_success_health_counts_from_the_start(periods: float, *,
 
 
 def test_an_address_that_is_taken_is_said_with_what_to_do() -> None:
-    with serving(service(Passes().make)) as (url, _):
+    with serving(service(RunMetrics().make)) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(CannotListen) as failed:
-            service(Passes().make).run("127.0.0.1", port, threading.Event())
+            service(RunMetrics().make).run("127.0.0.1", port, threading.Event())
     assert f"127.0.0.1:{port}" in str(failed.value)
     assert "--listen" in failed.value.remedy
