@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from reconciler import __version__
-from reconciler.core.model import TABLE_OF, Action, Mode, Reason, Result, Total
+from reconciler.core.model import Action, Mode, Result, Total
+from reconciler.core.reasons import CORRECTING, REPORTING, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,18 +33,6 @@ if TYPE_CHECKING:
 
 SUCCEEDED = frozenset({Result.CLEAN, Result.CORRECTED, Result.DRIFT})
 """How a pass ends that has held the whole ledger against the cluster."""
-
-_ACTION = dict.fromkeys(Reason, Action.REPORT) | {
-    Reason.TENANT_UNRECORDED: Action.INSERT,
-    Reason.DELETION_UNRECORDED: Action.STAMP,
-    Reason.ORG_RESOLVED: Action.UPDATE,
-    Reason.SKILL_ENABLE_UNRECORDED: Action.APPEND,
-    Reason.SKILL_DISABLE_UNRECORDED: Action.APPEND,
-    Reason.SKILL_OPEN_AFTER_DELETION: Action.APPEND,
-    Reason.SUSPENSION_UNRECORDED: Action.APPEND,
-    Reason.RESUMPTION_UNRECORDED: Action.APPEND,
-}
-"""What is done about a reason where it is not deferred: these series are there from the first pass on, at 0."""
 
 _LAST_SUCCESS = "reconciler_last_success_timestamp_seconds"
 
@@ -194,7 +183,7 @@ def _of_the_ledger(outcome: Outcome, ended_at: float) -> Iterator[Metric]:
         "Tenants that were open in the ledger before the last pass that succeeded.",
         outcome.tenants_recorded,
     )
-    found = Counter({(reason, action): 0 for reason, usual in _ACTION.items() for action in (usual, Action.DEFER)})
+    found = Counter({(reason, action): 0 for reason in Reason for action in (reason.action, Action.DEFER)})
     found.update((finding.reason, finding.action) for finding in outcome.findings if finding.accepted_until is None)
     yield _labelled(
         GaugeMetricFamily(
@@ -205,7 +194,7 @@ def _of_the_ledger(outcome: Outcome, ended_at: float) -> Iterator[Metric]:
         ),
         found,
     )
-    accepted = Counter({(reason,): 0 for reason, usual in _ACTION.items() if usual is Action.REPORT})
+    accepted = Counter({(reason,): 0 for reason in REPORTING})
     accepted.update((finding.reason,) for finding in outcome.findings if finding.accepted_until is not None)
     yield _labelled(
         GaugeMetricFamily(
@@ -225,7 +214,7 @@ def _of_all_runs(totals: Mapping[Reason, Total]) -> Iterator[Metric]:
             "Corrections of the ledger by all passes ever made.",
             labels=["reason"],
         ),
-        {(reason,): 0 for reason in TABLE_OF} | {(reason,): total.corrections for reason, total in totals.items()},
+        {(reason,): 0 for reason in CORRECTING} | {(reason,): total.corrections for reason, total in totals.items()},
     )
     yield _labelled(
         CounterMetricFamily(

@@ -25,20 +25,9 @@ from reconciler.core.billing import concerned, valued
 from reconciler.core.compare import compare
 from reconciler.core.dating import ROUNDING, Dating
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import (
-    LAST,
-    Action,
-    FallbackDating,
-    Finding,
-    Listing,
-    Mode,
-    Outcome,
-    Reason,
-    Report,
-    Result,
-    Total,
-)
+from reconciler.core.model import LAST, Action, FallbackDating, Finding, Listing, Mode, Outcome, Report, Result, Total
 from reconciler.core.plan import Limits, Plan, planned, refuse_empty
+from reconciler.core.reasons import Reason
 from reconciler.db.apply import apply, deferred, last_look
 from reconciler.db.candidates import TenantSpool, find_candidates
 from reconciler.db.connection import LedgerUnreachable, connect, transaction

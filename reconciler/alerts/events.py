@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from reconciler.core.model import Finding, Moment, Outcome, Reason
+    from reconciler.core.model import Finding, Moment, Outcome
+    from reconciler.core.reasons import Reason
     from reconciler.sources.cluster import Cluster, Kind
 
 MOST = 100

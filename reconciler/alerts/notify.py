@@ -13,8 +13,8 @@ from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
 from reconciler.alerts.wording import listed, many, shortened, visible, worth
 from reconciler.core.errors import Failure
-from reconciler.core.model import Action, Reason, Result
-from reconciler.core.reasons import RUNBOOK
+from reconciler.core.model import Action, Result
+from reconciler.core.reasons import RUNBOOK, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

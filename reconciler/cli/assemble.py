@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler.alerts import Alerts
 from reconciler.alerts.log import Log
 from reconciler.cli import options as settings
-from reconciler.core.model import FallbackDating, Mode, Reason
+from reconciler.core.model import FallbackDating, Mode
 from reconciler.core.plan import Limits
+from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
 from reconciler.run import Pass, RunOptions
 

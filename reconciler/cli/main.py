@@ -18,7 +18,8 @@ import structlog
 from reconciler import __version__, logs
 from reconciler.cli import options as settings
 from reconciler.core.errors import Failure
-from reconciler.core.model import Mode, Reason, Result
+from reconciler.core.model import Mode, Result
+from reconciler.core.reasons import REPORTING, Reason
 
 if TYPE_CHECKING:
     from datetime import date
@@ -232,7 +233,7 @@ def usage(
 
 @cli.command("except")
 @click.argument("tenant", type=settings.Words())
-@click.argument("reason", type=click.Choice(settings.REPORTED))
+@click.argument("reason", type=click.Choice([reason.value for reason in REPORTING]))
 @click.option(
     "--until",
     type=settings.Until(),

@@ -13,7 +13,8 @@ import click
 import durationpy
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import TABLE_OF, FallbackDating, Reason
+from reconciler.core.model import FallbackDating
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,6 @@ NOTIFY_URLS = "RECONCILER_NOTIFY_URLS"
 HEARTBEAT_URL = "RECONCILER_HEARTBEAT_URL"
 """What holds secrets is taken from the environment alone: options show in the list of processes."""
 LONGEST = timedelta(days=30)
-REPORTED = [reason.value for reason in Reason if reason not in TABLE_OF]
-"""The reasons that are left to people."""
 
 
 class WrongSettings(Failure):

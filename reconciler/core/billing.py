@@ -28,7 +28,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import FIRST, LAST, TABLE_OF, UNKNOWN_ORG, Event, Finding, Reason, Table
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Table
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,14 +46,6 @@ _REMEMBERED = 2**14
 """Results that are kept: thousands of tenants were created on the same few hundred days."""
 _OF_ONE_TENANT = 2**6
 """Results that are kept: most items of a tenant are on for as long as the others."""
-_APPENDED = {
-    Reason.SKILL_ENABLE_UNRECORDED: "enabled",
-    Reason.SKILL_DISABLE_UNRECORDED: "disabled",
-    Reason.SKILL_OPEN_AFTER_DELETION: "disabled",
-    Reason.SUSPENSION_UNRECORDED: "suspended",
-    Reason.RESUMPTION_UNRECORDED: "resumed",
-}
-"""The kind of the event that a correction appends to the key that is its subject."""
 _ON = {"enabled", "resumed"}
 
 _began_at = attrgetter("began_at")
@@ -189,7 +182,7 @@ def concerned(corrections: Sequence[Finding]) -> tuple[set[str], set[tuple[str, 
 
     A lifecycle row decides over every item of its tenant, an event over its own.
     """
-    whole = {finding.tenant for finding in corrections if TABLE_OF[finding.reason] is Table.LIFECYCLE}
+    whole = {finding.tenant for finding in corrections if finding.reason.table is Table.LIFECYCLE}
     return whole, {(finding.tenant, finding.subject) for finding in corrections if finding.tenant not in whole}
 
 
@@ -205,7 +198,7 @@ class _Account:
     def correct(self, finding: Finding) -> Finding:
         """Make a correction, and return it with its worth."""
         item, moment = finding.subject, finding.moment
-        kind = _APPENDED.get(finding.reason)
+        kind = finding.reason.event_kind
         if kind and not self.prices.price(item):
             return finding.worth(NOTHING)
         instants = [moment.occurred_at if moment else self.as_of]

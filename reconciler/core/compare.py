@@ -35,7 +35,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding, Reason
+from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Reason, Recorded
+from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.errors import Failure
+    from reconciler.core.reasons import Reason
 
 UNKNOWN_ORG = "unknown"
 """The organisation that rows are written with when the tenant carries no org label."""
@@ -26,26 +27,6 @@ LAST = datetime(9999, 12, 30, tzinfo=UTC)
 
 SNAPSHOT = "snapshot"
 """The identity of a source that is a file."""
-
-
-class Reason(enum.StrEnum):
-    """Why a finding exists. One closed set, spelt the same in logs, metrics, alerts, database and output."""
-
-    TENANT_UNRECORDED = "tenant_unrecorded"
-    TENANT_RECREATED = "tenant_recreated"
-    TENANT_UNREADABLE = "tenant_unreadable"
-    DELETION_UNRECORDED = "deletion_unrecorded"
-    DELETION_CONTRADICTED = "deletion_contradicted"
-    SKILL_ENABLE_UNRECORDED = "skill_enable_unrecorded"
-    SKILL_DISABLE_UNRECORDED = "skill_disable_unrecorded"
-    SKILL_OPEN_AFTER_DELETION = "skill_open_after_deletion"
-    SUSPENSION_UNRECORDED = "suspension_unrecorded"
-    RESUMPTION_UNRECORDED = "resumption_unrecorded"
-    ORG_RESOLVED = "org_resolved"
-    ORG_UNLABELLED = "org_unlabelled"
-    ORG_MOVED = "org_moved"
-    EVENTS_WITHOUT_TENANT = "events_without_tenant"
-    EVENT_TIME_INVALID = "event_time_invalid"
 
 
 class Action(enum.StrEnum):
@@ -108,19 +89,6 @@ class Table(enum.StrEnum):
     LIFECYCLE = "tenant_billing_lifecycle"
     SKILL_EVENTS = "tenant_skill_events"
     SUSPENSION_EVENTS = "tenant_suspension_events"
-
-
-TABLE_OF = {
-    Reason.TENANT_UNRECORDED: Table.LIFECYCLE,
-    Reason.DELETION_UNRECORDED: Table.LIFECYCLE,
-    Reason.ORG_RESOLVED: Table.LIFECYCLE,
-    Reason.SKILL_ENABLE_UNRECORDED: Table.SKILL_EVENTS,
-    Reason.SKILL_DISABLE_UNRECORDED: Table.SKILL_EVENTS,
-    Reason.SKILL_OPEN_AFTER_DELETION: Table.SKILL_EVENTS,
-    Reason.SUSPENSION_UNRECORDED: Table.SUSPENSION_EVENTS,
-    Reason.RESUMPTION_UNRECORDED: Table.SUSPENSION_EVENTS,
-}
-"""The reasons that are corrected, and where."""
 
 
 class Observed(NamedTuple):

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from reconciler.core.errors import Refusal
-from reconciler.core.model import Action, Finding, Mode, Reason, Result
+from reconciler.core.model import Action, Finding, Mode, Result
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

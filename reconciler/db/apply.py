@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import TABLE_OF, Action, Finding, Moment, Reason
+from reconciler.core.model import Action, Finding, Moment
+from reconciler.core.reasons import Reason
 from reconciler.db.copyformat import NULL, escaped
 from reconciler.db.queries import query
 
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.plan import Plan
-
-EVENT_KIND = {
-    Reason.SKILL_ENABLE_UNRECORDED: "enabled",
-    Reason.SKILL_DISABLE_UNRECORDED: "disabled",
-    Reason.SKILL_OPEN_AFTER_DELETION: "disabled",
-    Reason.SUSPENSION_UNRECORDED: "suspended",
-    Reason.RESUMPTION_UNRECORDED: "resumed",
-}
 
 LINES = 1_000
 """Of the plan that are sent at once."""
@@ -161,8 +154,8 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
             NULL if f.impact_chf is None else str(f.impact_chf),
             str(least),
             str(most),
-            TABLE_OF[f.reason],
-            EVENT_KIND.get(f.reason, NULL),
+            str(f.reason.table),
+            f.reason.event_kind or NULL,
             str(f.supersedes.id) if f.supersedes else NULL,
             "absent" if f.tenant in inserted else "deleted" if closed else "open",
         )

@@ -13,7 +13,8 @@ import psycopg
 
 from reconciler.core.compare import compare
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Lifecycle, Observed, Reason, Recorded
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Lifecycle, Observed, Recorded
+from reconciler.core.reasons import Reason
 from reconciler.db.queries import query
 from reconciler.views.findings import visible
 

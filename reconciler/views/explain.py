@@ -20,7 +20,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import FIRST, LAST, Action, Evidence, Reason, Table
+from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
+from reconciler.core.reasons import Reason
 from reconciler.db.queries import query
 from reconciler.views.findings import WIDTH_OF_A_FILE, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
@@ -50,25 +51,6 @@ STYLES = {Table.LIFECYCLE: "bold", Table.SUSPENSION_EVENTS: "yellow", Table.SKIL
 LEGEND = """\
 ━ on   · off   ╺ turned on   ╸ turned off   ╍ changed more than once   ▸ goes on
 ◆ a correction, its number below   ╰┄╯ the interval that its moment must lie in"""
-
-MEANING: Mapping[str, str] = {
-    Reason.TENANT_UNRECORDED: "The tenant existed, and was not recorded.",
-    Reason.TENANT_RECREATED: "The tenant was deleted and created anew, and is recorded as deleted.",
-    Reason.TENANT_UNREADABLE: "The custom resource cannot be read.",
-    Reason.DELETION_UNRECORDED: "The tenant was deleted, and recorded as open.",
-    Reason.DELETION_CONTRADICTED: "The tenant lives, and is recorded as deleted.",
-    Reason.SKILL_ENABLE_UNRECORDED: "The skill was on, and recorded as off.",
-    Reason.SKILL_DISABLE_UNRECORDED: "The skill was off, and recorded as on.",
-    Reason.SKILL_OPEN_AFTER_DELETION: "The tenant was deleted, and the skill recorded as on.",
-    Reason.SUSPENSION_UNRECORDED: "The tenant was suspended, and recorded as running.",
-    Reason.RESUMPTION_UNRECORDED: "The tenant was running, and recorded as suspended.",
-    Reason.ORG_RESOLVED: "The organisation was not known when the row was written.",
-    Reason.ORG_UNLABELLED: "The custom resource does not say which organisation pays.",
-    Reason.ORG_MOVED: "The custom resource names another organisation than the ledger.",
-    Reason.EVENTS_WITHOUT_TENANT: "There are events, and neither a custom resource nor a row.",
-    Reason.EVENT_TIME_INVALID: "The latest event lies in the future: nothing can follow it.",
-}
-"""What each reason says to somebody who has never seen the cluster."""
 
 PROOF: Mapping[str, str] = {
     Evidence.CREATION: "The tenant was created then",
@@ -438,7 +420,7 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
 
 
 def _details(made: Correction) -> Iterator[tuple[str, str]]:
-    meaning = MEANING.get(made.reason)
+    meaning = _summary(made.reason)
     yield "what", f"{meaning} ({made.reason})" if meaning else visible(made.reason)
     if made.evidence:
         yield "why then", f"{_proof(made)} ({made.evidence})"
@@ -455,6 +437,11 @@ def _details(made: Correction) -> Iterator[tuple[str, str]]:
         ends = f"{_chf(made.impact_min_chf)} to {_chf(made.impact_max_chf)}"
         yield "range", f"{ends}, by when in the interval it happened"
     yield "found", f"{_time(made.run_at)} by run {made.run_id}"
+
+
+def _summary(reason: str) -> str | None:
+    """Return what a reason says to somebody who has never seen the cluster; None where a later version recorded it."""
+    return Reason(reason).summary if reason in set(Reason) else None
 
 
 def _proof(made: Correction) -> str:
@@ -481,7 +468,7 @@ def _reports(story: Story) -> Iterator[RenderableType]:
     for report in story.reports:
         about = f"{visible(report.subject)}: " if report.subject else ""
         states = f"recorded {visible(report.recorded or '-')}, observed {visible(report.observed or '-')}"
-        details = [("what", MEANING.get(report.reason, "-")), ("since", _time(report.since))]
+        details = [("what", _summary(report.reason) or "-"), ("since", _time(report.since))]
         details += [("accepted", "see below")] if report.reason in accepted else []
         yield _block(Text("!", "magenta"), Text(f"{visible(report.reason)}  {about}{states}"), details)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.core.model import TABLE_OF, Action, Mode, Result, Table
+from reconciler.core.model import Action, Mode, Result, Table
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,7 +39,7 @@ SIGNS = {
 def counts(outcome: Outcome) -> dict[str, int]:
     """Return how many rows the pass wrote, or with mode plan would write."""
     written = outcome.failure is None
-    actions = Counter((TABLE_OF.get(f.reason), f.action) for f in outcome.findings) if written else Counter()
+    actions = Counter((f.reason.table, f.action) for f in outcome.findings) if written else Counter()
     return {
         "lifecycle_inserted": actions[Table.LIFECYCLE, Action.INSERT],
         "events_inserted": actions[Table.SKILL_EVENTS, Action.APPEND],

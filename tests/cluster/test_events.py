@@ -14,7 +14,8 @@ import yaml
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.events import MOST, Events
-from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Reason, Result
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
+from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster as Source

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.model import Action, Reason
+from reconciler.core.model import Action
+from reconciler.core.reasons import Reason
 from tests.simulation.portal import SETTLE
 from tests.support import faults as f
 from tests.support.double import SOURCE_UID

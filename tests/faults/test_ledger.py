@@ -27,7 +27,8 @@ import pytest
 import stamina
 from psycopg import conninfo, sql
 
-from reconciler.core.model import Reason, Result
+from reconciler.core.model import Result
+from reconciler.core.reasons import Reason
 from reconciler.db import connection as database
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f

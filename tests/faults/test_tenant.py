@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.model import Action, FallbackDating, Reason
+from reconciler.core.model import Action, FallbackDating
+from reconciler.core.reasons import Reason
 from tests.support import faults as f
 from tests.support.double import ApiDouble
 from tests.support.passes import (

@@ -18,7 +18,8 @@ from reconciler import alerts
 from reconciler.alerts import Alerts, Undelivered, news
 from reconciler.alerts.log import MOST, Log
 from reconciler.core.errors import Failure
-from reconciler.core.model import LAST, Action, Finding, Mode, Outcome, Reason, Report, Result, Total
+from reconciler.core.model import LAST, Action, Finding, Mode, Outcome, Report, Result, Total
+from reconciler.core.reasons import Reason
 from tests.support.faults import Fault, anything, status
 from tests.support.world import tenant
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
-from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Reason, Recorded
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Recorded
+from reconciler.core.reasons import Reason
 from reconciler.db.candidates import BLOCK, Candidates, RepeatedTenant, SpoolFault, TenantSpool, find_candidates
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query

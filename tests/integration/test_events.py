@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from reconciler.alerts import Undelivered, events
 from reconciler.alerts.events import LONGEST_NOTE, MOST, Events
 from reconciler.core.errors import Refusal
-from reconciler.core.model import TABLE_OF, Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Reason, Result
-from reconciler.core.reasons import RUNBOOK
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
+from reconciler.core.reasons import RUNBOOK, Reason
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
@@ -50,7 +50,7 @@ def on(day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
 
 def found(reason: Reason = Reason.SKILL_ENABLE_UNRECORDED, name: str = "acme", **more: Any) -> Finding:
     """Return a finding: of what is corrected, as it was corrected."""
-    action = ACTIONS.get(reason, Action.APPEND) if reason in TABLE_OF else Action.REPORT
+    action = ACTIONS.get(reason, Action.APPEND) if reason.corrects else Action.REPORT
     return Finding(**{"reason": reason, "tenant": name, "org": "2871", "action": action} | more)
 
 
@@ -195,7 +195,7 @@ def test_every_reason_is_told_with_what_it_means_and_a_report_with_what_to_do(st
     assert event["reason"] == reason
     assert event["note"].startswith(f"one → two. {RUNBOOK[reason].meaning}")
     remedy = RUNBOOK[reason].remedy.replace("TENANT", "acme")
-    assert event["note"].endswith(remedy) == (reason not in TABLE_OF)
+    assert event["note"].endswith(remedy) == (not reason.corrects)
 
 
 def test_a_remedy_names_the_command_for_this_tenant(stage: Stage) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from reconciler import ledger as record
 from reconciler import run
-from reconciler.core.model import Action, Mode, Reason
+from reconciler.core.model import Action, Mode
+from reconciler.core.reasons import Reason
 from reconciler.db import apply
 from reconciler.db.connection import connect, transaction
 from reconciler.views.findings import document, summary

@@ -27,7 +27,8 @@ from psycopg.types.numeric import FloatLoader
 
 from reconciler import ledger as books
 from reconciler.core.errors import Failure
-from reconciler.core.model import FIRST, LAST, Lifecycle, Reason, Result
+from reconciler.core.model import FIRST, LAST, Lifecycle, Result
+from reconciler.core.reasons import Reason
 from reconciler.db import queries
 from reconciler.ledger import InvalidArgument, NotRecorded, OrgBilling, SkillEvent, SuspensionEvent
 from tests.support.contents import contents

@@ -25,7 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler import __version__
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Outcome, Reason, Result, Total
+from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
+from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import SUCCEEDED, RunMetrics
 from tests.support.world import tenant
 from tests.unit.test_compare import ACTION
@@ -324,7 +325,7 @@ def test_what_is_found_no_more_falls_to_0() -> None:
 
 
 def test_corrections_are_counted_by_the_ledger() -> None:
-    assert by(after(FULL), "corrections_total") == dict.fromkeys(TABLE_OF, 0) | {
+    assert by(after(FULL), "corrections_total") == dict.fromkeys(CORRECTING, 0) | {
         "skill_enable_unrecorded": 41,
         "deletion_unrecorded": 7,
     }
@@ -361,20 +362,20 @@ def test_a_pass_that_was_stopped_shows_the_totals_that_it_knows(result: Result) 
 def test_where_nothing_was_ever_corrected_the_counters_begin_at_0() -> None:
     """So that the first correction is seen as an increase."""
     passes = after(outcome(Result.CLEAN, totals={}))
-    assert by(passes, "corrections_total") == dict.fromkeys(TABLE_OF, 0)
+    assert by(passes, "corrections_total") == dict.fromkeys(CORRECTING, 0)
     assert by(passes, "impact_chf_total") == {"positive": 0, "negative": 0}
 
 
 amounts = st.decimals(min_value=0, max_value=1000, places=2)
 growing = st.lists(
-    st.none() | st.tuples(st.sampled_from(sorted(TABLE_OF)), st.integers(1, 9), amounts, amounts), max_size=8
+    st.none() | st.tuples(st.sampled_from(sorted(CORRECTING)), st.integers(1, 9), amounts, amounts), max_size=8
 )
 
 
 @given(growing)
 def test_counters_never_fall(passes: list[tuple[Reason, int, Decimal, Decimal] | None]) -> None:
     """Whatever is corrected, and whichever passes fail in between."""
-    watched, totals = after(), {reason: Total(0, Decimal(0), Decimal(0)) for reason in TABLE_OF}
+    watched, totals = after(), {reason: Total(0, Decimal(0), Decimal(0)) for reason in CORRECTING}
     before: dict[Series, float] = {}
     for more in passes:
         if more is None:
@@ -398,7 +399,7 @@ def test_what_is_counted_goes_on_where_another_process_left_off(world: World) ->
         world.api.create(tenant(name, packages=["mail"]), at=world.now - timedelta(hours=2))
         passes = after(world.run())
         counted.append(by(passes, "corrections_total"))
-    nothing = dict.fromkeys(TABLE_OF, 0)
+    nothing = dict.fromkeys(CORRECTING, 0)
     assert counted == [
         nothing | {"tenant_unrecorded": 1, "skill_enable_unrecorded": 1},
         nothing | {"tenant_unrecorded": 2, "skill_enable_unrecorded": 2},

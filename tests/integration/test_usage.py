@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines, valued
-from reconciler.core.model import FIRST, LAST, Event, Reason
+from reconciler.core.model import FIRST, LAST, Event
+from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
 from reconciler.views.usage import (
     COLUMNS,

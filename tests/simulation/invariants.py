@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import Reason, Result
+from reconciler.core.model import Result
+from reconciler.core.reasons import Reason
 from tests.simulation.portal import SETTLE, START, became
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from reconciler.alerts import Undelivered, alertmanager
 from reconciler.alerts.alertmanager import LONGEST_LIST, PERIODS, Alertmanager
 from reconciler.alerts.http import WrongAddress
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Reason, Result
-from reconciler.core.reasons import RUNBOOK
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Result
+from reconciler.core.reasons import RUNBOOK, Reason
 from tests.support.receivers import Receiver, hang, status
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, concerned, lines, valued
-from reconciler.core.model import FIRST, LAST, TABLE_OF, Action, Event, Evidence, Finding, Moment, Reason, Table
+from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
+from reconciler.core.reasons import CORRECTING, Reason
 from tests.unit.test_compare import ACTION
 
 if TYPE_CHECKING:
@@ -441,9 +442,9 @@ def worth(of: History, prices: Prices, as_of: datetime) -> Decimal:
 def corrections(draw: st.DrawFn) -> list[Finding]:
     """Draw corrections of every kind, dated anywhere."""
     made = []
-    for reason in draw(st.lists(st.sampled_from(list(TABLE_OF)), max_size=5)):
+    for reason in draw(st.lists(st.sampled_from(list(CORRECTING)), max_size=5)):
         not_before, at, not_after = sorted(draw(st.tuples(valuable, valuable, valuable)))
-        subject = draw(st.sampled_from(SKILLS)) if TABLE_OF[reason] is Table.SKILL_EVENTS else None
+        subject = draw(st.sampled_from(SKILLS)) if reason.table is Table.SKILL_EVENTS else None
         org = draw(st.sampled_from(ORGS))
         made.append(correction(reason, at, not_before, not_after, org=org, subject=subject))
     return made

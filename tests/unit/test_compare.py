@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 
 from reconciler.core.compare import RULES, compare
-from reconciler.core.model import FIRST, LAST, TABLE_OF, UNKNOWN_ORG, Action, Event, Finding, Observed, Reason, Recorded
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Action, Event, Finding, Observed, Recorded
+from reconciler.core.reasons import CORRECTING, Reason
 from tests.support.sides import (
     BORN,
     DAY,
@@ -419,7 +420,7 @@ def test_every_reason_has_a_row() -> None:
 
 
 def test_a_reason_that_is_corrected_knows_its_table_and_no_other_does() -> None:
-    assert {reason for reason, action in ACTION.items() if action.writes} == set(TABLE_OF)
+    assert {reason for reason, action in ACTION.items() if action.writes} == set(CORRECTING)
 
 
 def test_every_rule_says_what_the_fault_is() -> None:
@@ -443,7 +444,7 @@ def test_a_key_is_corrected_once_and_never_where_its_latest_event_is_out_of_time
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     findings = list(compare(*pair, as_of=NOW))
-    written = [(TABLE_OF[f.reason], f.action, f.subject) for f in findings if f.action.writes]
+    written = [(f.reason.table, f.action, f.subject) for f in findings if f.action.writes]
     assert len(written) == len(set(written))
     for finding in findings:
         if finding.action.writes and finding.supersedes:

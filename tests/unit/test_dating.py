@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
-from reconciler.core.model import Action, Event, Evidence, FallbackDating, Finding, Moment, Observed, Reason, Recorded
+from reconciler.core.model import Action, Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
+from reconciler.core.reasons import Reason
 from tests.support.sides import BORN, DAY, DISABLED, ENABLED, HOUR, NOW, SECOND, SUSPENDED, ledger, live, pairs, row
 
 Candidate = tuple[Observed | None, Recorded]

@@ -11,7 +11,8 @@ from reconciler.alerts import Undelivered
 from reconciler.alerts.heartbeat import Heartbeat
 from reconciler.alerts.http import ATTEMPTS, WrongAddress
 from reconciler.core.errors import Failure
-from reconciler.core.model import Action, Finding, Mode, Outcome, Reason, Result
+from reconciler.core.model import Action, Finding, Mode, Outcome, Result
+from reconciler.core.reasons import Reason
 from tests.support.receivers import Receiver, status
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from reconciler.alerts.notify import (
     title,
 )
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Reason, Result
-from reconciler.core.reasons import RUNBOOK
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Result
+from reconciler.core.reasons import RUNBOOK, Reason
 from tests.support.receivers import Receiver, drip, status
 
 if TYPE_CHECKING:

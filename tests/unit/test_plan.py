@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.errors import Refusal
-from reconciler.core.model import TABLE_OF, Action, Finding, Mode, Reason, Result
+from reconciler.core.model import Action, Finding, Mode, Result
 from reconciler.core.plan import EmptyList, Limits, Plan, TooMuchDrift, planned
+from reconciler.core.reasons import CORRECTING, Reason
 from tests.unit.test_compare import ACTION
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED
@@ -47,7 +48,7 @@ def test_the_order_of_a_plan_is_that_of_tenant_reason_and_subject(findings: list
 
 @given(_findings)
 def test_the_corrections_are_the_findings_that_write(findings: list[Finding]) -> None:
-    assert {f.reason for f in plan(findings).corrections} == {f.reason for f in findings} & set(TABLE_OF)
+    assert {f.reason for f in plan(findings).corrections} == {f.reason for f in findings} & set(CORRECTING)
 
 
 def test_a_plan_is_a_value() -> None:

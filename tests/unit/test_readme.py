@@ -17,7 +17,8 @@ from reconciler import __version__
 from reconciler.cli import main as cli
 from reconciler.cli import options as settings
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Reason, Result
+from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Result
+from reconciler.core.reasons import Reason
 from reconciler.demo import postgres as embedded
 from reconciler.sources import api_client as wire
 from reconciler.sources import cluster as kubernetes
