@@ -16,10 +16,11 @@ import msgspec
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import Endpoint
-from reconciler.alerts.wording import listed, many, visible, worth
+from reconciler.alerts.wording import listed, visible, worth
 from reconciler.core.model import Action, Mode, Result
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
+from reconciler.views.terminal import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -219,7 +220,7 @@ def _stopped(result: Result, failure: Failure, outcome: Outcome) -> dict[str, st
 def _drift(findings: Collection[Finding], outcome: Outcome) -> dict[str, str]:
     reason = next(iter(findings)).reason
     reported = next(iter(findings)).action is Action.REPORT
-    tenants = many(len({finding.tenant for finding in findings}), "tenant")
+    tenants = plural(len({finding.tenant for finding in findings}), "tenant")
     counted = f"{len(findings)} {'to look at' if reported else 'corrected'}, on {tenants}"
     advice = RUNBOOK[reason]
     lines = [

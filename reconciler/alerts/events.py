@@ -14,12 +14,13 @@ from urllib.parse import quote
 from uuid import uuid5
 
 from reconciler.alerts import TELLING, Undelivered
-from reconciler.alerts.wording import many, visible, worth
+from reconciler.alerts.wording import visible, worth
 from reconciler.core.errors import Failure, SourceFault
 from reconciler.core.model import Action, Evidence
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
 from reconciler.sources.api_client import ClusterDenied, NotFound, Rejected
+from reconciler.views.terminal import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ def _summary(findings: list[Finding], run_id: UUID) -> str:
     tenants = list(dict.fromkeys(finding.tenant for finding in findings))
     names = [visible(tenant) for tenant in tenants[:NAMED]] + ["…"] * (len(tenants) > NAMED)
     meaning = RUNBOOK[findings[0].reason].meaning
-    return f"{len(findings)} more {where}. Of {many(len(tenants), 'tenant')}: {', '.join(names)}. {meaning}"
+    return f"{len(findings)} more {where}. Of {plural(len(tenants), 'tenant')}: {', '.join(names)}. {meaning}"
 
 
 def _cut(note: str) -> str:

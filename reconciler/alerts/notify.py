@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
-from reconciler.alerts.wording import listed, many, shortened, visible, worth
+from reconciler.alerts.wording import listed, shortened, visible, worth
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Result
 from reconciler.core.reasons import RUNBOOK, Reason
+from reconciler.views.terminal import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +134,7 @@ def _counted(outcome: Outcome) -> str:
     corrections = sum(finding.action.writes for finding in outcome.findings)
     tenants = len({finding.tenant for finding in outcome.findings})
     parts = [f"{reports} to look at"] * bool(reports) + [f"{corrections} corrected"] * bool(corrections)
-    said = f"reconciler: {', '.join(parts)}, on {many(tenants, 'tenant')}"
+    said = f"reconciler: {', '.join(parts)}, on {plural(tenants, 'tenant')}"
     return "; ".join([said, *worth(outcome.findings)])
 
 
@@ -173,7 +174,8 @@ def _together(outcome: Outcome) -> Iterator[str]:
     if len(reasons) > 1 and (sums := worth(outcome.findings)):
         yield f"Together: {', '.join(sums)}."
     if closed := sum(finding.closed_period for finding in outcome.findings):
-        yield f"{many(closed, 'correction')} in a closed period, which is invoiced already: finance owes an adjustment."
+        rows = plural(closed, "correction")
+        yield f"{rows} in a closed period, which is invoiced already: finance owes an adjustment."
     yield f"`reconciler explain TENANT` shows a tenant's history, `reconciler status` what is open. {_run(outcome)}"
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from reconciler.core.model import Action
-from reconciler.views import findings as report
+from reconciler.views import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,14 +17,9 @@ LONGEST_NAME = 100
 """Characters of one name, or of one state, that are shown."""
 
 
-def many(count: int, noun: str) -> str:
-    """Return so many of something: `1 tenant`, `2 tenants`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def visible(text: str, longest: int = LONGEST_NAME) -> str:
     """Return text on one line, of at most `longest` characters, with what could steer a display made visible."""
-    return shortened(report.visible(text), longest)
+    return shortened(terminal.visible(text), longest)
 
 
 def shortened(text: str, longest: int) -> str:

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import conninfo
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 
 from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+
+    from psycopg.abc import AdaptContext, Buffer
 
 CONNECT_TIMEOUT = 10
 LOCK_TIMEOUT = 15
@@ -63,9 +69,54 @@ def connect(url: str) -> psycopg.Connection[Any]:
             f"{_first_line(error, settings.get('password'))}",
             "Check DATABASE_URL, that the server runs, and that this machine may reach it.",
         ) from None
+    bound_times(connection)
     # a snapshot taken while waiting for the lock would be stale, whatever the role's default is
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return connection
+
+
+def bound_times(context: AdaptContext) -> None:
+    """Load every timestamptz of a connection or cursor as an aware datetime between FIRST and LAST.
+
+    PostgreSQL's infinities, and its years before 1 and after 9999, are beyond a datetime: psycopg raises on them.
+    """
+    context.adapters.register_loader("timestamptz", _TextTime)
+    context.adapters.register_loader("timestamptz", _BinaryTime)
+
+
+class _BoundedTime(Loader):
+    """psycopg's own loader, but for times that a datetime cannot hold."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        loader = psycopg.adapters.get_loader(oid, self.format)
+        assert loader  # noqa: S101 - psycopg has one for each of its formats
+        self._load = loader(oid, context).load
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            at: datetime = self._load(data)
+        except psycopg.DataError:
+            return FIRST if self._is_ancient(bytes(data)) else LAST
+        return min(max(at, FIRST), LAST)
+
+    def _is_ancient(self, data: bytes) -> bool:
+        raise NotImplementedError
+
+
+class _TextTime(_BoundedTime):
+    format = Format.TEXT
+
+    def _is_ancient(self, data: bytes) -> bool:
+        return data == b"-infinity" or data.endswith(b"BC")
+
+
+class _BinaryTime(_BoundedTime):
+    format = Format.BINARY
+
+    def _is_ancient(self, data: bytes) -> bool:
+        # microseconds since 2000, signed
+        return data >= b"\x80"
 
 
 def _parsed(url: str) -> dict[str, Any]:

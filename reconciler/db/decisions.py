@@ -16,7 +16,7 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Lifecycle, Observed, Recorded
 from reconciler.core.reasons import Reason
 from reconciler.db.queries import query
-from reconciler.views.findings import visible
+from reconciler.views.terminal import visible
 
 if TYPE_CHECKING:
     from reconciler.core.model import Listing, Spool

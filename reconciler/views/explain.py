@@ -23,7 +23,7 @@ from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
 from reconciler.core.reasons import Reason
 from reconciler.db.queries import query
-from reconciler.views.findings import WIDTH_OF_A_FILE, visible
+from reconciler.views.terminal import WIDTH_OF_A_FILE, plural, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
 
 if TYPE_CHECKING:
@@ -401,7 +401,7 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
     """Yield each correction: when, what, why that moment, what it is worth, by whom."""
     shown = [(n, made) for n, made in enumerate(story.corrections, 1) if period is None or period.holds(made.at)]
     others = len(story.corrections) - len(shown)
-    outside = f"{_many(others, 'correction')} outside of this month." if others else ""
+    outside = f"{plural(others, 'correction')} outside of this month." if others else ""
     if not shown:
         yield Text(f"No correction in this month. {outside}" if others else NO_CORRECTION)
         return
@@ -530,10 +530,6 @@ def _time(at: datetime) -> str:
 
 def _chf(amount: Decimal) -> str:
     return f"{amount:+.2f} CHF" if amount else "0.00 CHF"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 # --- for programs ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.core.model import Action, Mode, Result, Table
+from reconciler.views.terminal import WIDTH_OF_A_FILE, plural, visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 LONGEST_TABLE = 500
 """Findings that the table shows; the rest are counted."""
-
-WIDTH_OF_A_FILE = 10_000
-"""Columns of the table where there is no terminal: wide enough that nothing is folded."""
 
 SIGNS = {
     Action.INSERT: ("+", "green"),
@@ -157,7 +155,7 @@ def _stacked(finding: Finding) -> Text:
 
 def summary(outcome: Outcome) -> str:
     """Return the outcome in one sentence."""
-    seen = f"{_many(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
+    seen = f"{plural(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
     accepted = sum(finding.accepted_until is not None for finding in outcome.findings)
     reports = sum(finding.action is Action.REPORT for finding in outcome.findings) - accepted
     deferred = sum(finding.action is Action.DEFER for finding in outcome.findings)
@@ -170,7 +168,7 @@ def summary(outcome: Outcome) -> str:
         return f"{outcome.result.capitalize()}: nothing was written. {seen}."
     rows = counts(outcome)
     parts = [
-        _many(count, noun)
+        plural(count, noun)
         for count, noun in zip(
             rows.values(), ("tenant", "skill event", "suspension event", "deletion", "organisation"), strict=True
         )
@@ -216,12 +214,3 @@ def _evidence(finding: Finding) -> str:
 
 def _short(time: datetime) -> str:
     return f"{time:%m-%d %H:%M}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def visible(text: str) -> str:
-    """Return text with what could steer a terminal made visible."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

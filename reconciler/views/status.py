@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.core.model import LAST, SNAPSHOT, Action, Result
 from reconciler.db.queries import query
-from reconciler.views.findings import WIDTH_OF_A_FILE, visible
+from reconciler.views.terminal import WIDTH_OF_A_FILE, plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -290,7 +290,7 @@ def _sections(status: Status) -> Iterator[_Section]:
 def _answers(status: Status) -> Iterator[tuple[str, str]]:
     """Yield the sentences that answer what is asked first, each with its colour."""
     if until := status.verified_until:
-        but_for = f", but for {_many(status.unverified_count, 'tenant')}" if status.unverified_count else ""
+        but_for = f", but for {plural(status.unverified_count, 'tenant')}" if status.unverified_count else ""
         said = f"Verified true up to {until:%Y-%m-%d %H:%M:%S} UTC, {_long(status.as_of - until)} ago{but_for}."
         yield said, "yellow" if but_for else "green"
     else:
@@ -306,8 +306,8 @@ def _last_run(status: Status) -> tuple[str, str]:
     said = f"The last run, {_long(status.as_of - run.started_at)} ago, "
     if not run.is_stopped:
         corrected, left = run.findings(*_WRITING), run.findings(Action.REPORT)
-        said += f"corrected {_many(corrected, 'row')}" if corrected else "had nothing to correct"
-        return f"{said} and left {_many(left, 'report')}.", COLOURS.get(Result(run.outcome), "")
+        said += f"corrected {plural(corrected, 'row')}" if corrected else "had nothing to correct"
+        return f"{said} and left {plural(left, 'report')}.", COLOURS.get(Result(run.outcome), "")
     said += f"{'was refused' if run.outcome == Result.BLOCKED else 'failed'}: {_line(run.error or 'unknown')}"
     since = [report.since for report in status.reports if not report.tenant and report.reason == run.outcome]
     longer = (f"\nIt has been so since {_minute(at)} UTC, for {_long(status.as_of - at)}." for at in since)
@@ -324,7 +324,7 @@ def _invoicing(invoicing: Invoicing, verified_until: datetime | None) -> tuple[s
     names = [visible(name) for name in invoicing.but_for[:NAMED]]
     more = invoicing.but_for_count - len(names)
     who = ", ".join(names) + (f" and {more} more" if more else "")
-    return f"{month} can be invoiced but for {_many(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
+    return f"{month} can be invoiced but for {plural(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
 
 
 def _tenants(status: Status) -> Iterator[_Row]:
@@ -450,7 +450,3 @@ def _long(duration: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

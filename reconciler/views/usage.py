@@ -20,7 +20,7 @@ from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Price
 from reconciler.core.errors import Refusal
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event
 from reconciler.db.queries import query
-from reconciler.views.findings import WIDTH_OF_A_FILE, visible
+from reconciler.views.terminal import WIDTH_OF_A_FILE, plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -263,7 +263,7 @@ def summary(statement: Statement) -> str:
     """Return the statement in a few sentences."""
     tenants = {line.tenant for line in statement.lines}
     orgs = {line.org for line in statement.lines} - {UNKNOWN_ORG}
-    seen = f"{_many(len(tenants), 'tenant')}, {_many(len(orgs), 'organisation')}"
+    seen = f"{plural(len(tenants), 'tenant')}, {plural(len(orgs), 'organisation')}"
     sentences = [f"{statement.first} to {statement.last}: CHF {statement.total_chf} before VAT, {seen}."]
     if any(line.org == UNKNOWN_ORG for line in statement.lines):
         sentences.append(f"CHF {statement.unknown_chf} of it cannot be invoiced: the organisation is unknown.")
@@ -290,7 +290,3 @@ def _rows(lines: Iterable[Line]) -> Iterator[tuple[str, ...]]:
 
 def _total(lines: Iterable[Line]) -> Decimal:
     return sum((line.amount_chf for line in lines), NOTHING)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from reconciler.db.connection import connect
 from reconciler.db.migrate import migrate
-from reconciler.views.findings import WIDTH_OF_A_FILE
+from reconciler.views.terminal import WIDTH_OF_A_FILE
 from tests.bench import metered, pages, server, workload
 from tests.bench.real import RealPages
 

@@ -26,7 +26,7 @@ from reconciler.core.model import Recorded
 from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.db.queries import query
-from reconciler.views.findings import WIDTH_OF_A_FILE
+from reconciler.views.terminal import WIDTH_OF_A_FILE
 from reconciler.views.usage import prices, usage
 from tests.bench import server, workload
 

@@ -22,11 +22,11 @@ ROOMS: dict[str, set[str]] = {
     "deadline": {"core"},
     "logs": {"core"},
     "metrics": {"core", "__init__"},
-    "db": {"db", "core", "views.findings"},
+    "db": {"db", "core", "views.terminal"},
     "ledger": {"ledger", "core", "db"},
     "sources": {"sources", "core", "deadline"},
     "views": {"views", "core", "db"},
-    "alerts": {"alerts", "core", "deadline", "metrics", "views.findings", "__init__"},
+    "alerts": {"alerts", "core", "deadline", "metrics", "views", "__init__"},
     "alerts.events": {"alerts", "core", "deadline", "sources"},
     "run": {"core", "db", "sources", "alerts", "views", "deadline", "__init__"},
 }
