@@ -39,7 +39,7 @@ from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from reconciler.core.model import Event, Lifecycle, Observed, Recorded
 
@@ -106,6 +106,22 @@ class Case(NamedTuple):
             observed=observed,
             supersedes=supersedes,
         )
+
+
+class Comparison(NamedTuple):
+    """What comparing the listed tenants with the ledger found, by tenant."""
+
+    observed: Mapping[str, Observed | None]
+    """The resource; None where the list has none of that name."""
+    findings: Mapping[str, tuple[Finding, ...]]
+    """The differences, dated; empty where there are none."""
+    tenants_observed: int
+    tenants_recorded: int
+    """Lifecycle rows that are open."""
+    ledger_is_empty: bool
+    """True if there is no lifecycle row at all."""
+    as_of: datetime
+    """The database's clock when the ledger was read: what was listed had happened by then."""
 
 
 def timely(event: Event, as_of: datetime) -> bool:

@@ -25,8 +25,23 @@ from reconciler.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from reconciler.core.model import Listing
+
 ROUNDING = timedelta(seconds=1)
 """Kubernetes cuts its times to whole seconds."""
+
+
+def clock_difference(observed_at: datetime, listing: Listing, began: float) -> timedelta:
+    """Return how far the API server's clock and the database's are apart.
+
+    Args:
+        observed_at: the database's clock at the beginning of the observation.
+        listing: the list, with the server's clock if it told.
+        began: when that was, in seconds of `time.monotonic`.
+    """
+    if listing.server_time is None:
+        return timedelta()
+    return abs(listing.server_time - observed_at - timedelta(seconds=listing.read_at - began))
 
 
 class Interval(NamedTuple):
@@ -47,12 +62,12 @@ class Dating:
     Attributes:
         observed_at: what was observed had happened by then, by the database's clock.
         tolerance: how far the API server's clock may be off; evidence that misses its interval by no more is clipped.
-        uncertain: the policy where there is no evidence.
+        fallback: the policy where there is no evidence.
     """
 
     observed_at: datetime
     tolerance: timedelta = ROUNDING
-    uncertain: FallbackDating = FallbackDating.CUSTOMER
+    fallback: FallbackDating = FallbackDating.CUSTOMER
 
     def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
         """Yield one tenant's findings, the corrections among them with their moments.
@@ -157,7 +172,7 @@ class Dating:
         return Moment(clipped, interval.not_before, clipped, evidence)
 
     def _unproved(self, interval: Interval, *, starts_to_cost: bool) -> Moment:
-        late = starts_to_cost or self.uncertain is FallbackDating.DETECTED
+        late = starts_to_cost or self.fallback is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
 

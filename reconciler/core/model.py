@@ -184,8 +184,12 @@ class Finding(NamedTuple):
         """Return it as of a moment, before anything else is known of it: `_replace` takes twice as long."""
         return Finding(*self[:8], moment)
 
-    def worth(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
-        """Return it with what it is worth, and what it would be at either end of its interval."""
+    def deferred(self) -> Finding:
+        """Return it as one that is shown and left for a later run."""
+        return self._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+
+    def with_impact(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
+        """Return it with what it is worth, and what it would be worth at either end of its interval."""
         return Finding(*self[:-2], impact, between)
 
     @property
@@ -213,6 +217,27 @@ class Spool(Protocol):
 
     def restart(self) -> None:
         """Forget every tenant taken so far: the list starts again."""
+
+
+class Source(Protocol):
+    """Where the tenants are listed: a cluster, or a file."""
+
+    @property
+    def is_live(self) -> bool:
+        """True for a cluster, False for a file, which cannot change during a run."""
+
+    @property
+    def namespaced(self) -> bool:
+        """True if a tenant may be in one of many namespaces."""
+
+    def identity(self) -> str:
+        """Return what tells this source from any other."""
+
+    def observe(self, spool: Spool, /) -> Listing:
+        """Put every tenant into the spool, or raise."""
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Read one tenant again; None if there is none of that name."""
 
 
 class Report(NamedTuple):
@@ -258,6 +283,8 @@ class Outcome:
     """What was ever corrected, this pass included."""
     told: Mapping[str, frozenset[Report]] = field(default_factory=dict)
     """By the name of a sink: the reports that it was told of already, unchanged and within a day."""
+    recorded: bool = False
+    """True if the ledger has the run's own row."""
 
     @property
     def impact_chf(self) -> Decimal | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ from reconciler.core.model import Action, Finding, Mode, Result
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from reconciler.core.compare import Comparison
+
+Period = tuple[date, date]
+"""The first and the last UTC day of an invoice."""
 
 _ORDER = {reason: number for number, reason in enumerate(Reason)}
 
@@ -72,7 +78,23 @@ class Plan:
             return Result.CORRECTED
         return Result.DRIFT if any(finding.is_drift for finding in self.findings) else Result.CLEAN
 
-    def check(self, limits: Limits) -> None:
+    @property
+    def dated_orgs(self) -> list[str]:
+        """The organisations for which something is corrected at a moment, sorted."""
+        return sorted({finding.org for finding in self.findings if finding.moment})
+
+    def marked(self, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
+        """Return the plan with the corrections in invoiced months and the accepted reports marked.
+
+        Args:
+            closed: the invoiced periods by organisation.
+            accepted: until when a tenant's reports of a reason are accepted.
+        """
+        if not closed and not accepted:
+            return self
+        return replace(self, findings=tuple(_mark(finding, closed, accepted) for finding in self.findings))
+
+    def raise_if_unsafe(self, limits: Limits) -> None:
         """Refuse a plan that looks like a fault of what was observed rather than of the ledger.
 
         Raises:
@@ -113,13 +135,27 @@ def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
         )
 
 
-def planned(
-    findings: Iterable[Finding], *, tenants_observed: int, tenants_recorded: int, ledger_is_empty: bool
-) -> Plan:
-    """Return the plan of these findings."""
+def build_plan(findings: Iterable[Finding], first: Comparison) -> Plan:
+    """Return the plan of these findings.
+
+    Args:
+        findings: what counts, after the recheck.
+        first: what the list showed.
+    """
     return Plan(
         findings=tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or ""))),
-        tenants_observed=tenants_observed,
-        tenants_recorded=tenants_recorded,
-        ledger_is_empty=ledger_is_empty,
+        tenants_observed=first.tenants_observed,
+        tenants_recorded=first.tenants_recorded,
+        ledger_is_empty=first.ledger_is_empty,
     )
+
+
+def _mark(
+    finding: Finding, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]
+) -> Finding:
+    if finding.action is Action.REPORT:
+        return finding._replace(accepted_until=accepted.get((finding.tenant, finding.reason)))
+    if finding.moment is None:
+        return finding
+    day = finding.moment.occurred_at.astimezone(UTC).date()
+    return finding._replace(closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))

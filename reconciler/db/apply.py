@@ -1,7 +1,7 @@
 """A plan becomes rows, once: all of them in one transaction with the run's own row, or none.
 
 Every run takes the same lock first. Then the ledger is looked at once more, inside the transaction: tenants that have
-moved since the plan was made leave it. What is written is counted against what is left of the plan before the commit,
+stale since the plan was made leave it. What is written is counted against what is left of the plan before the commit,
 and a unique index refuses to correct the same thing twice.
 """
 
@@ -19,8 +19,8 @@ import psycopg
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
-from reconciler.db.copyformat import NULL, escaped
 from reconciler.db.queries import query
+from reconciler.db.staging import NULL, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from reconciler.core.plan import Plan
 
-LINES = 1_000
+LINES_BATCH = 1_000
 """Of the plan that are sent at once."""
 UNDATED = "\t".join([NULL] * 4)
-_REMEMBERED = 2**10
+_CACHE_SIZE = 2**10
 """Fields that are kept: the findings of one tenant share most of theirs."""
 
 
@@ -40,7 +40,7 @@ class WrittenOtherwise(Failure):
     """The rows written are not the rows planned."""
 
 
-def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
+def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
     """Keep other runs from writing, stage the plan, and hold it against the ledger once more.
 
     Args:
@@ -48,24 +48,24 @@ def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
         plan: what was to be written.
 
     Returns:
-        What is to be written: findings of tenants whose record moved meanwhile are deferred.
+        What is to be written: findings of tenants whose record stale meanwhile are deferred.
     """
     cursor.execute(query("lock"))
     if not plan.corrections:
         return plan
     _stage(cursor, plan)
-    cursor.execute(query("last_look"))
-    moved = {tenant for (tenant,) in cursor}
-    if not moved:
+    cursor.execute(query("drop_stale"))
+    stale = {tenant for (tenant,) in cursor}
+    if not stale:
         return plan
-    return replace(plan, findings=tuple(deferred(f) if f.tenant in moved else f for f in plan.findings))
+    return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
 
 def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
     """Write the run's own row, the plan's corrections and the proof of each, and the open reports.
 
     Args:
-        cursor: in the transaction of `last_look`.
+        cursor: in the transaction of `drop_stale`.
         plan: what that returned.
         run: the columns of the run's row.
 
@@ -90,11 +90,6 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
     )
 
 
-def deferred(finding: Finding) -> Finding:
-    """Return the finding as one that is shown and left for a later run."""
-    return finding._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
-
-
 def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
     planned = Counter(map(attrgetter("action"), plan.corrections))
     for statement, action in (
@@ -112,7 +107,7 @@ def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
             raise
         raise WrittenOtherwise(
             f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
-            "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
+            "The whole run was rolled back. Rows were restale from the ledger: restore them, or ask who did.",
         ) from error
     _hold("write_corrections", len(plan.corrections), cursor.rowcount)
     cursor.execute(query("count_corrections"))
@@ -130,7 +125,7 @@ def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
     lines = _lines(plan.corrections)
     cursor.execute(query("plan_table"))
     with cursor.copy(query("copy_plan")) as copy:
-        while block := "".join(islice(lines, LINES)):
+        while block := "".join(islice(lines, LINES_BATCH)):
             copy.write(block)
 
 
@@ -162,16 +157,16 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
         yield "\t".join(fields) + "\n"
 
 
-_text = lru_cache(_REMEMBERED)(escaped)
+_text = lru_cache(_CACHE_SIZE)(escape)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _when(moment: Moment) -> str:
     """Return the four fields of a moment."""
     *times, evidence = moment
     return "\t".join([*map(_at, times), evidence])
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _at(time: datetime) -> str:
     return time.isoformat()

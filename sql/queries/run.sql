@@ -67,15 +67,15 @@ FROM (
   SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS open, count(*) = 0 AS none FROM public.tenant_billing_lifecycle
 ) recorded
 
--- name: differing
+-- name: find_candidates
 -- The tenants that could differ, what was observed of them beside what is recorded.
 --
 -- A tenant is left out only where it is plainly true: live, recorded as open under the same org, with the same skills
 -- on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now.
 -- Whatever makes the condition null lets the tenant through.
 --
--- Times are brought into the years that a Python datetime can hold: PostgreSQL's infinity and its year 294276 become
--- the last of them, which is after now too.
+-- The times in the JSON of skills are clamped to the years that a Python datetime can hold; the connection does it for
+-- the columns. PostgreSQL's infinity becomes the last of them, which is after now too.
 WITH skills AS (
   -- One process alone can do a DISTINCT ON; in halves of the tenants, two do. The columns stand in the index's own
   -- order: as they are read, they are handed on.
@@ -132,8 +132,7 @@ WITH skills AS (
   ) IS NOT TRUE
 )
 SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_org_id,
-       CASE WHEN created_at IS NOT NULL THEN least(greatest(created_at, %(first)s), %(last)s) END,
-       CASE WHEN deleted_at IS NOT NULL THEN least(greatest(deleted_at, %(first)s), %(last)s) END,
+       created_at, deleted_at,
        CASE WHEN has_skill_events THEN (
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
@@ -143,9 +142,7 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
            ORDER BY skill_id, occurred_at DESC, id DESC
          ) latest
        )::text END,
-       suspension_id, suspension_kind,
-       CASE WHEN suspension_id IS NOT NULL
-            THEN least(greatest(suspension_occurred_at, %(first)s), %(last)s) END,
+       suspension_id, suspension_kind, suspension_occurred_at,
        -- rows of changes younger than settle may still have been on their way when that run found the tenant true;
        -- since a report is open none has, so that the search begins where the report does
        (SELECT r.observed_at - %(settle)s::interval FROM reconciler.runs r
@@ -168,7 +165,7 @@ WHERE zitadel_org_id = ANY (%(orgs)s::text[]) AND status NOT IN ('draft', 'void'
 
 -- name: accepted
 -- The reports that people know about and accept for now.
-SELECT tenant_name, reason, least(expires_at, %(last)s) FROM reconciler.exceptions WHERE expires_at > now()
+SELECT tenant_name, reason, expires_at FROM reconciler.exceptions WHERE expires_at > now()
 
 -- name: lock
 -- One run writes at a time. Whoever waits here sees, in the statements after it, all that the one before has written.
@@ -201,7 +198,7 @@ CREATE TEMPORARY TABLE planned (
 -- name: copy_plan
 COPY planned FROM STDIN
 
--- name: last_look
+-- name: drop_stale
 -- The ledger may have moved since the plan was made: tenants of which any correction no longer follows the state that
 -- it was planned against leave the plan.
 WITH looked_at AS (
@@ -313,13 +310,13 @@ INSERT INTO reconciler.reports AS r (tenant_name, reason, observed) VALUES ('', 
 ON CONFLICT (tenant_name, reason, subject) DO UPDATE SET observed = excluded.observed, told = '{}'
 WHERE r.observed IS DISTINCT FROM excluded.observed
 
--- name: told
+-- name: notified
 -- Who was told of which open report, within a day.
 SELECT sink, tenant_name, reason, subject
 FROM reconciler.reports CROSS JOIN jsonb_each_text(told) AS each (sink, at)
 WHERE at::timestamptz > now() - interval '1 day'
 
--- name: tell
+-- name: mark_notified
 UPDATE reconciler.reports r SET told = r.told || jsonb_build_object(%(sink)s::text, now())
 FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[]) AS told (tenant_name, reason, subject)
 WHERE (r.tenant_name, r.reason, r.subject) = (told.tenant_name, told.reason, told.subject)

@@ -19,9 +19,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from reconciler.core.billing import History, Prices, valued
+from reconciler.core.billing import History, Prices
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
+from reconciler.core.impact import with_impact
 from reconciler.core.model import Recorded
 from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
@@ -129,7 +130,7 @@ def microseconds_a_finding(found: Sequence[Sequence[Finding]], at: Prices) -> fl
     gc.collect()
     began = time.process_time()
     for findings in found:
-        valued(findings, nothing, at, OBSERVED_AT)
+        with_impact(findings, nothing, at, OBSERVED_AT)
     return (time.process_time() - began) / sum(map(len, found)) * 1e6
 
 

@@ -296,7 +296,7 @@ def test_what_cannot_be_remembered_changes_no_outcome(world: World, receiver: Re
     )
     with capture_logs([of_this_thread]) as logged:
         assert world.run().result is Result.CORRECTED
-    assert "alerts.forgotten" in [line["event"] for line in logged]
+    assert "alerts.unrecorded" in [line["event"] for line in logged]
     assert len(receiver.told) == 1
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from reconciler import ledger as record
 from reconciler import run
+from reconciler.core import impact
 from reconciler.core.model import Action, Mode
 from reconciler.core.reasons import Reason
-from reconciler.db import apply
+from reconciler.db import apply, runs
 from reconciler.db.connection import connect, transaction
 from reconciler.views.findings import document, summary
 from reconciler.views.usage import histories, usage
@@ -77,7 +78,7 @@ def test_no_more_of_the_ledger_is_held_to_value_corrections_than_it_takes(
         return histories(cursor, *needed)
 
     priced.api.create(tenant("broken", packages="mail"), at=priced.now - 40 * DAY)
-    monkeypatch.setattr(run, "AT_ONCE", 2)
+    monkeypatch.setattr(impact, "TENANTS_BATCH", 2)
     monkeypatch.setattr(run, "histories", counted)
     in_parts = priced.run(Mode.PLAN)
 
@@ -156,8 +157,8 @@ def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
             "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
             "VALUES ('added', '2871', 'wiki', 'enabled')"
         )
-        return apply.last_look(*given)
+        return apply.drop_stale(*given)
 
-    monkeypatch.setattr(run, "last_look", late)
+    monkeypatch.setattr(runs, "drop_stale", late)
     (deferred,) = (f for f in priced.run().findings if f.tenant == "added")
     assert (deferred.action, deferred.impact_chf, deferred.impact_range) == (Action.DEFER, None, None)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler import run
-from reconciler.db import apply
+from reconciler.core import recheck
+from reconciler.db import apply, runs
 from reconciler.deadline import DeadlineExceeded
 from reconciler.sources.cluster import LIST_RESTARTS
 from tests.support.double import ApiDouble
@@ -84,8 +84,8 @@ def test_tenants_in_doubt_are_asked_for_one_by_one_while_that_is_less_than_a_lis
     world: World, monkeypatch: pytest.MonkeyPatch, doubted: int, asked: int, looks: int
 ) -> None:
     """However large the cluster is, a few tenants that are not quiet cost a few requests, and no second list."""
-    monkeypatch.setattr(run, "ONE_BY_ONE", 1)
-    monkeypatch.setattr(run, "REQUEST_COST", 4)
+    monkeypatch.setattr(recheck, "MIN_RELISTED", 1)
+    monkeypatch.setattr(recheck, "REQUEST_COST", 4)
     names = [f"tenant-{number:02}" for number in range(20)]
     for number, name in enumerate(names):
         late = number < doubted
@@ -131,7 +131,7 @@ def test_a_deadline_that_ends_while_rows_are_written_leaves_none(world: World, m
         apply.apply(*given)
         object.__setattr__(world.deadline, "ends", 0.0)
 
-    monkeypatch.setattr(run, "apply", apply_too_late)
+    monkeypatch.setattr(runs, "apply", apply_too_late)
     outcome = world.run()
 
     assert isinstance(outcome.failure, DeadlineExceeded)

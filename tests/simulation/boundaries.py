@@ -11,6 +11,7 @@ from psycopg.transaction import Transaction
 
 from reconciler import run
 from reconciler.db import connection as database
+from reconciler.db import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ class Boundaries:
 
         with monkeypatch.context() as patch:
             patch.setattr(run, "connect", connect)
+            patch.setattr(runs, "connect", connect)
             yield
 
 

@@ -22,7 +22,7 @@ from reconciler.core.model import Mode
 from reconciler.core.plan import Limits
 from reconciler.db import connection as database
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
@@ -201,11 +201,11 @@ class Simulation:
             api=api, group="pieced.ch", plural="piecedtenants", org_label="pieced.ch/zitadel-org-id", page_size=3
         )
         looks = Looks(source, boundaries, self.clock)
-        terms = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
-        attempt = Pass(database_url=url, source=looks, terms=terms, deadline=deadline, sleep=self.clock.advance)
+        options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
+        attempt = Job(database_url=url, source=looks, options=options, deadline=deadline, sleep=self.clock.advance)
         with boundaries.installed(self.monkeypatch):
             try:
-                return attempt.execute(), looks
+                return reconcile(attempt), looks
             except Died:
                 return None, looks
 

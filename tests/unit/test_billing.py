@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, concerned, lines, valued
+from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, lines
+from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
 from reconciler.core.reasons import CORRECTING, Reason
 from tests.unit.test_compare import ACTION
@@ -454,7 +455,7 @@ def corrections(draw: st.DrawFn) -> list[Finding]:
 def test_an_impact_is_the_usage_with_the_correction_less_that_without(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    for finding, priced in zip(made, valued(made, of, prices, as_of), strict=True):
+    for finding, priced in zip(made, with_impact(made, of, prices, as_of), strict=True):
         before, after = of, corrected(of, finding)
         without = worth(before, prices, as_of)
         assert priced.impact_chf == worth(after, prices, as_of) - without
@@ -472,7 +473,7 @@ def test_an_impact_is_the_usage_with_the_correction_less_that_without(
 def test_impacts_add_up_to_what_all_corrections_change_together(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    impacts = [priced.impact_chf or Decimal(0) for priced in valued(made, of, prices, as_of)]
+    impacts = [priced.impact_chf or Decimal(0) for priced in with_impact(made, of, prices, as_of)]
     without = worth(of, prices, as_of)
     for finding in made:
         of = corrected(of, finding)
@@ -483,9 +484,9 @@ def test_impacts_add_up_to_what_all_corrections_change_together(
 def test_what_no_correction_is_concerned_with_changes_no_impact(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    whole, items = concerned(made)
+    whole, items = needed_histories(made)
     needed = of if whole else replace(of, skills={s: of.skills[s] for s in of.skills if ("acme", s) in items})
-    assert valued(made, needed, prices, as_of) == valued(made, of, prices, as_of)
+    assert with_impact(made, needed, prices, as_of) == with_impact(made, of, prices, as_of)
 
 
 OPEN = history(LIVED, search=events(("enabled", may(1))), suspensions=events(("resumed", may(1))))
@@ -518,14 +519,14 @@ AS_OF = may(20, 12)
     ],
 )
 def test_what_a_correction_is_worth(finding: Finding, impact: str, between: tuple[str, str] | None) -> None:
-    (priced,) = valued([finding], OPEN, PRICES, AS_OF)
+    (priced,) = with_impact([finding], OPEN, PRICES, AS_OF)
     assert str(priced.impact_chf) == impact
     assert priced.impact_range == (between and tuple(map(Decimal, between)))
 
 
 def test_a_resumption_is_what_the_tenant_owes_from_then_on() -> None:
     suspended = history(LIVED, suspensions=events(("suspended", may(1))))
-    (priced,) = valued([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
+    (priced,) = with_impact([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("3.16")
 
 
@@ -535,7 +536,7 @@ def test_a_backfill_is_worth_all_that_it_records() -> None:
         correction(Reason.SKILL_ENABLE_UNRECORDED, may(10, 8), may(10, 8), may(19), subject="search"),
         correction(Reason.SUSPENSION_UNRECORDED, may(15)),
     ]
-    priced = valued(made, History(), PRICES, AS_OF)
+    priced = with_impact(made, History(), PRICES, AS_OF)
     assert [str(finding.impact_chf) for finding in priced] == ["17.39", "3.67", "-9.49"]
     assert [finding.impact_range for finding in priced] == [None, (Decimal("0.67"), Decimal("3.67")), None]
 
@@ -545,7 +546,7 @@ def test_an_event_that_is_closed_with_the_deletion_is_worth_nothing_of_its_own()
         correction(Reason.DELETION_UNRECORDED, may(11), may(9), may(20)),
         correction(Reason.SKILL_OPEN_AFTER_DELETION, may(11), may(9), may(20), subject="search"),
     ]
-    stamped, closed = valued(made, OPEN, PRICES, AS_OF)
+    stamped, closed = with_impact(made, OPEN, PRICES, AS_OF)
     assert (closed.impact_chf, closed.impact_range) == (Decimal("0.00"), None)
     assert stamped.impact_chf == worth(corrected(OPEN, made[0]), PRICES, AS_OF) - worth(OPEN, PRICES, AS_OF)
 
@@ -554,12 +555,12 @@ def test_an_event_that_is_closed_with_the_deletion_is_worth_nothing_of_its_own()
 def test_what_is_not_written_is_worth_nothing_and_changes_nothing(action: Action) -> None:
     enabled = correction(Reason.SKILL_ENABLE_UNRECORDED, may(11), subject="files")
     aside = enabled._replace(action=action)
-    assert valued([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *valued([enabled], OPEN, PRICES, AS_OF))
+    assert with_impact([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *with_impact([enabled], OPEN, PRICES, AS_OF))
 
 
 def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
     of = History(lifetimes=(Lifetime(org="1", began_at=FIRST),))
-    (priced,) = valued([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
+    (priced,) = with_impact([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("-1.58")
 
 
@@ -571,5 +572,5 @@ def test_an_organisation_that_joins_two_lines_of_a_month_is_worth_their_rounding
         files=on((may(3), may(7))),
     )
     prices = replace(PRICES, monthly_fee_chf=Decimal(0))
-    (priced,) = valued([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
+    (priced,) = with_impact([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
     assert priced.impact_chf == Decimal("-0.01")

@@ -169,7 +169,7 @@ def test_a_deletion_is_not_stamped_before_the_creation() -> None:
 def test_an_absence_is_stamped_by_policy() -> None:
     recorded = ledger(verified_at=VERIFIED)
     assert moment(DELETED, None, recorded) == Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
-    assert moment(DELETED, None, recorded, uncertain=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
+    assert moment(DELETED, None, recorded, fallback=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
     assert moment(DELETED, None, ledger()) == Moment(BORN, BORN, NOW, Evidence.NONE)
 
 
@@ -195,8 +195,8 @@ def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
 @pytest.mark.parametrize("uncertain", FallbackDating)
 def test_a_closing_event_of_an_absent_tenant_has_the_moment_of_the_stamp(uncertain: FallbackDating) -> None:
     recorded = ledger(skills={"a": ENABLED}, verified_at=VERIFIED)
-    stamp = moment(DELETED, None, recorded, uncertain=uncertain)
-    assert moment(CLOSE, None, recorded, uncertain=uncertain) == stamp
+    stamp = moment(DELETED, None, recorded, fallback=uncertain)
+    assert moment(CLOSE, None, recorded, fallback=uncertain) == stamp
     assert stamp is not None
     assert stamp.evidence is Evidence.NONE
 
@@ -328,7 +328,7 @@ BY_POLICY = {
 )
 def test_without_evidence_the_policy_decides(reason: Reason, uncertain: FallbackDating, expected: datetime) -> None:
     observed, recorded, *_ = DRIFTS[reason]
-    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), uncertain=uncertain)
+    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), fallback=uncertain)
     assert found == Moment(expected, VERIFIED, NOW, Evidence.NONE)
 
 
@@ -381,7 +381,7 @@ _datings = st.builds(
     Dating,
     observed_at=st.sampled_from([NOW, NOW - SECOND, NOW - HOUR]),
     tolerance=st.sampled_from([timedelta(), SECOND, 2 * HOUR]),
-    uncertain=st.sampled_from(FallbackDating),
+    fallback=st.sampled_from(FallbackDating),
 )
 
 
@@ -402,8 +402,8 @@ def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Can
 
 @given(pairs(), _datings)
 def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, dating: Dating) -> None:
-    customer = dated(*pair, replace(dating, uncertain=CUSTOMER))
-    detected = dated(*pair, replace(dating, uncertain=DETECTED))
+    customer = dated(*pair, replace(dating, fallback=CUSTOMER))
+    detected = dated(*pair, replace(dating, fallback=DETECTED))
     for favoured, neutral in zip(customer, detected, strict=True):
         if not favoured.moment or not neutral.moment:
             continue
