@@ -1,19 +1,20 @@
 """What is billed: UTC days and CHF. Pure, and exact to the rappen.
 
-Skills and the monthly fee follow one rule: an item is billed on a day if it was on at any moment of that day at which
-the tenant lived.
+Skills and the monthly fee follow one rule: an item is billed on a day if, at any moment of that day, it was on and the
+tenant existed.
 
     item             is on                                      and costs
     ---------------  -----------------------------------------  -----------------------------------
     a skill          from `enabled` to the next `disabled`      its daily price, where there is one
     the monthly fee  always, but from `suspended` to `resumed`  the fee x days / days of that month
 
-All intervals are half-open: what is turned off at midnight does not bill the day that begins then, what is on for no
-time bills nothing, and nothing counts from `as_of` on. Suspension does not touch skills. A day counts once: where two
-lives share it, it is the earlier one's, so that a tenant that comes back changes nothing that is owed already.
+All intervals are half-open: an item that is turned off at midnight does not bill the day that begins then, one that is
+on and off at the same instant bills nothing, and nothing counts from `as_of` on. Suspension does not affect skills. A
+day counts once: if two lifetimes share it, it belongs to the earlier one, so that a tenant that is recreated changes
+nothing that is owed already.
 
 There is one rounding. A line is what one item of one tenant costs one organisation in one calendar month; it is rounded
-to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` says the same in SQL.
+to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` computes the same in SQL.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 FEE = None
-"""The item that is the monthly fee; every other is a skill id."""
+"""The item that stands for the monthly fee; every other item is a skill id."""
 RAPPEN = Decimal("0.01")
 NOTHING = Decimal("0.00")
 
@@ -40,13 +41,13 @@ _INSTANT = timedelta(microseconds=1)
 """The resolution of PostgreSQL's time, and of Python's."""
 _RUNNING = Event(0, "resumed", FIRST)
 _CACHE_SIZE = 2**14
-"""Results that are kept: thousands of tenants were created on the same few hundred days."""
+"""Cached results: thousands of tenants were created on the same few hundred days."""
 _CACHED_ITEMS = 2**6
-"""Results that are kept: most items of a tenant are on for as long as the others."""
+"""Cached results: most items of a tenant are on for as long as the others."""
 _ON = {"enabled", "resumed"}
 
 DayRange = tuple[int, int]
-"""Days in a row: the ordinals of the first and of the last one."""
+"""Consecutive days: the ordinals of the first and of the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Prices:
 
     Attributes:
         monthly_fee_chf: of a tenant, for a whole calendar month.
-        daily_chf: by skill id; a skill that is not there is not billable.
+        daily_chf: by skill id; a skill without an entry is not billable.
     """
 
     monthly_fee_chf: Decimal = NOTHING
@@ -67,7 +68,7 @@ class Prices:
 
 
 class Lifetime(NamedTuple):
-    """A tenant from its creation to its deletion; still alive where `ended_at` is None."""
+    """A tenant from its creation to its deletion; `ended_at` is None while it exists."""
 
     org: str
     began_at: datetime
@@ -76,12 +77,12 @@ class Lifetime(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """All that the ledger holds of one tenant.
+    """Everything that the ledger holds about one tenant.
 
     Attributes:
-        lives: by their beginning. Earlier ones are those of a tenant that was deleted and created anew.
-        skills: every event of each skill, the latest last; of two at the same instant, the higher id last.
-        suspensions: every event of the tenant, in that order too.
+        lifetimes: by their beginning; a tenant that was deleted and recreated has several.
+        skills: every event of each skill, the latest last; at the same instant, the higher id last.
+        suspensions: every suspension event, in the same order.
     """
 
     lifetimes: tuple[Lifetime, ...] = ()
@@ -99,13 +100,13 @@ class Line:
     """What one item of one tenant costs one organisation in one calendar month.
 
     Attributes:
-        org: who pays; `unknown` where the tenant's row says so.
+        org: who pays; `unknown` if the tenant's row says so.
         tenant: its name.
         item: the skill id, or None: the monthly fee.
         month: its first day.
         days: UTC days of the period in that month on which the item was billable.
-        price_chf: the daily price, or the fee for the whole month; None where the skill has none.
-        amount_chf: price and days, rounded to 0.01; 0.00 where there is no price.
+        price_chf: the daily price, or the fee for the whole month; None if the skill has none.
+        amount_chf: rounded to 0.01; 0.00 if there is no price.
     """
 
     org: str
@@ -124,11 +125,11 @@ def lines(
 
     Args:
         tenant: its name.
-        history: all of it, also from before the period.
+        history: all of it, also what lies before the period.
         prices: what things cost.
         first: the first UTC day of the period.
         until: the day after its last one.
-        as_of: nothing that happens from then on counts.
+        as_of: nothing counts from this instant on.
     """
     begins, ends = _midnight(first), min(_midnight(until), as_of)
     made = [
@@ -167,7 +168,7 @@ def _states(item: str | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
 
 
 def _stretches(events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
-    """Yield from when until when an item was on, in the order of time; some of them for no time."""
+    """Yield from when until when an item was on, in the order of time; a stretch may be empty."""
     since = None
     for _, kind, at in events:
         if kind not in _ON:
@@ -184,10 +185,10 @@ def _stretches(events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
 def _billable_days(
     events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...], begins: datetime, ends: datetime
 ) -> Mapping[str, tuple[DayRange, ...]]:
-    """Return the days on which an item was billable between two instants, by organisation; no day is there twice."""
+    """Return the days on which an item was billable between two instants, by organisation; each day once."""
     stretches = list(_stretches(events))
     ranges: dict[str, list[DayRange]] = {}
-    counted = 0  # the day up to which all that is billable has been: lives and stretches come in the order of time
+    counted = 0  # the last day counted so far: lifetimes and stretches come in the order of time
     for lifetime in lifetimes:
         born, died = max(lifetime.began_at, begins), min(lifetime.ended_at or ends, ends)
         for on, off in stretches:
@@ -201,7 +202,7 @@ def _billable_days(
 
 
 def _months(ranges: Iterable[DayRange]) -> dict[date, int]:
-    """Return how many of the days lie in each calendar month, by its first day."""
+    """Return how many of these days lie in each calendar month, by its first day."""
     months: dict[date, int] = {}
     for first, last in ranges:
         day = first
@@ -223,7 +224,7 @@ def _owed(item: str | None, price: Decimal, ranges: tuple[DayRange, ...]) -> Dec
 
 @lru_cache(_CACHE_SIZE)
 def _by_month_length(ranges: tuple[DayRange, ...]) -> tuple[tuple[int, int, int], ...]:
-    """Return of so many of the days, in months of so many days, how many months there are: they cost the same."""
+    """Return (days, length of the month, number of such months): such months cost the same."""
     months_alike = Counter((days, _length(month)) for month, days in _months(ranges).items())
     return tuple((days, length, months) for (days, length), months in months_alike.items())
 

@@ -1,8 +1,8 @@
 """A plan becomes rows, once: all of them in one transaction with the run's own row, or none.
 
-Every run takes the same lock first. Then the ledger is looked at once more, inside the transaction: tenants that have
-stale since the plan was made leave it. What is written is counted against what is left of the plan before the commit,
-and a unique index refuses to correct the same thing twice.
+All runs share one lock. Under it, inside the transaction, the ledger is read once more: tenants whose record has
+changed since the plan was built are deferred. The rows written are counted against the plan before the commit, and a unique
+index refuses to write the same correction twice.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
     from reconciler.core.plan import Plan
 
-LINES_BATCH = 1_000
-"""Of the plan that are sent at once."""
-UNDATED = "\t".join([NULL] * 4)
+ROWS_BATCH = 1_000
+"""Rows of the plan that are sent at once."""
+_NO_MOMENT = "\t".join([NULL] * 4)
 _CACHE_SIZE = 2**10
-"""Fields that are kept: the findings of one tenant share most of theirs."""
+"""Cached fields: the findings of one tenant share most of theirs."""
 
 
 class WrittenOtherwise(Failure):
-    """The rows written are not the rows planned."""
+    """The rows written are not the rows of the plan."""
 
 
 def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
-    """Keep other runs from writing, stage the plan, and hold it against the ledger once more.
+    """Take the lock of all runs, stage the plan, and defer the tenants whose record has changed since.
 
     Args:
         cursor: in an open transaction, in which `apply` comes next.
         plan: what was to be written.
 
     Returns:
-        What is to be written: findings of tenants whose record stale meanwhile are deferred.
+        What is to be written.
     """
     cursor.execute(query("lock"))
     if not plan.corrections:
@@ -62,7 +62,7 @@ def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
 
 
 def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, the plan's corrections and the proof of each, and the open reports.
+    """Write the run's own row, the corrections with the proof of each, and the open reports.
 
     Args:
         cursor: in the transaction of `drop_stale`.
@@ -70,7 +70,7 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
         run: the columns of the run's row.
 
     Raises:
-        WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
+        WrittenOtherwise: the rows written are not those of the plan; the transaction must not be committed.
     """
     cursor.execute(query("record_run"), run)
     if plan.corrections:
@@ -99,38 +99,38 @@ def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
     ):
         if planned[action]:
             cursor.execute(query(statement))
-            _hold(statement, planned[action], cursor.rowcount)
+            _raise_unless_equal(statement, planned[action], cursor.rowcount)
     try:
         cursor.execute(query("write_corrections"), {"run_id": run_id})
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name != "corrections":
             raise
         raise WrittenOtherwise(
-            f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
-            "The whole run was rolled back. Rows were restale from the ledger: restore them, or ask who did.",
+            f"This correction was written before, but the ledger does not show it: {error.diag.message_detail}",
+            "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
         ) from error
-    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
+    _raise_unless_equal("write_corrections", len(plan.corrections), cursor.rowcount)
     cursor.execute(query("count_corrections"))
 
 
-def _hold(statement: str, planned: int, written: int) -> None:
+def _raise_unless_equal(statement: str, planned: int, written: int) -> None:
     if planned != written:
         raise WrittenOtherwise(
             f"{statement} wrote {written} rows where {planned} were planned: the ledger was changed meanwhile.",
-            "The whole run was rolled back. Run it again; if it stays, look for another writer of these rows.",
+            "The whole run was rolled back. Run it again. If it happens again, look for another writer of these rows.",
         )
 
 
 def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
-    lines = _lines(plan.corrections)
+    rows = _rows(plan.corrections)
     cursor.execute(query("plan_table"))
     with cursor.copy(query("copy_plan")) as copy:
-        while block := "".join(islice(lines, LINES_BATCH)):
+        while block := "".join(islice(rows, ROWS_BATCH)):
             copy.write(block)
 
 
-def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
-    """Yield the corrections in COPY's text format."""
+def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
+    """Yield the corrections as rows of COPY's text format."""
     inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
     stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
     for f in corrections:
@@ -144,7 +144,7 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
             f.action,
             _text(f.recorded),
             _text(f.observed),
-            _when(f.moment) if f.moment else UNDATED,
+            _moment_fields(f.moment) if f.moment else _NO_MOMENT,
             "t" if f.closed_period else "f",
             NULL if f.impact_chf is None else str(f.impact_chf),
             str(least),
@@ -161,12 +161,12 @@ _text = lru_cache(_CACHE_SIZE)(escape)
 
 
 @lru_cache(_CACHE_SIZE)
-def _when(moment: Moment) -> str:
+def _moment_fields(moment: Moment) -> str:
     """Return the four fields of a moment."""
     *times, evidence = moment
-    return "\t".join([*map(_at, times), evidence])
+    return "\t".join([*map(_iso, times), evidence])
 
 
 @lru_cache(_CACHE_SIZE)
-def _at(time: datetime) -> str:
+def _iso(time: datetime) -> str:
     return time.isoformat()

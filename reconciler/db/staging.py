@@ -62,10 +62,7 @@ class RepeatedTenant(Failure):
 
 
 class TenantSpool:
-    """A file of observed tenants, in the form that COPY takes.
-
-    Use it as a context manager: the file is gone at its end.
-    """
+    """A temporary file of observed tenants, in COPY's text format. A context manager that removes it at its end."""
 
     def __init__(self) -> None:
         with _on_disk():
@@ -75,12 +72,12 @@ class TenantSpool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # closing would flush once more, and fail once more where the disk is full
+        # closing flushes once more, and fails once more if the disk is full
         with suppress(OSError):
             self._file.close()
 
     def add(self, tenant: Observed, /) -> None:
-        """Take one tenant.
+        """Add one tenant.
 
         Raises:
             SpoolFault: the disk is full.
@@ -92,13 +89,13 @@ class TenantSpool:
             raise _full(error) from None
 
     def restart(self) -> None:
-        """Forget every tenant taken so far."""
+        """Remove every tenant that was added."""
         with _on_disk():
             self._file.seek(0)
             self._file.truncate()
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield what was spooled, a block at a time."""
+        """Yield the file, a block at a time."""
         with _on_disk():
             self._file.flush()
             self._file.seek(0)
@@ -142,11 +139,11 @@ def _counts(cursor: psycopg.Cursor[Any]) -> Counts:
 
 
 def _resolve_duplicates(cursor: psycopg.Cursor[Any]) -> None:
-    """Tell resources that the list repeats from tenants that share a name; those become one that cannot be read."""
+    """Raise if the list repeats a resource; tenants that share a name become one that cannot be read."""
     if repeated := cursor.execute(query("repeated")).fetchone():
         raise RepeatedTenant(
-            f"The list of tenants names {'/'.join(filter(None, repeated))} twice: it is not to be believed.",
-            "Nothing was written. A file may hold each tenant once; an API server never sends one twice.",
+            f"The list of tenants names {'/'.join(filter(None, repeated))} twice: it cannot be trusted.",
+            "Nothing was written. A file may contain each tenant once; an API server never sends one twice.",
         )
     namespaces: dict[str, list[str]] = {}
     for name, namespace in cursor.execute(query("take_ambiguous")):

@@ -183,7 +183,7 @@ GUARDS = (
     Guard(
         "no event after now is corrected",
         "core/compare.py",
-        "return event is None or timely(event, self.as_of)",
+        "return event is None or is_past(event, self.as_of)",
         "return True",
         "tests/unit/test_compare.py",
     ),
@@ -256,7 +256,7 @@ GUARDS = (
     Guard(
         "every event has its proof",
         "db/apply.py",
-        '    _hold("write_corrections", len(plan.corrections), cursor.rowcount)\n',
+        '    _raise_unless_equal("write_corrections", len(plan.corrections), cursor.rowcount)\n',
         "",
         "tests/faults/test_ledger.py",
     ),
