@@ -1,8 +1,8 @@
 """A plan becomes rows, once: all of them in one transaction with the run's own row, or none.
 
 All runs share one lock. Under it, inside the transaction, the ledger is read once more: tenants whose record has
-changed since the plan was built are deferred. The rows written are counted against the plan before the commit, and a unique
-index refuses to write the same correction twice.
+changed since the plan was built are deferred. The rows written are counted against the plan before the commit, and a
+unique index refuses to write the same correction twice.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ SELECT tenant_name, skill_id, event_kind, occurred_at FROM public.tenant_skill_e
 WHERE occurred_at < %(until)s::date::timestamp AT TIME ZONE 'UTC'
 ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
 """
-"""Reads the events as `usage` does. Beside them, lives and suspensions are few."""
+"""Reads the events as `usage` does. Beside them, lifetimes and suspensions are few."""
 PRICED = """
 UPDATE public.platform_pricing SET tenant_monthly_fee_chf = 49;
 INSERT INTO public.skill_pricing SELECT DISTINCT skill_id, 0.33333 FROM public.tenant_skill_events;
@@ -115,7 +115,7 @@ def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str,
 
 
 def backfill(observed: Sequence[Observed]) -> list[list[Finding]]:
-    """Return what a pass finds where nothing is recorded of these tenants, dated."""
+    """Return what a run finds where nothing is recorded of these tenants, dated."""
     dating = Dating(observed_at=OBSERVED_AT)
     found = []
     for tenant in observed:

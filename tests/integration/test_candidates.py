@@ -298,7 +298,7 @@ def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Con
     assert hidden == []
 
 
-def test_an_old_event_out_of_time_does_not_keep_a_tenant_from_being_true(ledger: Connection) -> None:
+def test_an_old_event_in_the_future_leaves_a_tenant_true(ledger: Connection) -> None:
     Books(
         lifecycle=[("acme", "2871", BORN.isoformat(), None)],
         skills=[
@@ -318,7 +318,7 @@ LATEST: list[tuple[list[tuple[int, int, str]], tuple[int, str]]] = [
 """Ids, hours and kinds in the order in which they were inserted; and which of them is the latest."""
 
 
-def test_the_latest_event_is_that_of_the_latest_time_and_among_those_of_the_highest_id(ledger: Connection) -> None:
+def test_the_latest_event_has_the_latest_time_then_the_highest_id(ledger: Connection) -> None:
     kinds = {"enabled": "suspended", "disabled": "resumed"}
     for events, (id_, kind) in LATEST:
         rows = [(number, kind, (BORN + hours * HOUR).isoformat()) for number, hours, kind in events]

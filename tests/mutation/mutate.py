@@ -275,7 +275,7 @@ GUARDS = (
         API,
     ),
     Guard(
-        "the life before is not stamped again",
+        "the lifetime before is not stamped again",
         "queries/run.sql",
         "p.occurred_at < l.created_at",
         "p.occurred_at IS NULL",
@@ -317,9 +317,9 @@ GUARDS = (
         "WHERE %(deferred)s::text[] IS NOT NULL AND NOT EXISTS (",
         ALERTS,
     ),
-    Guard("one pass at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
+    Guard("one run at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
     Guard(
-        "a pass that starts late is made",
+        "a run that starts late is made",
         "cli/serve.py",
         "misfire_grace_time=None",
         "misfire_grace_time=1",

@@ -194,11 +194,11 @@ def test_nothing_counts_from_as_of_on(as_of: datetime, expected: int) -> None:
     assert days(history(LIVED, search=on((may(3, 9), may(5, 9)))), "search", as_of=as_of) == expected
 
 
-# --- lives and organisations -------------------------------------------------------------------------------------
+# --- lifetimes and organisations -------------------------------------------------------------------------------------
 
 
 def twice(first: str, second: str) -> History:
-    """Return a tenant that was deleted at noon of the 28th of May and created anew two hours later."""
+    """Return a tenant that was deleted at noon of the 28th of May and recreated two hours later."""
     return history(
         Lifetime(org=first, began_at=may(10), ended_at=may(28, 12)),
         Lifetime(org=second, began_at=may(28, 14)),
@@ -207,7 +207,7 @@ def twice(first: str, second: str) -> History:
     )
 
 
-def test_a_day_of_two_lives_counts_once_and_two_lives_of_one_organisation_make_one_line() -> None:
+def test_a_day_of_two_lifetimes_counts_once_in_one_line() -> None:
     assert {line.item: (line.org, line.days) for line in billed(twice("1", "1"))} == {
         FEE: ("1", 22),
         "search": ("1", 12),
@@ -215,8 +215,8 @@ def test_a_day_of_two_lives_counts_once_and_two_lives_of_one_organisation_make_o
     }
 
 
-def test_a_day_of_two_lives_is_that_of_the_earlier_one_in_which_it_was_on() -> None:
-    """What was turned on in the second life alone is the second life's."""
+def test_a_shared_day_belongs_to_the_earlier_lifetime() -> None:
+    """What was turned on in the second lifetime alone is the second lifetime's."""
     assert {(line.item, line.org): line.days for line in billed(twice("1", "2"))} == {
         (FEE, "1"): 19,
         (FEE, "2"): 3,
@@ -311,7 +311,7 @@ any_prices = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn, at: st.SearchStrategy[datetime] = instants) -> History:
-    """Draw a tenant with up to three lives, which may overlap; at most the last one is open."""
+    """Draw a tenant with up to three lifetimes, which may overlap; at most the last one is open."""
     bounds = draw(st.lists(st.tuples(at, at), max_size=3))
     lifetimes = [
         Lifetime(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended)
@@ -354,9 +354,7 @@ def owner(item: str | None, of: History, day: date, as_of: datetime) -> str | No
 
 
 @given(histories(), any_prices, periods, instants)
-def test_a_day_is_billed_if_it_was_on_at_any_moment_of_it(
-    of: History, prices: Prices, period: Sequence[date], as_of: datetime
-) -> None:
+def test_a_day_on_at_any_moment_is_billed(of: History, prices: Prices, period: Sequence[date], as_of: datetime) -> None:
     first, until = period
     expected: Counter[tuple[str | None, str, date]] = Counter()
     for item in of.items:
@@ -434,7 +432,7 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
     return replace(of, lifetimes=lifetimes)
 
 
-def worth(of: History, prices: Prices, as_of: datetime) -> Decimal:
+def usage_of(of: History, prices: Prices, as_of: datetime) -> Decimal:
     """Return what a tenant was billed in all the time of these tests."""
     return total(lines("acme", of, prices, first=LONG_AGO.date(), until=LATER.date(), as_of=as_of))
 
@@ -457,10 +455,10 @@ def test_an_impact_is_the_usage_with_the_correction_less_that_without(
 ) -> None:
     for finding, priced in zip(made, with_impact(made, of, prices, as_of), strict=True):
         before, after = of, corrected(of, finding)
-        without = worth(before, prices, as_of)
-        assert priced.impact_chf == worth(after, prices, as_of) - without
+        without = usage_of(before, prices, as_of)
+        assert priced.impact_chf == usage_of(after, prices, as_of) - without
         if finding.moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
-            either = [worth(corrected(before, finding, at), prices, as_of) - without for at in finding.moment[:3]]
+            either = [usage_of(corrected(before, finding, at), prices, as_of) - without for at in finding.moment[:3]]
             expected = (min(either), max(either))
             assert priced.impact_range == (expected if expected[0] < expected[1] else None)
         else:
@@ -474,10 +472,10 @@ def test_impacts_add_up_to_what_all_corrections_change_together(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
     impacts = [priced.impact_chf or Decimal(0) for priced in with_impact(made, of, prices, as_of)]
-    without = worth(of, prices, as_of)
+    without = usage_of(of, prices, as_of)
     for finding in made:
         of = corrected(of, finding)
-    assert sum(impacts, Decimal("0.00")) == worth(of, prices, as_of) - without
+    assert sum(impacts, Decimal("0.00")) == usage_of(of, prices, as_of) - without
 
 
 @given(histories(valuable), corrections(), any_prices, near)
@@ -541,14 +539,14 @@ def test_a_backfill_is_worth_all_that_it_records() -> None:
     assert [finding.impact_range for finding in priced] == [None, (Decimal("0.67"), Decimal("3.67")), None]
 
 
-def test_an_event_that_is_closed_with_the_deletion_is_worth_nothing_of_its_own() -> None:
+def test_an_event_closed_with_the_deletion_has_no_impact() -> None:
     made = [
         correction(Reason.DELETION_UNRECORDED, may(11), may(9), may(20)),
         correction(Reason.SKILL_OPEN_AFTER_DELETION, may(11), may(9), may(20), subject="search"),
     ]
     stamped, closed = with_impact(made, OPEN, PRICES, AS_OF)
     assert (closed.impact_chf, closed.impact_range) == (Decimal("0.00"), None)
-    assert stamped.impact_chf == worth(corrected(OPEN, made[0]), PRICES, AS_OF) - worth(OPEN, PRICES, AS_OF)
+    assert stamped.impact_chf == usage_of(corrected(OPEN, made[0]), PRICES, AS_OF) - usage_of(OPEN, PRICES, AS_OF)
 
 
 @pytest.mark.parametrize("action", [Action.REPORT, Action.DEFER])
@@ -564,7 +562,7 @@ def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
     assert priced.impact_chf == Decimal("-1.58")
 
 
-def test_an_organisation_that_joins_two_lines_of_a_month_is_worth_their_rounding() -> None:
+def test_joining_two_lines_has_the_impact_of_their_rounding() -> None:
     """0.13 and 0.13 for a day each become 0.25 for two days."""
     of = history(
         Lifetime(org="1", began_at=may(3), ended_at=may(4)),
