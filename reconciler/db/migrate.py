@@ -69,6 +69,7 @@ class _IndexState(NamedTuple):
 _MAKES = re.compile(
     r"""
     CREATE\ (?P<kind>SCHEMA|TABLE)\ IF\ NOT\ EXISTS\ (?P<name>[\w.]+)
+    | CREATE\ OR\ REPLACE\ VIEW\ (?P<view>[\w.]+)\ AS
     | CREATE\ (?:UNIQUE\ )?INDEX\ (?:CONCURRENTLY\ )?IF\ NOT\ EXISTS\ (?P<index>\w+)\s+
       ON\ (?P<table>(?P<schema>\w+)\.\w+)
     | INSERT\ INTO\ (?P<into>[\w.]+)\ \(id\)\ VALUES\ \((?P<id>\d+)\)
@@ -320,6 +321,8 @@ def _step(sql: str) -> _Step:
         raise ValueError(f"a migration cannot tell what this creates: {sql.splitlines()[0]}")
     if match["kind"]:
         return _Step(f"{match['kind'].lower()} {match['name']}", None, sql)
+    if match["view"]:
+        return _Step(f"view {match['view']}", None, sql)
     if match["index"]:
         return _Step(f"index {match['schema']}.{match['index']}", match["table"], sql)
     return _Step(f"row {match['into']} {match['id']}", None, sql)

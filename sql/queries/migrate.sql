@@ -10,15 +10,16 @@ SELECT pg_advisory_xact_lock(hashtextextended('reconciler.migrate', 0));
 SELECT pg_try_advisory_xact_lock(hashtextextended('reconciler.migrate.build', 0));
 
 -- name: existing
--- Every schema, table and usable index that could be one of ours, in the words of the migration's report.
+-- Every schema, table, view and usable index that could be one of ours, in the words of the migration's report.
 SELECT 'schema ' || nspname FROM pg_catalog.pg_namespace WHERE nspname = 'reconciler'
 UNION ALL
-SELECT CASE WHEN c.relkind IN ('r', 'p') THEN 'table ' ELSE 'index ' END || n.nspname || '.' || c.relname
+SELECT CASE WHEN c.relkind IN ('r', 'p') THEN 'table ' WHEN c.relkind = 'v' THEN 'view ' ELSE 'index ' END
+       || n.nspname || '.' || c.relname
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 WHERE n.nspname IN ('public', 'reconciler')
-  AND (c.relkind IN ('r', 'p') OR c.relkind IN ('i', 'I') AND i.indisvalid);
+  AND (c.relkind IN ('r', 'p', 'v') OR c.relkind IN ('i', 'I') AND i.indisvalid);
 
 -- name: existing_row
 SELECT 'row public.platform_pricing ' || id FROM public.platform_pricing;

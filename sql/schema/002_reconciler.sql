@@ -46,9 +46,17 @@ COMMENT ON COLUMN reconciler.runs.unverified IS
     'The tenants that this pass could not verify as true: unreadable, still changing, or reported to a person. '
     'All others were true when it ended.';
 
--- "Verified true up to": each pass looks for the latest one that succeeded.
+-- "Verified true up to": each run looks for the latest one that succeeded.
 CREATE INDEX IF NOT EXISTS runs_succeeded ON reconciler.runs (observed_at DESC)
     WHERE outcome IN ('clean', 'corrected', 'drift');
+
+-- Here once, because every question of what is proved begins with these runs; runs_succeeded serves it.
+CREATE OR REPLACE VIEW reconciler.proving_runs AS
+SELECT * FROM reconciler.runs
+WHERE outcome IN ('clean', 'corrected', 'drift') AND mode = 'run' AND source <> 'snapshot';
+COMMENT ON VIEW reconciler.proving_runs IS
+    'The runs that proved the ledger: over a cluster, and neither stopped nor a plan. Each proved every tenant but those '
+    'in unverified.';
 
 -- `reconciler status` shows the last runs, however they ended.
 CREATE INDEX IF NOT EXISTS runs_started ON reconciler.runs (started_at DESC);
