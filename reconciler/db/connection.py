@@ -91,7 +91,8 @@ class _BoundedTime(Loader):
         super().__init__(oid, context)
         loader = psycopg.adapters.get_loader(oid, self.format)
         assert loader  # noqa: S101 - psycopg has one for each of its formats
-        self._load = loader(oid, context).load
+        # a binary time needs no session to be read; without one, psycopg returns it in UTC
+        self._load = loader(oid, context if self.format == Format.TEXT else None).load
 
     def load(self, data: Buffer) -> datetime:
         try:
