@@ -29,7 +29,6 @@ from reconciler import ledger as books
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Lifecycle, Result
 from reconciler.core.reasons import Reason
-from reconciler.db import queries
 from reconciler.ledger import InvalidArgument, NotRecorded, OrgBilling, SkillEvent, SuspensionEvent
 from tests.support.contents import contents
 from tests.support.world import ORG_LABEL, tenant
@@ -1072,13 +1071,3 @@ def test_every_function_says_what_it_takes_and_what_is_raised(name: str) -> None
     doc = inspect.getdoc(PUBLIC[name]) or ""
     assert [word for word in parameters if not re.search(rf"^    {word}: ", doc, re.MULTILINE)] == []
     assert ("InvalidArgument:" in doc) is (parameters != ["connection"])
-
-
-def test_every_query_is_asked_and_has_its_name_for_itself() -> None:
-    texts = {file: (queries.folder() / "queries" / file).read_text(encoding="utf-8") for file in queries.FILES}
-    named = {file: re.findall(r"^-- name: (\w+)$", text, re.MULTILINE) for file, text in texts.items()}
-    ours = named.pop("ledger.sql")
-    source = "".join(file.read_text(encoding="utf-8") for file in Path(books.__file__).parent.glob("*.py"))
-    assert [name for name in ours if f'"{name}"' not in source] == []
-    assert len(set(ours)) == len(ours)
-    assert set(ours).isdisjoint(name for others in named.values() for name in others)

@@ -420,7 +420,7 @@ def test_another_sessions_build_is_not_waited_for_for_ever(
     with ThreadPoolExecutor(1) as pool, _open_insert(ledger_url):
         first = pool.submit(_migrate, ledger_url)
         _wait_for_a_build(portal)
-        monkeypatch.setattr(migrate, "BUILD_LIMIT", 0.5)
+        monkeypatch.setattr(migrate, "MAX_BUILD_SECONDS", 0.5)
         with pytest.raises(migrate.MigrationBusy):
             _migrate(ledger_url)
         portal.execute(
@@ -434,7 +434,7 @@ def test_an_index_that_a_dead_build_left_is_rebuilt(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, _open_insert(ledger_url):
-        patch.setattr(migrate, "BUILD_LIMIT", 0.5)
+        patch.setattr(migrate, "MAX_BUILD_SECONDS", 0.5)
         with pytest.raises(migrate.MigrationHeldUp, match="reconciler_skill_state was not built in time"):
             _migrate(ledger_url)
     assert _valid(portal) == {"reconciler_skill_state": False}
@@ -449,14 +449,14 @@ def test_an_index_that_a_dead_build_left_is_rebuilt(
 def test_a_build_that_fell_victim_to_a_deadlock_is_repeated(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, fails = migrate._run, [psycopg.errors.DeadlockDetected("deadlock detected")]  # noqa: SLF001
+    run, fails = migrate._execute_bounded, [psycopg.errors.DeadlockDetected("deadlock detected")]  # noqa: SLF001
 
     def once_a_victim(*arguments: Any) -> None:
         if fails:
             raise fails.pop()
         run(*arguments)
 
-    monkeypatch.setattr(migrate, "_run", once_a_victim)
+    monkeypatch.setattr(migrate, "_execute_bounded", once_a_victim)
     assert _migrate(ledger_url) == COVERING
     assert all(_valid(portal).values())
 
@@ -525,7 +525,7 @@ def test_it_sees_what_the_migration_before_it_made_under_any_isolation(empty_url
         connection.execute("SET default_transaction_isolation = 'repeatable read'")
         with ThreadPoolExecutor(1) as pool:
             with holder.transaction():
-                holder.execute(migrate._query("lock"))  # noqa: SLF001
+                holder.execute(queries.query("migration_lock"))
                 report = pool.submit(migrate.migrate, connection)
                 time.sleep(0.3)
                 holder.execute("CREATE TABLE public.skill_pricing (skill_id text PRIMARY KEY)")
