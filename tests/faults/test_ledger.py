@@ -803,7 +803,7 @@ PRIVILEGES: Final = (
     "USAGE ON SEQUENCE public.tenant_suspension_events_id_seq",
     "SELECT ON public.invoices",
     "USAGE ON SCHEMA reconciler",
-    "SELECT ON reconciler.runs",
+    "SELECT ON reconciler.proving_runs",
     "INSERT ON reconciler.runs",
     "INSERT ON reconciler.corrections",
     "SELECT ON reconciler.source",
