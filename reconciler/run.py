@@ -20,7 +20,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from reconciler import __version__
-from reconciler.alerts import Alerts, stopped
+from reconciler.alerts import Alerts
 from reconciler.core.billing import concerned, valued
 from reconciler.core.compare import compare
 from reconciler.core.dating import ROUNDING, Dating
@@ -152,7 +152,7 @@ class Pass:
             return self._made()
         self.alerts.begin(self._run_id)
         outcome = self._made()
-        told = self.alerts.tell(outcome)
+        told = self.alerts.notify(outcome)
         if told and self._recorded:
             self._remember(told)
         return outcome
@@ -370,7 +370,7 @@ class Pass:
             with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
                 cursor.execute(query("record_run"), _row(outcome))
                 kind = type(outcome.failure).__name__
-                cursor.execute(query("keep_stop"), {"reason": stopped(outcome).reason, "observed": kind})
+                cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})
                 outcome = _with_memory(cursor, outcome)
             self._recorded = True
         except Failure as failure:
@@ -482,7 +482,7 @@ def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
     told: dict[str, set[Report]] = {}
     for sink, *report in cursor.execute(query("told")):
         told.setdefault(sink, set()).add(Report(*report))
-    return replace(outcome, totals=totals, told={sink: frozenset(reports) for sink, reports in told.items()})
+    return replace(outcome, totals=totals, notified={sink: frozenset(reports) for sink, reports in told.items()})
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
