@@ -96,7 +96,7 @@ def reconcile(job: Job) -> Outcome:
         job.alerts.begin(nothing.run_id)
     outcome = _run_steps(job, nothing)
     outcome = replace(outcome, seconds=time.monotonic() - began)
-    if outcome.mode is Mode.RUN and (notified := job.alerts.tell(outcome)) and outcome.recorded:
+    if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
         runs.record_notified(job.database_url, notified)
     return outcome
 

@@ -104,10 +104,10 @@ def alerts(
 
         sinks.append(Pushgateway(url=pushgateway, job=job_name, period=every, now=time.time))
     if urls := os.environ.get(settings.NOTIFY_URLS, "").split():
-        from reconciler.alerts.notify import Notify
+        from reconciler.alerts.notify import Messenger
 
         # each is remembered by its name, which must not tell its URL
-        sinks += [Notify(url, f"notify-{number}") for number, url in enumerate(urls, start=1)]
+        sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(urls, start=1)]
     heartbeat = None
     if url := os.environ.get(settings.HEARTBEAT_URL):
         from reconciler.alerts.heartbeat import Heartbeat

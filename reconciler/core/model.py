@@ -281,8 +281,8 @@ class Outcome:
     """The resources of the tenants that findings are about, by name."""
     totals: Mapping[Reason, Total] = field(default_factory=dict)
     """All corrections by all runs, this one included."""
-    told: Mapping[str, frozenset[Report]] = field(default_factory=dict)
-    """By the name of a sink: the reports that it was told of already, unchanged and within a day."""
+    notified: Mapping[str, frozenset[Report]] = field(default_factory=dict)
+    """By the name of a sink: the reports that it was notified of within a day and that have not changed since."""
     recorded: bool = False
     """True if the ledger has the run's own row."""
 

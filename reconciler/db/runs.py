@@ -138,7 +138,7 @@ def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
     notified: dict[str, set[Report]] = {}
     for sink, *report in cursor.execute(query("notified")):
         notified.setdefault(sink, set()).add(Report(*report))
-    return replace(outcome, totals=totals, told={sink: frozenset(reports) for sink, reports in notified.items()})
+    return replace(outcome, totals=totals, notified={sink: frozenset(reports) for sink, reports in notified.items()})
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

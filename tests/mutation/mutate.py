@@ -295,12 +295,12 @@ GUARDS = (
         "is not Action.DEFER",
         ALERTS,
     ),
-    Guard("a report is told once", "alerts/__init__.py", "or report(f) not in told", "or True", ALERTS),
+    Guard("a report is told once", "alerts/__init__.py", "or finding_report(f) not in notified", "or True", ALERTS),
     Guard(
         "what was not delivered is not remembered",
         "alerts/__init__.py",
-        "for sink, message, delivery in calls if self._delivered(sink, delivery)]",
-        "for sink, message, delivery in calls if self._delivered(sink, delivery) or True]",
+        "for sink, message, delivery in calls if self._wait_for(sink, delivery)]",
+        "for sink, message, delivery in calls if self._wait_for(sink, delivery) or True]",
         ALERTS,
     ),
     Guard(
