@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 import structlog
@@ -32,14 +32,14 @@ from reconciler.db.apply import apply, deferred, last_look
 from reconciler.db.candidates import TenantSpool, find_candidates
 from reconciler.db.connection import LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
-from reconciler.views.usage import histories, prices
+from reconciler.db.usage import histories, prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     import psycopg
 
-    from reconciler.core.model import Observed, Spool
+    from reconciler.core.model import Observed, Source
     from reconciler.deadline import Deadline
 
 CLOCKS_APART = timedelta(seconds=5)
@@ -54,27 +54,6 @@ AT_ONCE = 500
 """Tenants whose histories are held in memory at a time, to value what is corrected of them."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Source(Protocol):
-    """Where the tenants are observed."""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether what it shows may change while it is looked at."""
-
-    @property
-    def namespaced(self) -> bool:
-        """Whether a tenant may be in one of many namespaces."""
-
-    def identity(self) -> str:
-        """Return what tells this source from any other."""
-
-    def observe(self, spool: Spool, /) -> Listing:
-        """Put every tenant into the spool, or raise."""
-
-    def get(self, name: str, namespace: str | None) -> Observed | None:
-        """Read one tenant again; None where there is none of that name."""
 
 
 class OtherSource(Refusal):

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from reconciler.alerts import Sink
-    from reconciler.core.model import Outcome
-    from reconciler.run import Source
+    from reconciler.core.model import Outcome, Source
 
 
 def made(mode: Mode, database_url: str, *, deadline: timedelta, **given: Any) -> Outcome:

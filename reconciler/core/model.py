@@ -215,6 +215,27 @@ class Spool(Protocol):
         """Forget every tenant taken so far: the list starts again."""
 
 
+class Source(Protocol):
+    """Where tenants are observed: a cluster or a file."""
+
+    @property
+    def is_live(self) -> bool:
+        """True for a cluster, False for a file, which cannot change during a run."""
+
+    @property
+    def namespaced(self) -> bool:
+        """True if tenants live in namespaces, so that two of them may share a name."""
+
+    def identity(self) -> str:
+        """Return what identifies this source."""
+
+    def observe(self, spool: Spool, /) -> Listing:
+        """Put every tenant into the spool, or raise."""
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Read one tenant again; None if there is none of that name."""
+
+
 class Report(NamedTuple):
     """What makes a report the same in two passes: a finding that a person must look at, or a pass that was stopped."""
 

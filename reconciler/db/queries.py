@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-FILES = ("run.sql", "usage.sql", "history.sql", "ledger.sql")
-"""Where the queries are: those of a pass, of what is billed, of what happened, and of other programs."""
+FILES = ("run.sql", "usage.sql", "status.sql", "explain.sql", "decisions.sql", "ledger.sql")
+"""Where the queries are: a file for each caller."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 

@@ -16,16 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core import compare
+from reconciler.core.decisions import NotReopened, Reopening
 from reconciler.core.errors import Failure
 from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Outcome
 from reconciler.core.reasons import REPORTING, Reason
 from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
-from reconciler.db.decisions import NotReopened, NotTheOwner, look
+from reconciler.db.decisions import NotTheOwner
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
+from reconciler.sources.lookup import look_up
 from reconciler.views.findings import counts
 from tests.support.command import Ran, invoke
 from tests.support.contents import contents
@@ -60,12 +62,12 @@ def source(world: World) -> Cluster:
     return Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
 
 
-def reopen(world: World, name: str = "acme", *, url: str | None = None) -> decisions.Reopening:
+def reopen(world: World, name: str = "acme", *, url: str | None = None) -> Reopening:
     """Reopen a tenant as the command does."""
     with closing(database.connect(url or world.url)) as ledger:
-        sight = look(source(world), name)
+        lookup = look_up(source(world), name)
         with transaction(ledger) as cursor:
-            return decisions.reopen(cursor, sight, note="it came back", by="elena")
+            return decisions.reopen(cursor, lookup, note="it came back", by="elena")
 
 
 def event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
@@ -206,7 +208,7 @@ def test_a_day_is_accepted_to_its_end_and_an_instant_up_to_it(world: World, comm
         ran = command("except", "acme", "org_moved", "--until", until, "--note", "known")
         assert accepted(world)[0][-1] == expires_at
         assert said in ran.out
-        assert f"told of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
+        assert f"notified of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
 
 
 def test_today_can_be_accepted_to_its_end(world: World, command: Command) -> None:
@@ -268,8 +270,8 @@ def test_a_misspelt_tenant_is_refused_and_the_one_that_is_meant_is_named(world: 
     ran = command("except", "hotel-seblick", "org_moved", "--until", "2999-12-31", "--note", "known")
 
     assert (ran.code, ran.out, accepted(world)) == (3, "", [])
-    assert "Nobody has heard of a tenant hotel-seblick" in ran.complaint["error"]
-    assert "Is it hotel-seeblick?" in ran.complaint["remedy"]
+    assert 'no tenant "hotel-seblick"' in ran.complaint["error"]
+    assert ran.complaint["remedy"] == "Nothing was changed. Did you mean hotel-seeblick?"
 
 
 def test_a_time_that_is_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: Command) -> None:
@@ -462,8 +464,8 @@ def test_what_was_done_is_said_with_both_lives(world: World, command: Command) -
     ran = command("reopen", "acme", "--note", "n")
     began, ended, again = (f"{world.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
     assert ran.out.splitlines()[:2] == [
-        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was created anew.",
-        f"Its life before is kept: {ORG}, {began} to {ended} UTC.",
+        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was recreated.",
+        f"Its lifetime before is kept: {ORG}, {began} to {ended} UTC.",
     ]
     assert [(line["event"], line["by"]) for line in ran.logged] == [("tenant.reopened", "elena")]
 
@@ -498,7 +500,7 @@ def _refused(sentence: str, says: str) -> Callable[[Callable[[World], None]], Ca
     return entered
 
 
-@_refused("a tenant that nobody has heard of", "has no life of acme")
+@_refused("a tenant that nobody has heard of", "has no lifetime of acme")
 def _unheard_of(world: World) -> None:
     end(world)
     world.ledger.execute("UPDATE tenant_billing_lifecycle SET tenant_name = 'acne'")
@@ -578,7 +580,7 @@ def _elsewhere(world: World) -> None:
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
-@_refused("a tenant of a ledger over which no run was made", "No run has been made yet")
+@_refused("a tenant of a ledger over which no run was made", "There has been no run yet")
 def _unpinned(world: World) -> None:
     end(world)
     world.ledger.execute("DELETE FROM reconciler.source")
@@ -626,9 +628,9 @@ def test_a_file_does_not_stand_in_for_the_cluster(world: World, tmp_path: Path) 
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
     file.write_bytes(world.api.encoded("acme") or b"")
-    sight = look(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
+    lookup = look_up(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
     with pytest.raises(NotReopened, match="and this is snapshot"), transaction(world.ledger) as cursor:
-        decisions.reopen(cursor, sight, note="n", by="elena")
+        decisions.reopen(cursor, lookup, note="n", by="elena")
 
 
 def test_a_new_life_of_this_second_counts_though_the_ledgers_clock_is_behind(world: World) -> None:
@@ -759,7 +761,7 @@ def test_a_run_that_has_looked_before_defers_what_was_reopened_meanwhile(world: 
         world.api.finalize("acme")
         world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(source(world), "acme"), note="n", by="elena")
 
     (outcome,) = held.call(world.run, meanwhile=comes_back)
 
@@ -872,7 +874,7 @@ def test_a_run_that_would_stamp_the_life_before_leaves_the_new_one_alone(world: 
         world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [world.now + ENDED])
         world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(source(world), "acme"), note="n", by="elena")
 
     (outcome,) = held.call(world.run, meanwhile=comes_back)
 

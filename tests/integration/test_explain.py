@@ -24,27 +24,15 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from reconciler import ledger as books
+from reconciler.core.explanation import Correction, Entry, Lifetime, Period, Story
 from reconciler.core.model import FIRST, LAST, Evidence, Table
 from reconciler.core.reasons import Reason
+from reconciler.core.status import Exemption, OpenReport
 from reconciler.db import connection as database
-from reconciler.db import queries
-from reconciler.views import explain
-from reconciler.views.explain import (
-    PROOF,
-    Correction,
-    Entry,
-    Exemption,
-    Lifetime,
-    OpenReport,
-    Period,
-    Story,
-    UnknownTenant,
-    draw,
-    printed,
-    read,
-    svg,
-    timeline,
-)
+from reconciler.db import explain, queries
+from reconciler.db.explain import read_story
+from reconciler.db.names import UnknownTenant
+from reconciler.views.explain import PROOF, draw, printed, svg, timeline
 from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
 from tests.support.command import Ran, invoke
 from tests.support.contents import contents
@@ -165,7 +153,7 @@ def write_hotel(pen: Pen) -> None:
 def told(ledger: Connection, name: str = HOTEL) -> Story:
     """Read a story as if it were the second of June."""
     with database.transaction(ledger) as cursor:
-        return replace(read(cursor, name), as_of=NOW)
+        return replace(read_story(cursor, name), as_of=NOW)
 
 
 @pytest.fixture
@@ -288,8 +276,10 @@ stories = st.builds(
     lifetimes=st.lists(st.builds(Lifetime, texts, moments, moments, moments, texts, texts), max_size=3).map(tuple),
     entries=st.lists(entries, max_size=12).map(lambda found: tuple(sorted(found, key=lambda entry: entry.at))),
     corrections=st.lists(corrections, max_size=6).map(lambda found: tuple(sorted(found, key=lambda made: made.at))),
-    reports=st.lists(st.builds(OpenReport, texts, texts, st.none() | texts, texts, moments), max_size=2).map(tuple),
-    exceptions=st.lists(st.builds(Exemption, texts, texts, texts, moments, moments), max_size=2).map(tuple),
+    reports=st.lists(
+        st.builds(OpenReport, *[texts] * 3, *[st.none() | texts] * 3, moments, st.none() | moments), max_size=2
+    ).map(tuple),
+    exceptions=st.lists(st.builds(Exemption, *[texts] * 4, moments, moments, st.booleans()), max_size=2).map(tuple),
 )
 few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A story is large, and a busy machine slow."""
@@ -353,7 +343,7 @@ def test_organisations_are_told_where_there_are_several() -> None:
 def details(story: Story) -> dict[str, str]:
     """Return what is said of the first correction."""
     _, _, block = shown(story, width=200).partition("\n 1  ")
-    found = re.findall(r"^ {4}(what|why then|between|worth|range|found|invoiced) +(.+?) *$", block, re.MULTILINE)
+    found = re.findall(r"^ {4}(what|why then|between|impact|range|found|invoiced) +(.+?) *$", block, re.MULTILINE)
     return dict(found)
 
 
@@ -362,7 +352,7 @@ def test_a_correction_says_what_was_wrong_why_then_and_who_found_it() -> None:
         "what": "The skill was on, and recorded as off. (skill_enable_unrecorded)",
         "why then": "The setting was last written then (field_manager)",
         "between": "2026-05-10 00:00:00 and 2026-05-12 07:00:00",
-        "worth": "not priced",
+        "impact": "not priced",
         "found": "2026-05-12 08:00:00 by run 00000000-0000-0000-0000-000000000001",
     }
 
@@ -395,7 +385,7 @@ def test_a_moment_that_is_certain_has_no_interval() -> None:
 )
 def test_a_correction_says_what_it_is_worth(impact: str, words: str) -> None:
     made = CORRECTION._replace(impact_chf=Decimal(impact))
-    assert details(replace(STORY, corrections=(made,)))["worth"] == words
+    assert details(replace(STORY, corrections=(made,)))["impact"] == words
 
 
 def test_a_correction_says_what_it_would_be_worth_within_its_interval() -> None:
@@ -439,14 +429,14 @@ def test_a_tenant_without_corrections_is_said_to_have_none() -> None:
 def test_open_reports_and_who_accepted_them_are_told() -> None:
     story = replace(
         STORY,
-        reports=(OpenReport("org_moved", "", "1", "2", on(30)),),
+        reports=(OpenReport("acme", "org_moved", "", "1", "1", "2", on(30), on(31, month=12)),),
         exceptions=(
-            Exemption("org_moved", "sold", "m.keller", on(31), on(31, month=12)),
-            Exemption("tenant_unreadable", "was known", "m.keller", on(1), on(2)),
+            Exemption("acme", "org_moved", "sold", "m.keller", on(31), on(31, month=12), expired=False),
+            Exemption("acme", "tenant_unreadable", "was known", "m.keller", on(1), on(2), expired=True),
         ),
     )
-    expired = story.exceptions[0]._replace(expires_at=on(1, month=6))
-    assert "see below" not in shown(replace(story, exceptions=(expired,)))
+    not_accepted = story.reports[0]._replace(accepted_until=None)
+    assert "see below" not in shown(replace(story, reports=(not_accepted,)))
     _, _, rest = shown(story).partition("\nOpen:")
     lines = [line.strip() for line in rest.splitlines()]
     assert "!  org_moved  recorded 1, observed 2" in lines
@@ -614,7 +604,7 @@ def test_what_a_pass_has_corrected_is_told_as_such(world: World) -> None:
     world.run()
 
     with database.transaction(world.ledger) as cursor:
-        story = read(cursor, "acme")
+        story = read_story(cursor, "acme")
 
     by_number = {entry.correction: (entry.kind, entry.skill) for entry in story.entries}
     assert {(made.reason, made.subject): by_number.get(number) for number, made in enumerate(story.corrections, 1)} == {
@@ -840,7 +830,7 @@ def test_a_name_that_nobody_has_heard_of_is_unknown(run: Callable[..., Ran], pen
 
 def test_a_name_that_postgresql_cannot_hold_is_unknown(ledger: Connection) -> None:
     with database.transaction(ledger) as cursor, pytest.raises(UnknownTenant):
-        read(cursor, "acme\0")
+        read_story(cursor, "acme\0")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
+from reconciler.core.status import Corrected, Exemption, OpenReport, Run, Status, Unverified
 from reconciler.db import connection as database
-from reconciler.db import queries
+from reconciler.db import queries, status
 from reconciler.db.connection import transaction
-from reconciler.views import status
-from reconciler.views.status import Corrected, Exemption, OpenReport, Run, Status, Unverified, document, read, show
+from reconciler.db.status import read_status
+from reconciler.views import status as view
+from reconciler.views.status import document, show
 from tests.support.command import Ran, invoke
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class History:
     def status(self) -> Status:
         """Read how things stand."""
         with transaction(self.ledger) as cursor:
-            return read(cursor, settle=SETTLE)
+            return read_status(cursor, settle=SETTLE)
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_a_run_before_its_life_began_proves_nothing_of_a_tenant(history: History
 def test_the_search_begins_where_the_report_does_however_long_that_is_ago(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "REACH", 3)
+    monkeypatch.setattr(status, "MAX_RUNS_SEARCHED", 3)
     history.tenant("reported")
     history.tenant("deferred")
     at = history.run(20 * HOUR)
@@ -344,8 +346,8 @@ def test_an_exception_is_shown_with_its_last_day_who_and_why(history: History) -
 
 
 def test_more_than_are_read_are_counted(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "MOST", 3)
-    monkeypatch.setattr(status, "SHOWN", 2)
+    monkeypatch.setattr(status, "MAX_ROWS", 3)
+    monkeypatch.setattr(view, "MAX_ROWS", 2)
     names = [f"t{number}" for number in range(5)]
     for name in names:
         history.tenant(name)
@@ -626,15 +628,15 @@ def test_it_is_of_one_moment_though_a_run_commits_meanwhile_and_writes_nothing(
     history.run(2 * HOUR)
 
     def interrupted(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
-        before = read(cursor, settle=settle)
+        before = read_status(cursor, settle=settle)
         history.run(HOUR, "drift", unverified=["acme"])
         history.report("acme")
-        again = read(cursor, settle=settle)
+        again = read_status(cursor, settle=settle)
         assert cursor.connection.read_only
         assert (again.unverified, again.reports, again.runs) == (before.unverified, before.reports, before.runs)
         return again
 
-    monkeypatch.setattr(status, "read", interrupted)
+    monkeypatch.setattr(status, "read_status", interrupted)
     assert command().code == 0
     with closing(database.connect(ledger_url)) as other:
         assert History(other).status().reports_count == 1
@@ -658,9 +660,9 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     ("name", "most"),
     [
         ("status_verification", 10),
-        ("status_unverified", 3 * (status.REACH + 10)),
+        ("status_unverified", 3 * (status.MAX_RUNS_SEARCHED + 10)),
         ("status_corrections", 28 * 288 * 3),
-        ("status_runs", status.RUNS + 1),
+        ("status_runs", status.LAST_RUNS + 1),
     ],
 )
 def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: int) -> None:
@@ -673,7 +675,12 @@ def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: i
         "FROM generate_series(40000, 1, -1) i, LATERAL (SELECT now() - i * interval '5 min' AS at) t"
     )
     history.ledger.execute("ANALYZE reconciler.runs")
-    bounds = {"settle": SETTLE, "reach": status.REACH, "most": status.RUNS, "since": history.now - 27 * DAY}
+    bounds = {
+        "settle": SETTLE,
+        "max_runs": status.MAX_RUNS_SEARCHED,
+        "max_rows": status.LAST_RUNS,
+        "since": history.now - 27 * DAY,
+    }
 
     ((plan,),) = history.ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + queries.query(name), bounds).fetchall()
 

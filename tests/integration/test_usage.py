@@ -19,21 +19,10 @@ from hypothesis import strategies as st
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines, valued
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
+from reconciler.core.usage import Statement
 from reconciler.db.connection import connect, transaction
-from reconciler.views.usage import (
-    COLUMNS,
-    LONGEST_TABLE,
-    NAMED,
-    Statement,
-    as_of,
-    document,
-    histories,
-    prices,
-    printed,
-    summary,
-    table_of_values,
-    usage,
-)
+from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, usage
+from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
 from tests.unit import test_billing
 from tests.unit.test_billing import JUNE, MAY, ORGS, WORKED, any_prices, corrected, correction, may, on, periods
@@ -359,7 +348,7 @@ def test_a_period_that_is_not_over_says_up_to_when_it_is_counted() -> None:
 
 
 def test_the_table_shows_no_more_than_can_be_read_and_counts_the_rest() -> None:
-    many = stated(*(line("1", f"t{number:05}", "files", "0.01") for number in range(LONGEST_TABLE + 7)))
+    many = stated(*(line("1", f"t{number:05}", "files", "0.01") for number in range(MAX_ROWS + 7)))
     *_, subtotal, more, _, said = printed(many).splitlines()
     assert subtotal.split() == ["1", "10.07"]
     assert more == "… and 7 more; --output csv shows all"
@@ -609,12 +598,12 @@ def test_a_tenant_that_no_run_could_verify_is_named(worked: Connection, desk: De
 
 
 def test_many_tenants_that_no_run_could_verify_are_counted(ledger: Connection, desk: Desk) -> None:
-    tenants = [f"t{number}" for number in range(NAMED + 3)]
+    tenants = [f"t{number}" for number in range(MAX_NAMES + 3)]
     with transaction(ledger) as cursor:
         write(cursor, dict.fromkeys(tenants, WORKED), test_billing.PRICES)
     ran(ledger, SETTLED, *tenants, outcome="drift")
     refused = desk("--month", "2026-05", "--verified")
-    assert refused.complaint["error"].endswith(f": {', '.join(tenants[:NAMED])} and 3 more.")
+    assert refused.complaint["error"].endswith(f": {', '.join(tenants[:MAX_NAMES])} and 3 more.")
 
 
 def test_what_an_earlier_run_has_proved_to_the_end_stays_proved(worked: Connection, desk: Desk) -> None:
