@@ -1,6 +1,6 @@
 """The SQL, loaded from `sql/` by name.
 
-Every query stands under a line `-- name: …` that names it, in a file for each kind of use; the numbered files hold the
+Every query stands under a line `-- name: …` that names it, in a file for each caller; the numbered files hold the
 schema. A wheel carries the folder inside the package; an editable install reads it from the checkout.
 """
 
