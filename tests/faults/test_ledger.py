@@ -30,6 +30,7 @@ from psycopg import conninfo, sql
 from reconciler.core.model import Result
 from reconciler.core.reasons import Reason
 from reconciler.db import connection as database
+from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f
 from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, staged, world
@@ -166,7 +167,7 @@ def _run_between_steps(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
     for number in crossed(stage):
         stage.begin_again()
-        boundaries, seconds = striking(number, lambda: stage.attempt().execute())
+        boundaries, seconds = striking(number, lambda: reconcile(stage.attempt()))
         outcome = stage.run(boundaries=boundaries)
         assert outcome.failure is None, outcome.failure
         assert Result.CORRECTED in {seconds[0].result, outcome.result}
@@ -242,7 +243,7 @@ def runs_at_once(stage: Stage, url: str, number: int = 4) -> None:
     def run() -> None:
         attempt = stage.attempt(url=url)
         ready.wait()
-        outcomes.append(attempt.execute())
+        outcomes.append(reconcile(attempt))
 
     threads = [threading.Thread(target=run) for _ in range(number)]
     for thread in threads:

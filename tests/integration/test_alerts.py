@@ -296,7 +296,7 @@ def test_failing_to_remember_a_notification_changes_no_outcome(world: World, sin
     )
     with capture_logs([of_this_thread]) as logged:
         assert world.run().result is Result.CORRECTED
-    assert "alerts.forgotten" in [line["event"] for line in logged]
+    assert "alerts.unrecorded" in [line["event"] for line in logged]
     assert len(sink.outcomes) == 1
 
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines, valued
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines
+from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
@@ -281,7 +282,7 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
         (read,) = histories(cursor, ["acme"]).values()
         now = as_of(cursor)
         everything = date(2026, 1, 1), (now + timedelta(days=1)).date()
-        for priced in valued(made, read, prices(cursor), now):
+        for priced in with_impact(made, read, prices(cursor), now):
             before = total(usage(cursor, *everything))
             if priced.reason is Reason.DELETION_UNRECORDED:
                 cursor.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(26, 12)])
