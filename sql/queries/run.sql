@@ -144,9 +144,8 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
        -- that run found it true. No run has since a report of it is open, so the search begins before that
-       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.runs r
-        WHERE r.outcome IN ('clean', 'corrected', 'drift') AND r.mode = 'run' AND r.source <> 'snapshot'
-              AND r.observed_at <= coalesce(
+       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.proving_runs r
+        WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
         ORDER BY r.observed_at DESC LIMIT 1)

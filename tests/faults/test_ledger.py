@@ -765,7 +765,7 @@ def _read_only(stage: Stage) -> None:
 def test_wrong_database(stage: Stage, empty_url: str, fault: str) -> None:
     before = stage.state()
     outcome = stage.run(url=empty_url)
-    stage.has_failed(outcome, before, "lacks what the reconciler needs", recorded=False)
+    stage.has_failed(outcome, before, "lacks something that the reconciler needs", recorded=False)
     assert outcome.failure
     assert fault in outcome.failure.remedy
 
@@ -804,7 +804,7 @@ PRIVILEGES: Final = (
     "USAGE ON SEQUENCE public.tenant_suspension_events_id_seq",
     "SELECT ON public.invoices",
     "USAGE ON SCHEMA reconciler",
-    "SELECT ON reconciler.runs",
+    "SELECT ON reconciler.proving_runs",
     "INSERT ON reconciler.runs",
     "INSERT ON reconciler.corrections",
     "SELECT ON reconciler.source",
@@ -848,7 +848,7 @@ def test_missing_privilege(stage: Stage, role: str, psql: Psql, privilege: str) 
 
     outcome = stage.run(url=url)
 
-    stage.has_failed(outcome, before, "denied the reconciler's role", recorded=privilege not in UNRECORDED)
+    stage.has_failed(outcome, before, "role lacks a privilege", recorded=privilege not in UNRECORDED)
     psql(stage.url, "roles.sql", role=role)
     stage.is_true(stage.run(url=url))
 
