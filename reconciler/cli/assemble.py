@@ -70,7 +70,8 @@ def source(
     from reconciler.sources.cluster import Cluster
 
     api = wire.Api(kubeconfig=kubeconfig, context=context, deadline=deadline)
-    return Cluster(api=api, group=group, plural=plural, org_label=org_label, page_size=page_size)
+    resource = wire.CustomResource(api=api, group=group, plural=plural)
+    return Cluster(resource=resource, org_label=org_label, page_size=page_size)
 
 
 def alerts(
@@ -94,7 +95,7 @@ def alerts(
     if events and isinstance(seen, Cluster):
         from reconciler.alerts.events import Events
 
-        sinks.append(Events(cluster=seen, instance=socket.gethostname() or "reconciler", now=now))
+        sinks.append(Events(resource=seen.resource, instance=socket.gethostname() or "reconciler", now=now))
     if alertmanager:
         from reconciler.alerts.alertmanager import Alertmanager
 

@@ -51,6 +51,10 @@ TRANSIENT = {
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 
+RELIABLE_WRITE_TIMES = (1, 25)
+"""The first version that moves a managedFields time whenever a value changes
+(https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
+
 DONE = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
 """The answers that say that it was done."""
 
@@ -64,6 +68,10 @@ class ClusterUnreachable(SourceFault):
 
 class ClusterDenied(SourceFault):
     """The API server refused the credentials or the permission."""
+
+
+class NoSuchResource(SourceFault):
+    """The cluster does not know the custom resource."""
 
 
 class NotFound(Exception):  # noqa: N818 - an answer, not an error
@@ -294,6 +302,74 @@ class Api:
         raise malformed(f"{path} answered {status} {said}")
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A custom resource as API discovery describes it."""
+
+    name: str
+    api_version: str
+    namespaced: bool
+    server: tuple[int, int]
+    """The API server's version; zeros if it does not report one."""
+
+    @property
+    def has_reliable_write_times(self) -> bool:
+        """True if the times in its managedFields can be relied on."""
+        return self.server >= RELIABLE_WRITE_TIMES
+
+
+@dataclass(slots=True, kw_only=True)
+class CustomResource:
+    """A custom resource on an API server, discovered when it is first needed.
+
+    Attributes:
+        api: the API server.
+        group: its API group.
+        plural: its plural name.
+        kind: what API discovery says of it; None before `discover`.
+    """
+
+    api: Api
+    group: str
+    plural: str
+    kind: Kind | None = None
+
+    def discover(self) -> Kind:
+        """Return the version and the scope of the resource; ask the API server only once.
+
+        Raises:
+            NoSuchResource: the cluster does not know it.
+            SourceFault: the cluster does not answer.
+            DeadlineExceeded: it took too long.
+        """
+        if self.kind is None:
+            try:
+                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
+                api_version = f"{self.group}/{group.preferred_version.version}"
+                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
+            except NotFound:
+                raise self.not_found() from None
+            found = [resource for resource in listed.resources if resource.name == self.plural]
+            if not found:
+                raise self.not_found()
+            self.kind = Kind(found[0].kind, api_version, found[0].namespaced, self._server_version())
+        return self.kind
+
+    def not_found(self) -> NoSuchResource:
+        """Return the failure of a cluster without this resource."""
+        return NoSuchResource(
+            f"The cluster at {self.api.host} has no resource {self.plural}.{self.group}; nothing was written.",
+            "Is it the right cluster, and is the CustomResourceDefinition installed? "
+            "Other names are given with --group and --plural.",
+        )
+
+    def _server_version(self) -> tuple[int, int]:
+        try:
+            return self.api.get("/version").decoded(_ServerVersion, "").number()
+        except (NotFound, ValueError):
+            return 0, 0
+
+
 def malformed(what: str) -> SourceFault:
     """Return the failure of an answer that cannot be believed."""
     return SourceFault(
@@ -315,6 +391,35 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["Retry-After"]))
     except (KeyError, ValueError):
         return None
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Group(msgspec.Struct, rename="camel"):
+    kind: str
+    preferred_version: _Version
+
+
+class _Resource(msgspec.Struct):
+    name: str
+    kind: str
+    namespaced: bool
+
+
+class _ResourceList(msgspec.Struct):
+    kind: str
+    resources: list[_Resource]
+
+
+class _ServerVersion(msgspec.Struct):
+    major: str
+    minor: str
+
+    def number(self) -> tuple[int, int]:
+        """Return it as numbers, without a provider's suffix as in 25+."""
+        return int(self.major), int("".join(filter(str.isdigit, self.minor)))
 
 
 class _Created(msgspec.Struct):

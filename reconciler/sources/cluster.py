@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.model import Observed, Spool
-    from reconciler.sources.api_client import Answer, Api
+    from reconciler.sources.api_client import Answer, CustomResource, Kind
 
 PAGE_SIZE = 500
 """Tenants a page."""
@@ -28,15 +28,6 @@ LIST_RESTARTS = 3
 """How often a list may start again after 410 Gone."""
 
 _log = structlog.get_logger(__name__)
-
-
-DATED_WRITES = (1, 25)
-"""The first version that moves a managedFields time whenever a value changes
-(https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
-
-
-class NoSuchResource(SourceFault):
-    """The cluster does not know the custom resource."""
 
 
 class _ListMeta(Struct, rename="camel"):
@@ -52,26 +43,6 @@ class _List(Struct, rename="camel"):
     items: list[Raw]
 
 
-class _Version(Struct, rename="camel"):
-    version: str
-
-
-class _Group(Struct, rename="camel"):
-    kind: str
-    preferred_version: _Version
-
-
-class _Resource(Struct):
-    name: str
-    kind: str
-    namespaced: bool
-
-
-class _ResourceList(Struct):
-    kind: str
-    resources: list[_Resource]
-
-
 class _ObjectMeta(Struct):
     uid: str
 
@@ -81,57 +52,26 @@ class _Object(Struct):
     metadata: _ObjectMeta
 
 
-class _ServerVersion(Struct):
-    major: str
-    minor: str
-
-    def number(self) -> tuple[int, int]:
-        """Return it as numbers; a provider's suffix, as in 25+, is left out."""
-        return int(self.major), int("".join(filter(str.isdigit, self.minor)))
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """The custom resource as API discovery shows it."""
-
-    name: str
-    api_version: str
-    namespaced: bool
-    server: tuple[int, int]
-    """The version of the API server; zeros where it does not tell."""
-
-    @property
-    def dated(self) -> bool:
-        """Whether the times in its managedFields can be relied on."""
-        return self.server >= DATED_WRITES
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The PiecedTenants of one cluster.
 
     Attributes:
-        api: the API server.
-        group: API group of the custom resource.
-        plural: its plural name.
+        resource: the custom resource on its API server.
         org_label: the label that names the paying organisation.
         page_size: tenants a page.
-        kind: the custom resource, once it was discovered.
     """
 
-    api: Api
-    group: str
-    plural: str
+    resource: CustomResource
     org_label: str
     page_size: int = PAGE_SIZE
-    kind: Kind | None = None
 
     is_live: ClassVar[bool] = True
 
     @property
     def namespaced(self) -> bool:
-        """Whether a tenant may be in one of many namespaces; raises as `discovered` does."""
-        return self.discovered().namespaced
+        """True if tenants live in namespaces; raises as `CustomResource.discover` does."""
+        return self.resource.discover().namespaced
 
     def identity(self) -> str:
         """Return what tells this cluster from any other: the uid of its kube-system namespace.
@@ -140,7 +80,7 @@ class Cluster:
             SourceFault: it cannot be read.
         """
         try:
-            answer = self.api.get("/api/v1/namespaces/kube-system")
+            answer = self.resource.api.get("/api/v1/namespaces/kube-system")
         except NotFound as error:
             raise malformed(f"the cluster has no namespace kube-system ({error})") from None
         return answer.decoded(_Object, "Namespace").metadata.uid
@@ -155,7 +95,7 @@ class Cluster:
             SourceFault: the list is not whole or not well-formed.
             DeadlineExceeded: it took too long.
         """
-        kind = self.discovered()
+        kind = self.resource.discover()
         for _ in range(1 + LIST_RESTARTS):
             try:
                 return self._list(kind, spool)
@@ -164,7 +104,7 @@ class Cluster:
                 _log.warning("list.expired", meaning="it starts again from its first page")
                 spool.restart()
         raise SourceFault(
-            f"The list of {self.plural} expired {1 + LIST_RESTARTS} times while it was being read (410 Gone).",
+            f"The list of {self.resource.plural} expired {1 + LIST_RESTARTS} times while it was being read (410 Gone).",
             "The API server compacts faster than it serves the pages; is it overloaded? Nothing was written.",
         )
 
@@ -181,7 +121,7 @@ class Cluster:
         Raises:
             SourceFault: the API server says neither.
         """
-        kind = self.discovered()
+        kind = self.resource.discover()
         if kind.namespaced and namespace is None:
             _, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))
             found = [self._read(kind, item) for item in page.items]
@@ -189,9 +129,9 @@ class Cluster:
                 raise malformed(f"asked for {name} alone, it answered with others, or with a part")
             return found[0] if found else None
         within = f"/namespaces/{quote(namespace or '')}" if kind.namespaced else ""
-        path = f"/apis/{kind.api_version}{within}/{self.plural}/{quote(name)}"
+        path = f"/apis/{kind.api_version}{within}/{self.resource.plural}/{quote(name)}"
         try:
-            answer = self.api.get(path)
+            answer = self.resource.api.get(path)
         except NotFound as error:
             # a proxy's 404, or that of a CustomResourceDefinition that is gone, proves no tenant absent
             if error.name != name:
@@ -202,26 +142,6 @@ class Cluster:
         if again.name != name:
             raise malformed(f"{path} answered with {again.name}")
         return again
-
-    def discovered(self) -> Kind:
-        """Find the version and the scope of the custom resource, once.
-
-        Raises:
-            SourceFault: the cluster does not know it, or does not answer.
-            DeadlineExceeded: it took too long.
-        """
-        if self.kind is None:
-            try:
-                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
-                api_version = f"{self.group}/{group.preferred_version.version}"
-                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
-            except NotFound:
-                raise self._no_such_resource() from None
-            found = [resource for resource in listed.resources if resource.name == self.plural]
-            if not found:
-                raise self._no_such_resource()
-            self.kind = Kind(found[0].kind, api_version, found[0].namespaced, self._server_version())
-        return self.kind
 
     def _list(self, kind: Kind, spool: Spool) -> Listing:
         """Spool every page. The next one is on its way while this one is read."""
@@ -256,31 +176,18 @@ class Cluster:
                 return Listing(self.identity(), *first)
 
     def _read(self, kind: Kind, item: Raw, position: int = 1) -> Observed:
-        return read(item, org_label=self.org_label, position=position, dated=kind.dated)
+        return read(item, org_label=self.org_label, position=position, dated=kind.has_reliable_write_times)
 
     def _ask(self, kind: Kind, query: dict[str, str]) -> Callable[[], Answer]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold
-        return self.api.ask(f"/apis/{kind.api_version}/{self.plural}?{urlencode(query)}")
+        return self.resource.api.ask(f"/apis/{kind.api_version}/{self.resource.plural}?{urlencode(query)}")
 
     def _page(self, kind: Kind, asked: Callable[[], Answer]) -> tuple[Answer, _List]:
         try:
             answer = asked()
         except NotFound:
-            raise self._no_such_resource() from None
+            raise self.resource.not_found() from None
         page = answer.decoded(_List, f"{kind.name}List")
         if page.api_version != kind.api_version:
             raise malformed(f"it is of {page.api_version}, not of {kind.api_version}")
         return answer, page
-
-    def _server_version(self) -> tuple[int, int]:
-        try:
-            return self.api.get("/version").decoded(_ServerVersion, "").number()
-        except (NotFound, ValueError):
-            return 0, 0
-
-    def _no_such_resource(self) -> NoSuchResource:
-        return NoSuchResource(
-            f"The cluster at {self.api.host} has no resource {self.plural}.{self.group}; nothing was written.",
-            "Is it the right cluster, and is the CustomResourceDefinition installed? "
-            "Other names are given with --group and --plural.",
-        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.deadline import Deadline
-from reconciler.sources.api_client import Answer, Api
+from reconciler.sources.api_client import Answer, Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.support.world import ORG_LABEL, tenant
 
@@ -55,5 +55,6 @@ def test_the_next_page_is_on_its_way_while_one_is_read(api: ApiDouble, tmp_path:
     kubeconfig = str(api.kubeconfig(tmp_path / "kubeconfig"))
     wire = Api(kubeconfig=kubeconfig, context=None, deadline=Deadline.after(30))
     reader = _Reader(api)
-    Cluster(api=wire, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=1).observe(reader)
+    resource = CustomResource(api=wire, group="pieced.ch", plural="piecedtenants")
+    Cluster(resource=resource, org_label=ORG_LABEL, page_size=1).observe(reader)
     assert reader.asked == [2, 3, 3]

@@ -23,7 +23,7 @@ from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
 from reconciler.db.decisions import NotReopened, NotTheOwner, look
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
 from reconciler.views.findings import counts
@@ -57,7 +57,9 @@ def second(world: World, at: timedelta) -> datetime:
 def source(world: World) -> Cluster:
     """Return the cluster as a command sees it."""
     api = Api(kubeconfig=world.kubeconfig, context=None, deadline=world.deadline)
-    return Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
+    return Cluster(
+        resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"), org_label=ORG_LABEL, page_size=2
+    )
 
 
 def reopen(world: World, name: str = "acme", *, url: str | None = None) -> decisions.Reopening:

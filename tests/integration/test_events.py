@@ -21,12 +21,11 @@ from reconciler.core.errors import Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
 from reconciler.core.reasons import RUNBOOK, Reason
 from reconciler.deadline import Deadline
-from reconciler.sources.api_client import Api
-from reconciler.sources.cluster import Cluster
+from reconciler.sources.api_client import Api, CustomResource
 from tests.support import faults as f
 from tests.support.double import ApiDouble
 from tests.support.faults import Fault
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,8 +86,8 @@ class Stage:
 def sink(kubeconfig: Path | str, deadline: Deadline | None = None) -> Events:
     """Return a sink that reports as the pod reconciler-1."""
     api = Api(kubeconfig=str(kubeconfig), context=None, deadline=deadline or Deadline.after(60))
-    cluster = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL)
-    return Events(cluster=cluster, instance="reconciler-1", now=lambda: NOW)
+    resource = CustomResource(api=api, group="pieced.ch", plural="piecedtenants")
+    return Events(resource=resource, instance="reconciler-1", now=lambda: NOW)
 
 
 @pytest.fixture
@@ -323,7 +322,7 @@ def test_a_hundred_findings_are_told_one_by_one(stage: Stage) -> None:
 
 
 def test_what_the_pass_has_discovered_is_not_asked_for_again(stage: Stage) -> None:
-    stage.sink.cluster.discovered()
+    stage.sink.resource.discover()
     stage.api.requests.clear()
     stage.tell(outcome(found()))
 
@@ -353,7 +352,7 @@ def test_a_server_without_the_api_is_asked_once(stage: Stage) -> None:
 
 
 def test_a_server_that_is_gone_is_asked_as_often_as_any_request(stage: Stage) -> None:
-    stage.sink.cluster.discovered()
+    stage.sink.resource.discover()
     stage.api.stop()
 
     stage.fails(outcome(found(), found(name="beta")), "could not answer /apis/events.k8s.io/v1/")

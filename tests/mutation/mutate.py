@@ -166,8 +166,8 @@ GUARDS = (
     ),
     Guard(
         "old servers' times prove nothing",
-        "sources/cluster.py",
-        "return self.server >= DATED_WRITES",
+        "sources/api_client.py",
+        "return self.server >= RELIABLE_WRITE_TIMES",
         "return self.server >= (0, 0)",
         TENANT,
     ),

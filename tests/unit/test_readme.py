@@ -162,7 +162,7 @@ def test_limits_are_the_codes() -> None:
     for said in (
         f"longer than {tenant.LONGEST_ID} characters",
         f"a Retry-After of more than {wire.LONGEST_RETRY_AFTER:g} s",
-        f"older than Kubernetes {'.'.join(map(str, kubernetes.DATED_WRITES))}",
+        f"older than Kubernetes {'.'.join(map(str, wire.RELIABLE_WRITE_TIMES))}",
     ):
         assert said in " ".join(README.split())
     assert kubernetes.LIST_RESTARTS == 3
