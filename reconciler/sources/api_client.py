@@ -7,7 +7,6 @@ take a page of HTML for an answer.
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,14 +144,16 @@ class Api:
     """An API server, and how long it may take.
 
     Attributes:
-        kubeconfig: path of a kubeconfig; without one the pod's service account, or else the default kubeconfig.
-        context: the context in the kubeconfig; without one its current context.
+        kubeconfig: path of a kubeconfig; None for the pod's service account, or outside a pod the default kubeconfig.
+        context: the context in the kubeconfig; None for its current one.
         deadline: when the run must end.
+        in_pod: whether this process runs in a pod of the cluster.
     """
 
     kubeconfig: str | None
     context: str | None
     deadline: Deadline
+    in_pod: bool = False
 
     @cached_property
     def client(self) -> ApiClient:
@@ -167,7 +168,7 @@ class Api:
 
         settings = Configuration()
         try:
-            if self.kubeconfig is None and self.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            if self.in_pod and self.kubeconfig is None and self.context is None:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
             else:
                 config.load_kube_config(  # type: ignore[no-untyped-call]

@@ -158,7 +158,7 @@ def test_a_process_that_was_stopped_for_a_while_goes_on_and_drops_no_pass(world:
         time.sleep(4.5)
         served.process.send_signal(signal.SIGCONT)
         served.until("run.ended", 2)
-        assert served.of("pass.missed") == []
+        assert served.of("run.missed") == []
         assert served.stop() == 0
 
 
@@ -179,7 +179,7 @@ def test_two_processes_over_one_ledger_write_each_correction_once(world: World) 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--cron", "every five minutes"], "is no schedule"),
+        (["--cron", "every five minutes"], "is not a schedule"),
         (["--every", "0s"], "--every"),
         (["--listen", "nowhere"], "--listen"),
         (["--time-zone", "Mars/Olympus"], "--time-zone"),

@@ -315,10 +315,10 @@ GUARDS = (
         "WHERE %(deferred)s::text[] IS NOT NULL AND NOT EXISTS (",
         ALERTS,
     ),
-    Guard("one pass at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
+    Guard("one pass at a time", "cli/service.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
     Guard(
         "a pass that starts late is made",
-        "cli/serve.py",
+        "cli/service.py",
         "misfire_grace_time=None",
         "misfire_grace_time=1",
         "tests/integration/test_serve.py",

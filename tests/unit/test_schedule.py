@@ -18,8 +18,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from structlog.testing import capture_logs
 
-from reconciler.cli import serve as schedule
-from reconciler.cli.serve import CannotListen, Service
+from reconciler.cli.schedule import Trigger, longest_wait, make_trigger
+from reconciler.cli.service import CannotListen, Service
 from reconciler.core.errors import Failure
 from reconciler.core.model import Mode, Outcome, Result
 
@@ -34,8 +34,8 @@ CLEAN = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.CLEAN)
 FAILED = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.FAILED, failure=Failure("no"))
 
 
-def cron(expression: str, zone: str = "UTC") -> schedule.Trigger:
-    return schedule.trigger(every=TICK, cron=expression, timezone=ZoneInfo(zone), jitter=timedelta())
+def cron(expression: str, zone: str = "UTC") -> Trigger:
+    return make_trigger(every=TICK, cron=expression, timezone=ZoneInfo(zone), jitter=timedelta())
 
 
 def weekdays(expression: str) -> list[str]:
@@ -73,7 +73,7 @@ def test_days_of_the_week_are_those_of_crontab(expression: str, days: str) -> No
 )
 def test_what_is_no_schedule_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        schedule.period(cron(expression), MONDAY)
+        longest_wait(cron(expression), MONDAY)
 
 
 def test_a_cron_expression_is_in_its_time_zone() -> None:
@@ -87,12 +87,12 @@ def test_a_cron_expression_is_in_its_time_zone() -> None:
 
 def test_the_period_of_a_cron_expression_is_its_longest_wait() -> None:
     """Office hours on working days: from Friday evening to Monday morning."""
-    assert schedule.period(cron("0 8-17 * * 1-5"), MONDAY) == timedelta(hours=63)
+    assert longest_wait(cron("0 8-17 * * 1-5"), MONDAY) == timedelta(hours=63)
 
 
 def test_the_period_of_an_interval_is_the_interval() -> None:
-    every = schedule.trigger(every=timedelta(minutes=5), cron=None, timezone=UTC, jitter=timedelta())
-    assert schedule.period(every, MONDAY) == timedelta(minutes=5)
+    every = make_trigger(every=timedelta(minutes=5), cron=None, timezone=UTC, jitter=timedelta())
+    assert longest_wait(every, MONDAY) == timedelta(minutes=5)
 
 
 @dataclass
@@ -120,8 +120,8 @@ class RunMetrics:
 def service(make: Callable[[], Outcome], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Service:
     registry = CollectorRegistry()
     Gauge("answer", "What is shown.", registry=registry).set(42)
-    when = schedule.trigger(every=TICK, cron=None, timezone=UTC, jitter=timedelta())
-    return Service(make=make, when=when, period=TICK, metrics=registry, now=now)
+    when = make_trigger(every=TICK, cron=None, timezone=UTC, jitter=timedelta())
+    return Service(run_once=make, trigger=when, period=TICK, metrics=registry, now=now)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def test_passes_come_again_and_again() -> None:
 def test_one_pass_is_made_at_a_time_and_who_was_skipped_is_told() -> None:
     passes = RunMetrics(lasting=0.3)
     with serving(service(passes.make)) as (_, logged):
-        until(lambda: any(line["event"] == "pass.skipped" for line in logged))
+        until(lambda: any(line["event"] == "run.skipped" for line in logged))
         until(lambda: passes.ended >= 2)
     assert passes.at_once == 1
 
@@ -171,7 +171,7 @@ def test_the_pass_that_is_being_made_ends_before_the_service_does() -> None:
 def test_a_pass_that_crashes_is_told_of_and_the_next_one_comes() -> None:
     passes = RunMetrics(outcome=None)
     with serving(service(passes.make)) as (_, logged):
-        until(lambda: any(line["event"] == "pass.crashed" for line in logged))
+        until(lambda: any(line["event"] == "run.crashed" for line in logged))
         crashed = passes.begun
         until(lambda: passes.begun > crashed)
 
@@ -222,7 +222,7 @@ def test_until_the_first_success_health_counts_from_the_start(periods: float, *,
     asleep = service(RunMetrics().make, now=lambda: now[0])
     stop = threading.Event()
     stop.set()
-    asleep.at_once = False
+    asleep.starts_at_once = False
     asleep.run("127.0.0.1", 0, stop)
     now[0] += periods * TICK
     assert asleep.health()[0] is (HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
