@@ -1,4 +1,4 @@
-"""Observe the tenants of a cluster: every one of them, or fail."""
+"""Lists the tenants of a cluster: all of them, or none."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from reconciler.core.model import Observed, Spool
     from reconciler.sources.api_client import Answer, CustomResource, Kind
 
-PAGE_SIZE = 500
-"""Tenants a page."""
-LIST_RESTARTS = 3
-"""How often a list may start again after 410 Gone."""
+MAX_LIST_RESTARTS = 3
+"""Times that a list may start again after 410 Gone."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,12 +57,12 @@ class Cluster:
     Attributes:
         resource: the custom resource on its API server.
         org_label: the label that names the paying organisation.
-        page_size: tenants a page.
+        page_size: tenants per page.
     """
 
     resource: CustomResource
     org_label: str
-    page_size: int = PAGE_SIZE
+    page_size: int
 
     is_live: ClassVar[bool] = True
 
@@ -74,7 +72,7 @@ class Cluster:
         return self.resource.discover().namespaced
 
     def identity(self) -> str:
-        """Return what tells this cluster from any other: the uid of its kube-system namespace.
+        """Return what identifies this cluster: the uid of its kube-system namespace.
 
         Raises:
             SourceFault: it cannot be read.
@@ -89,23 +87,23 @@ class Cluster:
         """Put every tenant into the spool.
 
         Returns:
-            What is known of the list, once it is known to be whole.
+            The source and the times of the list, which is complete.
 
         Raises:
-            SourceFault: the list is not whole or not well-formed.
+            SourceFault: the list is incomplete or malformed.
             DeadlineExceeded: it took too long.
         """
         kind = self.resource.discover()
-        for _ in range(1 + LIST_RESTARTS):
+        for _ in range(1 + MAX_LIST_RESTARTS):
             try:
                 return self._list(kind, spool)
             except Gone:
-                # the token that comes with a 410 continues at another resourceVersion: it is never followed
-                _log.warning("list.expired", meaning="it starts again from its first page")
+                # the token in a 410 continues at another resourceVersion: it is never used
+                _log.warning("list.expired", meaning="the list starts again from its first page")
                 spool.restart()
         raise SourceFault(
-            f"The list of {self.resource.plural} expired {1 + LIST_RESTARTS} times while it was being read (410 Gone).",
-            "The API server compacts faster than it serves the pages; is it overloaded? Nothing was written.",
+            f"The list of {self.resource.plural} expired {1 + MAX_LIST_RESTARTS} times while it was read (410 Gone).",
+            "Nothing was written. The API server compacts too early: raise --page-size or check its load.",
         )
 
     def get(self, name: str, namespace: str | None) -> Observed | None:
@@ -113,10 +111,10 @@ class Cluster:
 
         Args:
             name: the tenant.
-            namespace: where it was seen; None where it was not seen at all.
+            namespace: where it was listed; None if it was not listed.
 
         Returns:
-            The tenant, or None where the API server says that there is none of that name.
+            The tenant, or None if the API server says that it does not exist.
 
         Raises:
             SourceFault: the API server says neither.
@@ -126,16 +124,16 @@ class Cluster:
             _, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))
             found = [self._read(kind, item) for item in page.items]
             if page.metadata.token or page.metadata.remaining_item_count or {one.name for one in found} - {name}:
-                raise malformed(f"asked for {name} alone, it answered with others, or with a part")
+                raise malformed(f"a list of {name} only has other tenants, or is incomplete")
             return found[0] if found else None
         within = f"/namespaces/{quote(namespace or '')}" if kind.namespaced else ""
         path = f"/apis/{kind.api_version}{within}/{self.resource.plural}/{quote(name)}"
         try:
             answer = self.resource.api.get(path)
         except NotFound as error:
-            # a proxy's 404, or that of a CustomResourceDefinition that is gone, proves no tenant absent
+            # a 404 from a proxy or for a missing CustomResourceDefinition does not prove that the tenant is absent
             if error.name != name:
-                raise malformed(f"{path} answered 404, but not that {name} is not found: {error}") from None
+                raise malformed(f"{path} answered 404, but without saying that {name} is not found: {error}") from None
             return None
         answer.decoded(_Object, kind.name)
         again = self._read(kind, Raw(answer.body))
@@ -144,7 +142,7 @@ class Cluster:
         return again
 
     def _list(self, kind: Kind, spool: Spool) -> Listing:
-        """Spool every page. The next one is on its way while this one is read."""
+        """Spool every page, and request the next one while this one is read."""
         tokens, before = set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
         announced: int | None = None
@@ -154,29 +152,29 @@ class Cluster:
             first = first or (page.metadata.resource_version, answer.date, answer.read_at)
             version, token = page.metadata.resource_version, page.metadata.token
             if not version or version != first[0]:
-                raise malformed(f"its resourceVersion changed from {first[0]!r} to {version!r} between two pages")
+                raise malformed(f"the resourceVersion changed from {first[0]!r} to {version!r} between two pages")
             remaining = page.metadata.remaining_item_count if token else page.metadata.remaining_item_count or 0
             if not token and remaining:
-                raise malformed(f"it ended with {remaining} items remaining")
+                raise malformed(f"the list ended with {remaining} items remaining")
             if announced is not None and remaining is not None and announced != len(page.items) + remaining:
-                raise malformed(f"{announced} items were to come, and {len(page.items)} and {remaining} more came")
+                raise malformed(f"{announced} items were to come, but {len(page.items)} came and {remaining} remain")
             announced = remaining
             if token:
                 if not page.items:
-                    raise malformed("a page without items asks to continue")
+                    raise malformed("a page without items has a continue token")
                 if token in tokens:
-                    raise malformed("a continue token came twice")
+                    raise malformed("two pages have the same continue token")
                 tokens.add(token)
                 asked = self._ask(kind, {"limit": str(self.page_size), "continue": token})
             for position, item in enumerate(page.items, start=before + 1):
                 spool.add(self._read(kind, item, position))
             before += len(page.items)
             if not token:
-                # whose list it was is read once more, now that it is whole
+                # the identity is read after the last page: it must still be the same cluster
                 return Listing(self.identity(), *first)
 
     def _read(self, kind: Kind, item: Raw, position: int = 1) -> Observed:
-        return read(item, org_label=self.org_label, position=position, dated=kind.has_reliable_write_times)
+        return read(item, org_label=self.org_label, position=position, reliable_times=kind.has_reliable_times)
 
     def _ask(self, kind: Kind, query: dict[str, str]) -> Callable[[], Answer]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold
@@ -189,5 +187,5 @@ class Cluster:
             raise self.resource.not_found() from None
         page = answer.decoded(_List, f"{kind.name}List")
         if page.api_version != kind.api_version:
-            raise malformed(f"it is of {page.api_version}, not of {kind.api_version}")
+            raise malformed(f"the list is of {page.api_version}, not of {kind.api_version}")
         return answer, page

@@ -206,7 +206,7 @@ def test_a_report_that_comes_back_is_told_again(world: World, receiver: Receiver
     assert receiver.heard[1:] == [[("acme", "org_resolved")], [UNLABELLED]]
 
 
-def test_a_report_is_kept_while_its_tenant_cannot_be_judged(world: World, receiver: Receiver) -> None:
+def test_a_report_is_kept_while_its_tenant_cannot_be_check_status(world: World, receiver: Receiver) -> None:
     """A tenant that moves between the looks is deferred: when it is seen again, its report is no news."""
     world.run()
     world.api.patch("acme", {"spec": {"packages": ["mail"]}})

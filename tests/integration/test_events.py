@@ -368,7 +368,7 @@ def test_a_cluster_without_the_resource_has_no_event(stage: Stage) -> None:
 def test_what_is_no_event_is_no_proof_that_one_was_created(stage: Stage, effect: f.Effect) -> None:
     stage.api.faults.append(Fault(effect, when=posts, times=None))
 
-    stage.fails(outcome(found()), "cannot be believed")
+    stage.fails(outcome(found()), "cannot be trusted")
 
 
 def test_a_redirect_is_not_followed(stage: Stage) -> None:

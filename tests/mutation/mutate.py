@@ -195,7 +195,7 @@ GUARDS = (
     Guard(
         "the restarts are bounded",
         "sources/cluster.py",
-        "for _ in range(1 + LIST_RESTARTS):",
+        "for _ in range(1 + MAX_LIST_RESTARTS):",
         "for _ in range(50):",
         API,
     ),
@@ -225,7 +225,7 @@ GUARDS = (
     Guard(
         "the cap on Retry-After",
         "sources/api_client.py",
-        "return min(error.retry_after, LONGEST_RETRY_AFTER)",
+        "return min(error.retry_after, MAX_RETRY_AFTER)",
         "return error.retry_after",
         API,
     ),

@@ -159,12 +159,12 @@ def test_the_signs_are_the_tables() -> None:
 
 def test_limits_are_the_codes() -> None:
     for said in (
-        f"longer than {tenant.LONGEST_ID} characters",
-        f"a Retry-After of more than {wire.LONGEST_RETRY_AFTER:g} s",
+        f"longer than {tenant.MAX_ID_LENGTH} characters",
+        f"a Retry-After of more than {wire.MAX_RETRY_AFTER:g} s",
         f"older than Kubernetes {'.'.join(map(str, wire.RELIABLE_WRITE_TIMES))}",
     ):
         assert said in " ".join(README.split())
-    assert kubernetes.LIST_RESTARTS == 3
+    assert kubernetes.MAX_LIST_RESTARTS == 3
     assert "up to three times" in README
 
 
