@@ -13,15 +13,14 @@ from reconciler.alerts.log import Log
 from reconciler.cli.options import Overrides
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.alerts import Sink
     from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySettings
-    from reconciler.core.model import Mode, Outcome
-    from reconciler.run import Source
+    from reconciler.core.model import Mode, Outcome, Source
 
 
 def run_once(
@@ -51,19 +50,20 @@ def run_once(
     source = make_source(cluster, deadline, tenants)
     overrides = overrides or Overrides()
     limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=frozenset(overrides.allow_mass))
-    return Pass(
+    job = Job(
         database_url=database_url,
         source=source,
         deadline=deadline,
         alerts=make_alerts(alerts, source, undelivered) if alerts else Alerts(),
-        terms=RunOptions(
+        options=RunOptions(
             mode=mode,
             settle=safety.settle,
-            uncertain=safety.uncertain,
+            fallback=safety.uncertain,
             limits=limits,
             accept_source=overrides.accept_source,
         ),
-    ).execute()
+    )
+    return reconcile(job)
 
 
 def make_source(settings: ClusterSettings, deadline: Deadline, tenants: str | None = None) -> Source:
@@ -109,10 +109,10 @@ def make_alerts(
 
         sinks.append(Pushgateway(url=settings.pushgateway, job=settings.job_name, period=settings.every, now=time.time))
     if settings.notify_urls:
-        from reconciler.alerts.notify import Notify
+        from reconciler.alerts.notify import Messenger
 
         # the ledger stores the sink's name, which must not reveal the URL
-        sinks += [Notify(url, f"notify-{number}") for number, url in enumerate(settings.notify_urls, start=1)]
+        sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(settings.notify_urls, start=1)]
     heartbeat = None
     if settings.heartbeat_url:
         from reconciler.alerts.heartbeat import Heartbeat

@@ -37,20 +37,21 @@ def except_(
     """Accept a report for a time: it stays listed, and nobody is notified of it."""
     from reconciler.db import decisions
     from reconciler.db.connection import connect, transaction
+    from reconciler.views import decisions as view
 
     if revoke and (until or note):
         raise click.UsageError("--revoke takes effect now: it takes neither --until nor --note.")
     if not revoke and not (until and note):
         raise click.UsageError("Give either both --until and --note, or --revoke.")
     decider = _decider(by)
-    decided: decisions.Acceptance | decisions.Revocation
     with closing(connect(settings.database_url())) as ledger, transaction(ledger) as cursor:
         if until and note:
-            decided = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
+            accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
+            text = view.accepted(accepted)
         else:
-            decided = decisions.revoke(cursor, tenant, Reason(reason))
+            text = view.revoked(decisions.revoke(cursor, tenant, Reason(reason)))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
-    click.echo(decided.words)
+    click.echo(text)
 
 
 @click.command()
@@ -71,14 +72,16 @@ def reopen(
     from reconciler.db import decisions
     from reconciler.db.connection import connect, transaction
     from reconciler.deadline import Deadline
+    from reconciler.sources.lookup import look_up
+    from reconciler.views import decisions as view
 
     ends, decider = Deadline.after(deadline.total_seconds()), _decider(by)
     with closing(connect(settings.database_url())) as ledger:
-        sight = decisions.look(make_source(cluster, ends, tenants), tenant)
+        lookup = look_up(make_source(cluster, ends, tenants), tenant)
         with transaction(ledger, ends.left()) as cursor:
-            done = decisions.reopen(cursor, sight, note=note, by=decider)
+            done = decisions.reopen(cursor, lookup, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
-    click.echo(done.words)
+    click.echo(view.reopened(done))
 
 
 def _decider(by: str | None) -> str:

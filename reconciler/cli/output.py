@@ -51,6 +51,8 @@ def complain(failure: Failure, **facts: str) -> None:
     if not sys.stderr.isatty():
         _log.error("command.failed", **facts, error=str(failure), remedy=failure.remedy)
         return
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {failure}", err=True)
+    from reconciler.views.terminal import visible
+
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {visible(str(failure))}", err=True)
     if failure.remedy:
-        click.echo(failure.remedy, err=True)
+        click.echo(visible(failure.remedy), err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,16 +27,13 @@ if TYPE_CHECKING:
 @settings.OUTPUT
 def explain(*, tenant: str, month: date | None, all_events: bool, picture: str | None, output: str) -> None:
     """Show one tenant's timeline: every event, which ones were corrections, and the evidence for their times."""
-    from psycopg import IsolationLevel
+    from reconciler.core.explanation import Period
+    from reconciler.db.connection import snapshot
+    from reconciler.db.explain import read_story
+    from reconciler.views.explain import document, printed, save
 
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views.explain import Period, document, printed, read, save
-
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            story = read(cursor, tenant)
+    with snapshot(settings.database_url()) as cursor:
+        story = read_story(cursor, tenant)
     period = Period.of(month) if month else None
     if picture:
         save(story, picture, period=period, all_events=all_events)
@@ -55,16 +51,12 @@ def status(*, settle: timedelta, output: str) -> None:
 
     Exit code 0 means that the status could be shown, not that all is well.
     """
-    from psycopg import IsolationLevel
+    from reconciler.db.connection import snapshot
+    from reconciler.db.status import read_status
+    from reconciler.views.status import document, printed
 
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views.status import document, printed, read
-
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            found = read(cursor, settle=settle)
+    with snapshot(settings.database_url()) as cursor:
+        found = read_status(cursor, settle=settle)
     click.echo(document(found) if output == "json" else printed(found))
 
 
@@ -91,31 +83,27 @@ def usage(
     output: str,
 ) -> None:
     """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill."""
-    from psycopg import IsolationLevel
-
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views import usage as used
+    from reconciler.db import usage as used
+    from reconciler.db.connection import snapshot
+    from reconciler.views import usage as view
 
     begins, until = _period(month, first, last)
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            today = used.as_of(cursor).date()
-            if begins > today:
-                raise settings.WrongSettings(
-                    f"The period begins on {begins}, and today is {today} in UTC.",
-                    "Give a period that has begun; it is counted up to now.",
-                )
-            statement = used.statement(cursor, begins, until, org, tenant)
-            if verified:
-                used.refuse_unverified(cursor, statement, settle=settle)
+    with snapshot(settings.database_url()) as cursor:
+        today = used.as_of(cursor).date()
+        if begins > today:
+            raise settings.WrongSettings(
+                f"The period begins on {begins}, and today is {today} in UTC.",
+                "Give a period that has begun; it is counted up to now.",
+            )
+        statement = used.statement(cursor, begins, until, org, tenant)
+        if verified:
+            used.refuse_unverified(cursor, statement, settle=settle)
     if output == "json":
-        click.echo(used.document(statement))
+        click.echo(view.document(statement))
     elif output == "csv":
-        click.echo(used.table_of_values(statement), nl=False)
+        click.echo(view.table_of_values(statement), nl=False)
     else:
-        click.echo(used.printed(statement))
+        click.echo(view.printed(statement))
 
 
 def _period(month: date | None, first: date | None, last: date | None) -> tuple[date, date]:

@@ -52,7 +52,7 @@ def serve(
         outcome = run_once(
             Mode.RUN, url, cluster=cluster, safety=safety, alerts=by_period, undelivered=metrics.undelivered
         )
-        metrics.take(outcome, time.time())
+        metrics.record(outcome, time.time())
         log_end(outcome)
         return outcome
 

@@ -25,10 +25,11 @@ import yaml
 from reconciler import ledger, logs
 from reconciler.core.model import Mode
 from reconciler.db.connection import connect, transaction
+from reconciler.db.explain import read_story
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
 from reconciler.demo import postgres as embedded
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.file import FileSource
 from reconciler.views import explain
 from reconciler.views import findings as report
@@ -174,12 +175,13 @@ class _Story:
     def _pass(self, mode: Mode) -> Outcome:
         """Make one pass over the tenants as they are now."""
         self.file.write_text(json.dumps({"kind": "List", "items": [*self.tenants.values()]}), encoding="utf-8")
-        outcome = Pass(
+        job = Job(
             database_url=self.url,
             source=FileSource(path=str(self.file), group=GROUP, org_label=ORG_LABEL),
             deadline=Deadline.after(TIME_LIMIT),
-            terms=RunOptions(mode=mode),
-        ).execute()
+            options=RunOptions(mode=mode),
+        )
+        outcome = reconcile(job)
         if outcome.failure:
             raise outcome.failure
         return outcome
@@ -198,7 +200,7 @@ class _Story:
     def _explain(self, name: str) -> None:
         """Print one tenant's timeline."""
         with closing(connect(self.url)) as connection, transaction(connection) as cursor:
-            click.echo(explain.printed(explain.read(cursor, name)))
+            click.echo(explain.printed(read_story(cursor, name)))
 
 
 @contextmanager
