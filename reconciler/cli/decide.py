@@ -49,7 +49,7 @@ def except_(
             accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
             text = view.accepted(accepted)
         else:
-            text = view.revoked(decisions.revoke(cursor, tenant, Reason(reason)))
+            text = view.revoked(tenant, Reason(reason), decisions.revoke(cursor, tenant, Reason(reason)))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
     click.echo(text)
 
