@@ -14,8 +14,9 @@ import click
 import yaml
 
 from reconciler import __version__
-from reconciler.cli import main as cli
 from reconciler.cli import options as settings
+from reconciler.cli import output
+from reconciler.cli.main import cli
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Result
 from reconciler.core.reasons import Reason
@@ -65,7 +66,7 @@ def options() -> dict[str, click.Option]:
     """Return the options of plan and run that are settings, by name."""
     return {
         parameter.opts[0]: parameter
-        for command in (cli.plan, cli.run, cli.serve)
+        for command in (cli.commands["plan"], cli.commands["run"], cli.commands["serve"])
         for parameter in command.params
         if isinstance(parameter, click.Option) and parameter.envvar
     }
@@ -98,7 +99,7 @@ def test_every_setting_has_a_meaning() -> None:
 def test_no_option_is_named_that_does_not_exist() -> None:
     own = {
         opt
-        for command in cli.cli.commands.values()
+        for command in cli.commands.values()
         for parameter in command.params
         for opt in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -108,14 +109,12 @@ def test_no_option_is_named_that_does_not_exist() -> None:
 
 
 def test_the_commands_table_is_the_commands() -> None:
-    assert {names(row[0])[0] for row in table("Commands", "command")} == {
-        f"reconciler {name}" for name in cli.cli.commands
-    }
+    assert {names(row[0])[0] for row in table("Commands", "command")} == {f"reconciler {name}" for name in cli.commands}
 
 
 def test_no_command_is_named_that_does_not_exist() -> None:
     named = {command for code in COMMANDS for command in re.findall(r"(?:^|\| |… )reconciler ([a-z]+)\b", code)}
-    assert named == cli.cli.commands.keys()
+    assert named == cli.commands.keys()
 
 
 def test_the_make_targets_are_the_makefiles() -> None:
@@ -150,7 +149,7 @@ def test_the_evidence_table_is_the_evidence_best_first() -> None:
 
 def test_exit_codes_are_the_programs() -> None:
     codes = [int(row[0]) for row in table("Exit codes", "code")]
-    assert codes == [0, Failure.exit_code, cli.DRIFT, Refusal.exit_code, cli.USAGE, 130]
+    assert codes == [0, Failure.exit_code, output.DRIFT, Refusal.exit_code, output.USAGE, output.INTERRUPTED]
 
 
 def test_the_signs_are_the_tables() -> None:
@@ -160,12 +159,12 @@ def test_the_signs_are_the_tables() -> None:
 
 def test_limits_are_the_codes() -> None:
     for said in (
-        f"longer than {tenant.LONGEST_ID} characters",
-        f"a Retry-After of more than {wire.LONGEST_RETRY_AFTER:g} s",
-        f"older than Kubernetes {'.'.join(map(str, kubernetes.DATED_WRITES))}",
+        f"longer than {tenant.MAX_ID_LENGTH} characters",
+        f"a Retry-After of more than {wire.MAX_RETRY_AFTER:g} s",
+        f"older than Kubernetes {'.'.join(map(str, wire.RELIABLE_WRITE_TIMES))}",
     ):
         assert said in " ".join(README.split())
-    assert kubernetes.LIST_RESTARTS == 3
+    assert kubernetes.MAX_LIST_RESTARTS == 3
     assert "up to three times" in README
 
 
