@@ -32,6 +32,7 @@ from reconciler.core.reasons import Reason
 from reconciler.db import queries
 from reconciler.ledger import InvalidArgument, NotRecorded, OrgBilling, SkillEvent, SuspensionEvent
 from tests.support.contents import contents
+from tests.support.pages import PAGES
 from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
@@ -1044,8 +1045,7 @@ def test_a_tenant_without_an_organisation_is_only_reported(world: World) -> None
 
 # --- what is said of it ------------------------------------------------------------------------------------------
 
-_, _, SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## From Python\n")
-SECTION = SECTION.partition("\n## ")[0]
+SECTION = PAGES["docs/python-api.md"]
 
 
 def test_the_example_runs_as_it_stands(ledger: Connection, ledger_url: str) -> None:

@@ -40,6 +40,7 @@ from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import RunMetrics
 from tests.integration.test_metrics import FULL, LABELS, PERIOD, Series, found, outcome, read, shown
+from tests.support.pages import section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: s
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    assert rule["annotations"]["runbook"] == "README.md#runbook"
+    assert rule["annotations"]["runbook"].startswith("docs/runbook.md#")
     assert all(rule["annotations"].values())
 
 
@@ -159,9 +160,9 @@ def test_what_an_alert_says_of_its_labels_it_has(alert: str) -> None:
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["description"])) <= kept
 
 
-def test_the_readme_lists_the_alerts() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Metrics\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(Reconciler\w+)` \| (\w+) \|", section, flags=re.MULTILINE)
+def test_the_docs_list_the_alerts() -> None:
+    listed = section("docs/operations.md", "Prometheus rules")
+    rows = re.findall(r"^\| `(Reconciler\w+)` \| (\w+) \|", listed, flags=re.MULTILINE)
     assert dict(rows) == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
 
 

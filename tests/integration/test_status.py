@@ -6,7 +6,6 @@ import io
 import json
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
@@ -22,6 +21,7 @@ from reconciler.db.connection import transaction
 from reconciler.views import status
 from reconciler.views.status import Corrected, Exemption, OpenReport, Run, Status, Unverified, document, read, show
 from tests.support.command import Ran, invoke
+from tests.support.pages import PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -587,9 +587,8 @@ def test_the_readme_shows_what_is_printed() -> None:
             )
         ),
     )
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     printed = "\n".join(line.rstrip() for line in text(shown).splitlines())
-    assert f"```text\n{printed}\n```\n" in readme, printed
+    assert f"```text\n{printed}\n```\n" in PAGES["docs/explain-and-status.md"], printed
 
 
 # --- the command -------------------------------------------------------------------------------------------------

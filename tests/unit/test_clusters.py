@@ -1,4 +1,4 @@
-"""Many clusters with one ledger, played as docs/scale.md tells it."""
+"""Many clusters with one ledger, played as docs/adr/0006-many-clusters-owned-by-name.md describes it."""
 
 from __future__ import annotations
 
