@@ -1,507 +1,216 @@
-"""One pass, in order. This is the only module that knows it.
+"""One run, in order. This is the only module that knows it.
 
-Observe the tenants, recall what the ledger says of them, compare the two, weigh the evidence, look again at what is in
-doubt, plan, check the brake, value what is to be corrected, apply, tell people.
+List the tenants, find the ones that differ from the ledger, date each change by its evidence, recheck what is in doubt,
+build the plan, check the safety limits, add what it is worth, commit, notify.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
-from itertools import groupby, islice
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from uuid import UUID, uuid4
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import structlog
-from psycopg.types.json import Jsonb
 
-from reconciler import __version__
-from reconciler.alerts import Alerts, stopped
-from reconciler.core.billing import concerned, valued
-from reconciler.core.compare import compare
-from reconciler.core.dating import ROUNDING, Dating
+from reconciler.alerts import Alerts
+from reconciler.core.compare import Comparison, compare
+from reconciler.core.dating import ROUNDING, Dating, clock_difference
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import LAST, Action, FallbackDating, Finding, Listing, Mode, Outcome, Report, Result, Total
-from reconciler.core.plan import Limits, Plan, planned, refuse_empty
-from reconciler.core.reasons import Reason
-from reconciler.db.apply import apply, deferred, last_look
-from reconciler.db.candidates import TenantSpool, find_candidates
-from reconciler.db.connection import LedgerUnreachable, connect, transaction
-from reconciler.db.queries import query
+from reconciler.core.impact import add_impact
+from reconciler.core.model import FallbackDating, Mode, Outcome, Result
+from reconciler.core.plan import Limits, build_plan, refuse_empty
+from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck
+from reconciler.db import runs
+from reconciler.db.candidates import accepted_reports, find_candidates, invoiced_periods
+from reconciler.db.connection import connect, transaction
+from reconciler.db.staging import TenantSpool
+from reconciler.sources.listing import list_tenants
 from reconciler.views.usage import histories, prices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
+    from datetime import datetime
 
     import psycopg
 
-    from reconciler.core.model import Observed, Spool
+    from reconciler.core.model import Listing, Source
+    from reconciler.core.plan import Plan
+    from reconciler.db.runs import Start
     from reconciler.deadline import Deadline
 
-CLOCKS_APART = timedelta(seconds=5)
-"""A difference between the API server's clock and the database's that is warned about."""
-RECORD_LIMIT = 1.0
-"""Seconds that the row of a failed run may wait for anything: the deadline may be over already."""
-ONE_BY_ONE = 20
-"""Tenants in doubt that are read again one by one, however few there are in all."""
-REQUEST_COST = 20
-"""What a request for one tenant is taken to cost, in tenants of a list: 8 where the API server is near."""
-AT_ONCE = 500
-"""Tenants whose histories are held in memory at a time, to value what is corrected of them."""
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
+"""A larger one between the API server's clock and the database's is warned about."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Source(Protocol):
-    """Where the tenants are observed."""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether what it shows may change while it is looked at."""
-
-    @property
-    def namespaced(self) -> bool:
-        """Whether a tenant may be in one of many namespaces."""
-
-    def identity(self) -> str:
-        """Return what tells this source from any other."""
-
-    def observe(self, spool: Spool, /) -> Listing:
-        """Put every tenant into the spool, or raise."""
-
-    def get(self, name: str, namespace: str | None) -> Observed | None:
-        """Read one tenant again; None where there is none of that name."""
-
-
-class OtherSource(Refusal):
-    """The ledger belongs to another source."""
-
-
-class StaleList(Refusal):
-    """The list is older than one that an earlier run has seen."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a pass is to be made.
+    """How a run goes about it.
 
     Attributes:
         mode: whether it may write.
-        settle: how long after the resource the portal may still write its row.
-        uncertain: how a correction without evidence is dated.
-        limits: the brake.
-        accept_source: whether another source than the pinned one is taken, and pinned.
+        settle: how long after a change of the resource the portal may still write its row.
+        fallback: how a correction without evidence is dated.
+        limits: how much it may correct.
+        accept_source: whether another source than the pinned one is accepted, and pinned.
     """
 
     mode: Mode = Mode.RUN
     settle: timedelta = timedelta(seconds=60)
-    uncertain: FallbackDating = FallbackDating.CUSTOMER
+    fallback: FallbackDating = FallbackDating.CUSTOMER
     limits: Limits = field(default_factory=Limits)
     accept_source: bool = False
 
 
-class _Look(NamedTuple):
-    """What one look at the tenants and the ledger found, by tenant."""
-
-    observed: dict[str, Observed | None]
-    findings: dict[str, tuple[Finding, ...]]
-    tenants_observed: int
-    tenants_recorded: int
-    ledger_is_empty: bool
-    as_of: datetime
-    """The database's clock when the ledger was asked: what the look showed had happened by then."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Pass:
-    """One pass over the tenants.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a run works on.
 
     Attributes:
         database_url: the ledger.
-        source: where the tenants are observed.
-        terms: how the pass is to be made.
-        deadline: when it must end; to tell people of it comes after that.
-        alerts: who is told of it; of a plan nobody is.
+        source: where the tenants are listed.
+        options: how the run goes about it.
+        deadline: when it must end; notifying people comes after that.
+        alerts: who is notified of it; of a plan nobody is.
         sleep: waits that many seconds.
     """
 
     database_url: str = field(repr=False)
     source: Source
-    terms: RunOptions
+    options: RunOptions
     deadline: Deadline
     alerts: Alerts = field(default_factory=Alerts)
     sleep: Callable[[float], object] = time.sleep
 
-    _run_id: UUID = field(default_factory=uuid4, init=False)
-    _began: float = field(default=0.0, init=False)
-    """In seconds of `time.monotonic`."""
-    _observed_at: datetime | None = field(default=None, init=False)
-    _listing: Listing | None = field(default=None, init=False)
-    _tolerance: timedelta = field(default=ROUNDING, init=False)
-    _plan: Plan | None = field(default=None, init=False)
-    _observed: dict[str, Observed] = field(default_factory=dict, init=False)
-    _recorded: bool = field(default=False, init=False)
 
-    def execute(self) -> Outcome:
-        """Make the pass. What stopped it is in the outcome, and in the ledger where that can be reached."""
-        if self.terms.mode is Mode.PLAN:
-            return self._made()
-        self.alerts.begin(self._run_id)
-        outcome = self._made()
-        told = self.alerts.tell(outcome)
-        if told and self._recorded:
-            self._remember(told)
-        return outcome
+def reconcile(job: Job) -> Outcome:
+    """Run once. What stopped the run is in the outcome, and in the ledger where that can be reached."""
+    began = time.monotonic()
+    nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED)
+    if nothing.mode is Mode.RUN:
+        job.alerts.begin(nothing.run_id)
+    outcome = _run_steps(job, nothing)
+    outcome = replace(outcome, seconds=time.monotonic() - began)
+    if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
+        runs.record_notified(job.database_url, notified)
+    return outcome
 
-    def _made(self) -> Outcome:
-        self._began = time.monotonic()
-        try:
-            with closing(connect(self.database_url)) as ledger:
-                outcome = self._execute(ledger)
-        except Failure as failure:
-            blocked = isinstance(failure, Refusal)
-            outcome = self._outcome(Result.BLOCKED if blocked else Result.FAILED, failure)
-            outcome = self._record_failure(outcome)
-        return replace(outcome, seconds=self._seconds())
 
-    def _execute(self, ledger: psycopg.Connection[Any]) -> Outcome:
-        self._observed_at, pinned = self._begin(ledger)
+def _run_steps(job: Job, known: Outcome) -> Outcome:
+    """Return how the run ended: where a step failed, what was known until then, and the failure."""
+    try:
+        with closing(connect(job.database_url)) as db:
+            for progress in _steps(job, db, known):
+                known = progress
+    except Failure as failure:
+        result = Result.BLOCKED if isinstance(failure, Refusal) else Result.FAILED
+        return runs.record_stop(job.database_url, replace(known, result=result, failure=failure, verified_until=None))
+    return known
+
+
+def _steps(job: Job, db: psycopg.Connection[Any], known: Outcome) -> Iterator[Outcome]:
+    """Yield what is known of the run after each step."""
+    started = runs.start(db, job.deadline.left())
+    yield (known := replace(known, observed_at=started.observed_at))
+
+    with TenantSpool() as spool:
         began = time.monotonic()
-        with TenantSpool() as spool:
-            self._listing = self._observe(spool, pinned, accept=self.terms.accept_source)
-            self._measure_clocks(self._listing, began)
-            look = self._look(ledger, spool, self._observed_at)
-        self._plan = planned(
-            self._seen_twice(ledger, look),
-            tenants_observed=look.tenants_observed,
-            tenants_recorded=look.tenants_recorded,
-            ledger_is_empty=look.ledger_is_empty,
-        )
-        self._observed = {f.tenant: seen for f in self._plan.findings if (seen := look.observed.get(f.tenant))}
-        self._plan.check(self.terms.limits)
-        self._plan = self._valued(ledger, self._plan, self._observed_at)
-        if self.terms.mode is Mode.PLAN:
-            return self._outcome(self._plan.result(Mode.PLAN))
-        return self._write(ledger, self._plan)
+        listing = list_tenants(job.source, spool, started.last, accept=job.options.accept_source)
+        yield (known := _with_list(known, listing))
+        dating = _dating(job, started, listing, began)
+        first = _compare(job, db, spool, dating)
 
-    def _seconds(self) -> float:
-        """Return for how long the pass has been made."""
-        return time.monotonic() - self._began
+    doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
+    second, listing = _look_again(job, db, dating, first, listing, names=doubtful) if doubtful else (first, listing)
+    plan = _mark(job, db, build_plan(confirm(first, second, doubtful), first))
+    yield (known := _with_plan(_with_list(known, listing), plan, first))
 
-    def _begin(self, ledger: psycopg.Connection[Any]) -> tuple[datetime, Listing | None]:
-        """Return when the observation begins, and which list of which source the last run saw."""
-        with transaction(ledger, self.deadline.left()) as cursor:
-            pinned = cursor.execute(query("source")).fetchone()
-            return _clock(cursor), pinned and Listing(*pinned)
+    plan.raise_if_unsafe(job.options.limits)
+    plan = _add_impact(job, db, plan, started.observed_at)
+    known = replace(known, result=plan.result(known.mode), findings=plan.findings)
+    if known.mode is Mode.PLAN:
+        yield known
+    else:
+        # rows of younger changes may still be on their way, and a file proves nothing of the cluster
+        verified = started.observed_at - job.options.settle if job.source.is_live else None
+        known = replace(known, verified_until=verified)
+        yield runs.commit(job.database_url, db, plan, known, job.deadline.left)
 
-    def _observe(self, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
-        """Spool the whole list: of the same source as the last one, and no older."""
-        identity = self.source.identity()
-        if last and last.source != identity and not accept:
-            raise OtherSource(
-                f"The ledger belongs to the source {last.source}, and this is {identity}.",
-                "Nothing was written. Is it the right cluster and the right database? If the ledger is to follow this "
-                "source from now on, say so once with --accept-source.",
-            )
-        listing = self.source.observe(spool)
-        if listing.source != identity:
-            raise OtherSource(
-                "The API server's address led to two clusters during one run.",
-                "Nothing was written. Look at the load balancer in front of it.",
-            )
-        if last and not accept and _is_older(listing.resource_version, last.resource_version):
-            raise StaleList(
-                f"The list is of resourceVersion {listing.resource_version}; {last.resource_version} was seen before.",
-                "Nothing was written: the API server is behind, or its etcd was restored. If it was restored, say so "
-                "once with --accept-source.",
-            )
-        facts = {"resource_version": listing.resource_version, "seconds": round(self._seconds(), 3)}
-        _log.info("tenants.observed", source=identity, **facts)
-        return listing
 
-    def _measure_clocks(self, listing: Listing, began: float) -> None:
-        """Find out how far the API server's clock and the database's are apart."""
-        if listing.server_time and self._observed_at:
-            apart = abs(listing.server_time - self._observed_at - timedelta(seconds=listing.read_at - began))
-            self._tolerance = ROUNDING + apart
-            if apart > CLOCKS_APART:
-                _log.warning("clocks.apart", seconds=round(apart.total_seconds()), meaning="evidence is less exact")
+def _dating(job: Job, started: Start, listing: Listing, began: float) -> Dating:
+    """Return how changes are dated, with a tolerance for how far the two clocks are apart."""
+    difference = clock_difference(started.observed_at, listing, began)
+    if difference > MAX_CLOCK_DIFFERENCE:
+        _log.warning("clocks.differ", seconds=round(difference.total_seconds()), meaning="evidence is less exact")
+    return Dating(observed_at=started.observed_at, tolerance=ROUNDING + difference, fallback=job.options.fallback)
 
-    def _look(
-        self,
-        ledger: psycopg.Connection[Any],
-        spool: TenantSpool,
-        happened_by: datetime,
-        names: Collection[str] | None = None,
-    ) -> _Look:
-        """Hold what was observed against the ledger: of all tenants those that differ, or these tenants alone."""
-        observed: dict[str, Observed | None] = {}
-        findings: dict[str, tuple[Finding, ...]] = {}
-        dating = Dating(observed_at=happened_by, tolerance=self._tolerance, uncertain=self.terms.uncertain)
-        with transaction(ledger, self.deadline.left()) as cursor:
-            recalled = find_candidates(cursor, spool, settle=self.terms.settle, names=names, everyone=names is not None)
-            for pair in recalled.pairs:
-                found = compare(*pair, as_of=recalled.as_of, tolerance=self._tolerance)
-                observed[pair.recorded.name] = pair.observed
-                findings[pair.recorded.name] = tuple(dating.dated(found, *pair))
-            closed = _invoiced_periods(cursor, findings)
-            accepted = {
-                (name, reason): until for name, reason, until in cursor.execute(query("accepted"), {"last": LAST})
-            }
-        if closed or accepted:
-            findings = {name: tuple(_marked(f, closed, accepted) for f in found) for name, found in findings.items()}
-        return _Look(observed, findings, *recalled[1:])
 
-    def _seen_twice(self, ledger: psycopg.Connection[Any], first: _Look) -> Iterator[Finding]:
-        """Yield the findings that count, and as deferred those that may be the portal's row still on its way."""
-        doubted = [name for name in first.findings if self._is_doubted(first, name)]
-        second = self._look_again(ledger, first, doubted) if doubted else None
-        unsure = frozenset(doubted)
-        for name, findings in first.findings.items():
-            if second is None or name not in unsure:
-                yield from findings
-            else:
-                still = _is_still(first.observed[name], second.observed.get(name))
-                yield from _confirmed(findings, second.findings.get(name, ()), still=still)
+def _compare(
+    job: Job, db: psycopg.Connection[Any], spool: TenantSpool, dating: Dating, names: Collection[str] | None = None
+) -> Comparison:
+    """Compare the listed tenants with the ledger, and date what differs; `names` restricts it to some."""
+    with transaction(db, job.deadline.left()) as cursor:
+        found = find_candidates(cursor, spool, settle=job.options.settle, names=names, everyone=names is not None)
+    findings = {}
+    for observed, recorded in found.candidates:
+        differences = compare(observed, recorded, as_of=found.as_of, tolerance=dating.tolerance)
+        findings[recorded.name] = tuple(dating.dated(differences, observed, recorded))
+    return Comparison({recorded.name: observed for observed, recorded in found.candidates}, findings, *found[1:])
 
-    def _is_doubted(self, look: _Look, name: str) -> bool:
-        """Whether a tenant that differs must be looked at again: it is absent, or not quiet."""
-        observed, findings = look.observed[name], look.findings[name]
-        if not self.source.is_live or not findings or (observed and observed.problem):
-            return False
-        if (
-            observed is None
-            or observed.last_modified_at is None
-            or self._listing is None
-            or not self._listing.server_time
-        ):
-            return True
-        if any(_is_undated(finding.reason, observed) for finding in findings):
-            return True
-        # the ledger may know of a later change than the resource shows: then what was read may be stale
-        news = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
-        quiet_since = self._listing.server_time - self.terms.settle - ROUNDING
-        return observed.last_modified_at > quiet_since or (
-            news is not None and news > observed.last_modified_at + ROUNDING
-        )
 
-    def _look_again(self, ledger: psycopg.Connection[Any], first: _Look, doubted: list[str]) -> _Look:
-        """Wait until the portal's rows must have come, then read these tenants and the ledger once more."""
-        _log.info("tenants.doubted", tenants=len(doubted), settle_seconds=self.terms.settle.total_seconds())
-        self.sleep(min(self.terms.settle.total_seconds(), self.deadline.left()))
-        with TenantSpool() as spool:
-            many = self._is_sooner_listed(first, doubted)
-            if many:
-                self._listing = self._observe(spool, self._listing, accept=False)
-            for name in [] if many else doubted:
+def _look_again(
+    job: Job, db: psycopg.Connection[Any], dating: Dating, first: Comparison, listing: Listing, *, names: list[str]
+) -> tuple[Comparison, Listing]:
+    """Wait for the settle period, then read these tenants and the ledger again. Only this step waits."""
+    settle = job.options.settle.total_seconds()
+    _log.info("recheck.waiting", tenants=len(names), settle_seconds=settle)
+    job.sleep(min(settle, job.deadline.left()))
+    relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
+    with TenantSpool() as spool:
+        if relist:
+            listing = list_tenants(job.source, spool, listing, accept=False)
+        else:
+            for name in names:
                 before = first.observed[name]
-                if again := self.source.get(name, before.namespace if before else None):
+                if again := job.source.get(name, before.namespace if before else None):
                     spool.add(again)
-            # what counts is what the first look showed too: by its end, it had happened
-            second = self._look(ledger, spool, first.as_of, doubted)
-        if many:
-            refuse_empty(second.tenants_observed, second.tenants_recorded)
-        return second
-
-    def _is_sooner_listed(self, look: _Look, names: list[str]) -> bool:
-        """Whether one more list takes the API server less than a request for each of these tenants."""
-        # to find one whose namespace is not known, the API server reads them all
-        lost = sum(look.observed[name] is None for name in names) if self.source.namespaced else 0
-        return lost > 1 or len(names) > max(ONE_BY_ONE, look.tenants_observed // REQUEST_COST)
-
-    def _valued(self, ledger: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
-        """Return the plan with what each of its corrections is worth, up to the observation and at today's prices."""
-        if not plan.corrections:
-            return plan
-        findings: list[Finding] = []
-        by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
-        with transaction(ledger, self.deadline.left()) as cursor:
-            today = prices(cursor)
-            while some := dict(islice(by_tenant, AT_ONCE)):
-                corrections = [finding for found in some.values() for finding in found if finding.action.writes]
-                known = histories(cursor, *concerned(corrections))
-                for name, found in some.items():
-                    findings += valued(found, known[name], today, as_of) if name in known else found
-        return replace(plan, findings=tuple(findings))
-
-    def _write(self, ledger: psycopg.Connection[Any], plan: Plan) -> Outcome:
-        """Write the plan and the run's own row, in one transaction."""
-        outcome = None
-        try:
-            with transaction(ledger, self.deadline.left()) as cursor:
-                self._plan = plan = last_look(cursor, plan)
-                outcome = self._outcome(plan.result(self.terms.mode))
-                apply(cursor, plan, _row(outcome))
-                cursor.execute(
-                    query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
-                )
-                outcome = _with_memory(cursor, outcome)
-                self.deadline.left()
-        except LedgerUnreachable:
-            if outcome is None or not self._is_committed():
-                raise
-            _log.warning("commit.unanswered", run_id=str(self._run_id), meaning="the run's row says it was committed")
-        self._recorded = True
-        return outcome
-
-    def _is_committed(self) -> bool:
-        """Whether the transaction was committed whose end was not answered: only the run's own row can tell."""
-        try:
-            with closing(connect(self.database_url)) as ledger, transaction(ledger) as cursor:
-                # the lost session may be committing still: it holds the lock until it has ended
-                cursor.execute(query("lock"))
-                return cursor.execute(query("run_outcome"), {"id": self._run_id}).fetchone() is not None
-        except Failure as failure:
-            raise LedgerUnreachable(
-                f"The connection was lost while the run was being written, and cannot be had again: {failure}",
-                f"The run was written, whole, if reconciler.runs has a row {self._run_id}, and else not at all. "
-                "To run again is safe in either case.",
-            ) from failure
-
-    def _record_failure(self, outcome: Outcome) -> Outcome:
-        """Leave a row that says what stopped the run, where the ledger can be reached and takes it."""
-        if outcome.mode is Mode.PLAN or outcome.observed_at is None:
-            return outcome
-        try:
-            with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
-                cursor.execute(query("record_run"), _row(outcome))
-                kind = type(outcome.failure).__name__
-                cursor.execute(query("keep_stop"), {"reason": stopped(outcome).reason, "observed": kind})
-                outcome = _with_memory(cursor, outcome)
-            self._recorded = True
-        except Failure as failure:
-            _log.warning("run.unrecorded", error=str(failure))
-        return outcome
-
-    def _remember(self, told: Mapping[str, tuple[Report, ...]]) -> None:
-        """Keep who was told of which report. What cannot be kept is told again by the next pass."""
-        try:
-            with closing(connect(self.database_url)) as ledger, transaction(ledger, RECORD_LIMIT) as cursor:
-                for sink, reports in told.items():
-                    tenants, reasons, subjects = zip(*reports, strict=True)
-                    columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
-                    cursor.execute(query("tell"), {"sink": sink, **columns})
-        except Failure as failure:
-            _log.warning("alerts.forgotten", error=str(failure), meaning="the next pass tells of the same again")
-
-    def _outcome(self, result: Result, failure: Failure | None = None) -> Outcome:
-        plan = self._plan
-        return Outcome(
-            run_id=self._run_id,
-            mode=self.terms.mode,
-            result=result,
-            observed_at=self._observed_at,
-            source=self._listing and self._listing.source,
-            resource_version=self._listing and self._listing.resource_version,
-            tenants_observed=plan.tenants_observed if plan else 0,
-            tenants_recorded=plan.tenants_recorded if plan else 0,
-            findings=plan.findings if plan else (),
-            failure=failure,
-            verified_until=self._verified_until() if failure is None else None,
-            observed=self._observed,
-        )
-
-    def _verified_until(self) -> datetime | None:
-        """Return up to when a run that succeeds has proved the ledger: rows of younger changes may be on their way."""
-        if self.terms.mode is Mode.PLAN or not self.source.is_live or self._observed_at is None:
-            return None
-        return self._observed_at - self.terms.settle
+        # what counts is what the first look showed too, and that had happened by its end
+        second = _compare(job, db, spool, replace(dating, observed_at=first.as_of), names)
+    if relist:
+        refuse_empty(second.tenants_observed, second.tenants_recorded)
+    return second, listing
 
 
-def _clock(cursor: psycopg.Cursor[Any]) -> datetime:
-    (now,) = cursor.execute(query("clock")).fetchone() or (None,)
-    assert isinstance(now, datetime)  # noqa: S101 - the query returns one
-    return now
+def _mark(job: Job, db: psycopg.Connection[Any], plan: Plan) -> Plan:
+    """Mark the corrections that lie in invoiced months, and the reports that people accept."""
+    if not plan.findings:
+        return plan
+    with transaction(db, job.deadline.left()) as cursor:
+        return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor))
 
 
-def _is_older(version: str | None, last: str | None) -> bool:
-    # comparable as integers: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
-    return bool(version and last and version.isdecimal() and last.isdecimal() and int(version) < int(last))
+def _add_impact(job: Job, db: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
+    """Add what each correction is worth up to the observation, at today's prices."""
+    if not plan.corrections:
+        return plan
+    with transaction(db, job.deadline.left()) as cursor:
+        return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
 
 
-def _is_undated(reason: Reason, observed: Observed) -> bool:
-    """Whether the change may have moved no time on the resource: the removal of a field, or of a set's member."""
-    if reason in {Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED}:
-        return observed.packages_written_at is None
-    return reason is Reason.RESUMPTION_UNRECORDED and observed.suspend_written_at is None
+def _with_list(known: Outcome, listing: Listing) -> Outcome:
+    return replace(known, source=listing.source, resource_version=listing.resource_version)
 
 
-def _is_still(first: Observed | None, second: Observed | None) -> bool:
-    """Whether the resource is the same one, and its spec has not changed meanwhile."""
-    if first is None or second is None:
-        return first is second
-    return (first.uid, first.generation, first.deleting_at) == (second.uid, second.generation, second.deleting_at)
-
-
-def _confirmed(first: tuple[Finding, ...], second: tuple[Finding, ...], *, still: bool) -> Iterator[Finding]:
-    """Yield what both looks found, and as deferred what only one of them did."""
-    seen = {_drift(finding) for finding in first} if still else set()
-    for finding in second:
-        yield finding if _drift(finding) in seen else deferred(finding)
-    found_again = {_drift(finding) for finding in second}
-    yield from (deferred(finding) for finding in first if _drift(finding) not in found_again)
-
-
-def _drift(finding: Finding) -> tuple[object, ...]:
-    """Return what makes a finding the same at both looks."""
-    return finding.reason, finding.subject, finding.recorded, finding.observed, finding.supersedes
-
-
-def _invoiced_periods(
-    cursor: psycopg.Cursor[Any], findings: Mapping[str, tuple[Finding, ...]]
-) -> dict[str, list[tuple[date, date]]]:
-    """Return the invoiced periods, first and last UTC day, of the organisations that corrections are written for."""
-    orgs = {finding.org for found in findings.values() for finding in found if finding.moment}
-    periods: dict[str, list[tuple[date, date]]] = {}
-    if orgs:
-        for org, start, end in cursor.execute(query("invoiced_periods"), {"orgs": sorted(orgs)}):
-            periods.setdefault(org, []).append((start, end))
-    return periods
-
-
-def _marked(
-    finding: Finding, closed: Mapping[str, list[tuple[date, date]]], accepted: Mapping[tuple[str, str], datetime]
-) -> Finding:
-    """Return the finding, marked where it is dated inside a month that was invoiced, or a report that is accepted."""
-    if finding.action is Action.REPORT:
-        return finding._replace(accepted_until=accepted.get((finding.tenant, finding.reason)))
-    if finding.moment is None:
-        return finding
-    day = finding.moment.occurred_at.astimezone(UTC).date()
-    return finding._replace(closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
-
-
-def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
-    """Return the outcome with what the ledger remembers of all passes: the corrections, and who was told of what."""
-    known = {*Reason}
-    totals = {Reason(reason): Total(*total) for reason, *total in cursor.execute(query("totals")) if reason in known}
-    told: dict[str, set[Report]] = {}
-    for sink, *report in cursor.execute(query("told")):
-        told.setdefault(sink, set()).add(Report(*report))
-    return replace(outcome, totals=totals, told={sink: frozenset(reports) for sink, reports in told.items()})
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    """Return the columns of the run's own row."""
-    counts: dict[str, dict[str, int]] = {}
-    for (reason, action), count in sorted(Counter(map(attrgetter("reason", "action"), outcome.findings)).items()):
-        counts.setdefault(reason, {})[action] = count
-    return {
-        "id": outcome.run_id,
-        "started_at": outcome.observed_at,
-        "observed_at": outcome.observed_at,
-        "mode": outcome.mode,
-        "outcome": outcome.result,
-        "version": __version__,
-        "source": outcome.source,
-        "resource_version": outcome.resource_version,
-        "tenants_observed": outcome.tenants_observed,
-        "tenants_recorded": outcome.tenants_recorded,
-        "counts": Jsonb(counts),
-        "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
-        "error": str(outcome.failure) if outcome.failure else None,
-    }
+def _with_plan(known: Outcome, plan: Plan, first: Comparison) -> Outcome:
+    return replace(
+        known,
+        findings=plan.findings,
+        tenants_observed=plan.tenants_observed,
+        tenants_recorded=plan.tenants_recorded,
+        observed={f.tenant: seen for f in plan.findings if (seen := first.observed.get(f.tenant))},
+    )

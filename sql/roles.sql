@@ -1,12 +1,12 @@
--- The role of a pass, with no more rights than it needs. Run it as the owner of the ledger, after `reconciler migrate`
--- and again after a later version has migrated:
+-- The role for runs, with no more rights than they need. Run this as the owner of the ledger, after
+-- `reconciler migrate` and again after a later version has migrated:
 --
 --     psql "$DATABASE_URL" -f sql/roles.sql
 --     psql "$DATABASE_URL" -v role=billing_reconciler -f sql/roles.sql
 --
--- The role cannot log in. Grant it to the role that the reconciler logs in as (GRANT reconciler TO …), or give it a
--- login yourself (ALTER ROLE reconciler LOGIN, then \password reconciler): a password has no place in a script.
--- `reconciler migrate` and `reconciler reopen` change more than this role may: run them as the owner.
+-- The role cannot log in. Grant it to the role that the reconciler logs in as (GRANT reconciler TO …), or let it log
+-- in (ALTER ROLE reconciler LOGIN, then \password reconciler): a password does not belong in a script.
+-- `reconciler migrate` and `reconciler reopen` need more rights than this role has: run them as the owner.
 
 \set ON_ERROR_STOP on
 \if :{?role}
@@ -17,34 +17,34 @@
 BEGIN;
 SET LOCAL client_min_messages = warning;
 
--- psql does not put variables into a DO block, hence \gexec
+-- psql does not substitute variables in a DO block, hence \gexec
 SELECT format('CREATE ROLE %I NOLOGIN', :'role')
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = :'role') \gexec
 
--- a pass stages the tenants that it observed in a temporary table
+-- a run stages the observed tenants in a temporary table
 GRANT CONNECT, TEMPORARY ON DATABASE :"DBNAME" TO :"role";
 GRANT USAGE ON SCHEMA public, reconciler TO :"role";
 
--- events are only ever appended
+-- events are only appended
 GRANT SELECT, INSERT ON public.tenant_skill_events, public.tenant_suspension_events TO :"role";
 SELECT format('GRANT USAGE ON SEQUENCE %s TO %I', sequence, :'role')
 FROM (VALUES (pg_get_serial_sequence('public.tenant_skill_events', 'id')),
              (pg_get_serial_sequence('public.tenant_suspension_events', 'id'))) AS serial (sequence)
 WHERE sequence IS NOT NULL \gexec
 
--- created_at never moves
+-- created_at never changes
 GRANT SELECT, INSERT, UPDATE (deleted_at, zitadel_org_id) ON public.tenant_billing_lifecycle TO :"role";
 
 GRANT SELECT ON public.platform_pricing, public.skill_pricing, public.invoices TO :"role";
 
--- every verb on rows; not TRUNCATE, TRIGGER and REFERENCES, which change what the tables are
+-- rows of tables and views; not TRUNCATE, TRIGGER and REFERENCES, which change the tables themselves
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA reconciler TO :"role";
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA reconciler TO :"role";
 
 COMMIT;
 
--- Databases made before PostgreSQL 15 let everybody create tables in schema public. To take that away could break the
--- portal, so it is only said.
+-- Databases created before PostgreSQL 15 let everybody create tables in schema public. Revoking that could break the
+-- portal, so this only warns.
 SELECT has_schema_privilege(:'role', 'public', 'CREATE') AS may_create \gset
 \if :may_create
   \warn 'warning: everybody may create tables in schema public; see REVOKE CREATE ON SCHEMA public FROM PUBLIC'

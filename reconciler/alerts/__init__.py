@@ -1,7 +1,7 @@
-"""Who is told of a pass: one sink a file, all taking the same frozen outcome.
+"""Notify people and programs of a run: one sink a file, all taking the same frozen outcome.
 
-Telling comes after everything is written, and changes nothing of it: each sink is called alone, in a thread of its own
-and for a bounded time, and one that fails is logged.
+Notification comes after everything is written and changes nothing of it. Each sink is called in its own thread, for a
+bounded time; a sink that fails is logged.
 """
 
 from __future__ import annotations
@@ -21,60 +21,60 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Finding
 
-BEGINNING = 3.0
-"""Seconds that a pass waits for it to be known that it begins."""
-TELLING = 15.0
-"""Seconds that a sink may take, its retries included."""
+BEGIN_SECONDS = 3.0
+"""How long a run waits for the heartbeat to be notified of its start."""
+NOTIFY_SECONDS = 15.0
+"""How long a sink may take at the end of a run, retries included."""
 
 
 _log = structlog.get_logger(__name__)
 
 
 class Undelivered(Exception):  # noqa: N818 - it names what happened to the message
-    """A receiver could not be told. The message says why, and holds no secret."""
+    """A receiver could not be notified. The message says why and holds no secret."""
 
 
 class Sink(Protocol):
-    """Where people or programs hear of passes."""
+    """A way to notify a receiver of runs."""
 
     @property
     def name(self) -> str:
-        """What the log, the metrics and `reconciler.reports` call it."""
+        """Return the name used in the log, the metrics and `reconciler.reports`."""
 
     @property
     def deduplicates(self) -> bool:
-        """Whether the receiver itself tells what is new: then it is given every outcome, whole.
+        """True if the receiver itself recognises what it has seen before; it gets every outcome whole.
 
-        Any other is given only what is news to it, see `news`, and is not called where nothing is.
+        Every other sink gets only what it has not seen, see `unseen`, and is not called if that is nothing.
         """
 
-    def tell(self, outcome: Outcome) -> None:
-        """Deliver the outcome of a pass.
+    def notify(self, outcome: Outcome) -> None:
+        """Deliver the outcome of a run.
 
         Raises:
-            Undelivered: it could not be.
+            Undelivered: it could not be delivered.
         """
 
 
 class HeartbeatSink(Sink, Protocol):
-    """A sink that also wants to know when a pass begins."""
+    """A sink that is also notified of the start of a run."""
 
     def begin(self, run_id: UUID) -> None:
-        """Say that a pass begins.
+        """Report that a run begins.
 
         Raises:
-            Undelivered: it could not be said.
+            Undelivered: the receiver could not be notified.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alerts:
-    """Everybody who is told of passes.
+    """All sinks of an installation.
 
     Attributes:
-        sinks: those who are told how a pass ended.
-        heartbeat: who is told, too, that one begins.
-        undelivered: is called with the name of each sink that could not be told.
+        sinks: those that are notified of the end of a run.
+        heartbeat: the sink that is notified of the start, too.
+        undelivered: called with the name of each sink that failed.
     """
 
     sinks: tuple[Sink, ...] = ()
@@ -83,36 +83,39 @@ class Alerts:
 
     @property
     def all_sinks(self) -> tuple[Sink, ...]:
-        """Who is told how a pass ended."""
+        """Return every sink that is notified of the end of a run."""
         return (*self.sinks, self.heartbeat) if self.heartbeat else self.sinks
 
     def begin(self, run_id: UUID) -> None:
-        """Say that a pass begins. Nothing that goes wrong here stops it."""
+        """Notify the heartbeat that a run begins. A failure is logged and does not stop the run."""
         if heartbeat := self.heartbeat:
-            self._delivered(heartbeat, Deadline.after(BEGINNING).start(partial(heartbeat.begin, run_id)))
+            self._wait_for(heartbeat, Deadline.after(BEGIN_SECONDS).start(partial(heartbeat.begin, run_id)))
 
-    def tell(self, outcome: Outcome) -> dict[str, tuple[Report, ...]]:
-        """Tell all of them at once, each as much as it wants to know. Nothing that goes wrong here changes the outcome.
+    def notify(self, outcome: Outcome) -> dict[str, tuple[Report, ...]]:
+        """Notify all sinks at the same time. A failure is logged and does not change the outcome.
 
         Returns:
-            The reports that were told as news, by the name of the sink.
+            The reports to remember, by the name of the sink that has now seen them.
         """
-        deadline = Deadline.after(TELLING)
-        messages = [(sink, outcome if sink.deduplicates else news(outcome, sink.name)) for sink in self.all_sinks]
-        calls = [(sink, message, deadline.start(partial(sink.tell, message))) for sink, message in messages if message]
-        told = [(sink, message) for sink, message, delivery in calls if self._delivered(sink, delivery)]
+        deadline = Deadline.after(NOTIFY_SECONDS)
+        messages = [(sink, outcome if sink.deduplicates else unseen(outcome, sink.name)) for sink in self.all_sinks]
+        calls = [
+            (sink, message, deadline.start(partial(sink.notify, message))) for sink, message in messages if message
+        ]
+        notified = [(sink, message) for sink, message, delivery in calls if self._wait_for(sink, delivery)]
         return {
-            sink.name: reports for sink, message in told if not sink.deduplicates and (reports := _reports(message))
+            sink.name: reports for sink, message in notified if not sink.deduplicates and (reports := _reports(message))
         }
 
-    def _delivered(self, sink: Sink, delivery: Callable[[], None]) -> bool:
+    def _wait_for(self, sink: Sink, delivery: Callable[[], None]) -> bool:
+        """Return whether the message was delivered; log and count it if not."""
         try:
             delivery()
         except Undelivered as error:
             _log.warning("alert.undelivered", sink=sink.name, error=str(error))
         except DeadlineExceeded as error:
             _log.warning("alert.undelivered", sink=sink.name, error=f"no answer within {error.seconds:g} s")
-        except Exception:  # noqa: BLE001 - whatever is wrong with a receiver or its library, the pass stands
+        except Exception:  # noqa: BLE001 - whatever is wrong with a receiver or its library, the run stands
             _log.exception("alert.crashed", sink=sink.name)
         else:
             return True
@@ -121,31 +124,33 @@ class Alerts:
         return False
 
 
-def news(outcome: Outcome, sink: str) -> Outcome | None:
-    """Return the part of an outcome that is news to a sink, or None where nothing is.
+def unseen(outcome: Outcome, sink: str) -> Outcome | None:
+    """Return the part of an outcome that a sink has not seen, or None if there is none.
 
-    News are all corrections, and the reports that the sink was not told of: not in this form, or not for a day. What is
-    deferred or accepted never is. A pass that was stopped is a report of its own.
+    That is every correction, and each report that the sink was not notified of in this form within a day. Deferred and
+    accepted findings never count. A run that was refused or failed is a report of its own.
     """
-    told = outcome.told.get(sink, frozenset())
+    notified = outcome.notified.get(sink, frozenset())
     if outcome.failure:
-        return None if stopped(outcome) in told else replace(outcome, findings=())
-    findings = tuple(f for f in outcome.findings if f.is_drift and (f.action.writes or report(f) not in told))
+        return None if stop_report(outcome) in notified else replace(outcome, findings=())
+    findings = tuple(
+        f for f in outcome.findings if f.is_drift and (f.action.writes or finding_report(f) not in notified)
+    )
     return replace(outcome, findings=findings) if findings else None
 
 
 def _reports(message: Outcome) -> tuple[Report, ...]:
-    """Return what a message reported, to be remembered."""
+    """Return the reports in a message."""
     if message.failure:
-        return (stopped(message),)
-    return tuple(known for finding in message.findings if (known := report(finding)))
+        return (stop_report(message),)
+    return tuple(report for finding in message.findings if (report := finding_report(finding)))
 
 
-def report(finding: Finding) -> Report | None:
-    """Return what a finding is remembered by, where it is a report."""
+def finding_report(finding: Finding) -> Report | None:
+    """Return the key that a finding is remembered by, or None if it is not a report."""
     return Report(finding.tenant, finding.reason, finding.subject or "") if finding.action is Action.REPORT else None
 
 
-def stopped(outcome: Outcome) -> Report:
-    """Return what a pass that was stopped is remembered by."""
+def stop_report(outcome: Outcome) -> Report:
+    """Return the key that a run that was refused or failed is remembered by."""
     return Report("", outcome.result)

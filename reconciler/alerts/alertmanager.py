@@ -1,8 +1,8 @@
-"""A Prometheus Alertmanager, by its API v2: one alert for each class of drift, and one for passes that are stopped.
+"""A Prometheus Alertmanager (API v2): one alert for each reason, and one for a run that was refused or failed.
 
-The labels of an alert never change from pass to pass, so that Alertmanager knows it again and tells people once; counts
-and names are in its annotations. Each pass sends its alerts anew, to end three periods later: an alert outlives the
-next pass, but not the reconciler itself. What a pass no longer finds it ends; a correction ends by itself.
+The labels of an alert never change between runs, so Alertmanager recognises it and notifies people once; counts and
+names are in its annotations. Each run sends its alerts again, to end three periods later: an alert survives a lost run,
+but not the end of the reconciler. A run ends the alerts that it no longer finds; an alert of a correction expires.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import Endpoint
-from reconciler.alerts.wording import listed, visible, worth
+from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, paragraph
 from reconciler.core.model import Action, Mode, Result
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
@@ -29,30 +29,27 @@ if TYPE_CHECKING:
     from reconciler.core.model import Finding, Outcome
 
 PERIODS = 3
-"""How many periods an alert lasts that no pass renews."""
-SECONDS = 13.0
-"""How long all of it may take, with every Alertmanager at the same time."""
-LARGEST_ANSWER = 2**20
+"""How many periods an alert lasts unless a run renews it."""
+MAX_SECONDS = 13.0
+"""How long everything may take, for all Alertmanagers at the same time."""
+MAX_ANSWER = 2**20
 """Bytes of a list of our own alerts, of which there are some thirty at most."""
-LONGEST_LIST = 10
-"""Findings that an alert names; the rest are counted."""
-LONGEST_SUMMARY = 200
-LONGEST_FAILURE = 1000
-"""Characters of what a failure says."""
+MAX_DESCRIBED = 10
+"""Findings that an alert describes; the rest are counted."""
+MAX_SUMMARY = 200
+MAX_FAILURE = 1000
+"""Characters of an error message with its remedy."""
 
 CORRECTED = "BillingDriftCorrected"
 REPORTED = "BillingDriftReported"
 STOPPED = {Result.BLOCKED: "ReconcilerBlocked", Result.FAILED: "ReconcilerFailed"}
 
-UNDECIDED = {
-    Result.BLOCKED: {REPORTED},
-    Result.FAILED: {REPORTED, STOPPED[Result.BLOCKED]},
-}
-"""What a pass that was stopped does not know to be over: those alerts are not ended but renewed."""
+RENEWED = {Result.BLOCKED: {REPORTED}, Result.FAILED: {REPORTED, STOPPED[Result.BLOCKED]}}
+"""The alerts that a refused or failed run renews, because it cannot tell whether they are over."""
 
 
 class Alert(msgspec.Struct, frozen=True, rename="camel"):
-    """An alert as it is posted."""
+    """An alert as it is posted to Alertmanager."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -61,28 +58,28 @@ class Alert(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Active(msgspec.Struct, frozen=True, rename="camel"):
-    """An alert as Alertmanager shows it."""
+    """An alert as Alertmanager lists it."""
 
     labels: dict[str, str]
     annotations: dict[str, str]
     starts_at: datetime
     updated_at: datetime
     generator_url: str = msgspec.field(name="generatorURL", default="")
-    """Where it comes from: Prometheus says so, and the reconciler does not."""
+    """Set by Prometheus, and not by the reconciler."""
 
 
 class Alertmanager:
-    """Tells one or more Alertmanagers what there is, and what is over.
+    """Starts, renews and ends alerts in one or more Alertmanagers.
 
     Args:
-        urls: their addresses; each instance of a cluster is to be named, and is told on its own. What follows the host,
-            such as a route prefix, comes before `/api/v2`.
-        period: seconds from one pass to the next.
+        urls: the address of each instance, since each is notified on its own. A path, such as a route prefix, goes
+            before `/api/v2`.
+        period: seconds from one run to the next.
         now: returns the time, aware.
-        job: what sets the alerts of this reconciler apart from those of another one on the same Alertmanager.
+        job: a label that distinguishes the alerts of this reconciler from those of others on the same Alertmanager.
 
     Raises:
-        WrongAddress: an address is none.
+        WrongAddress: an address is not valid.
     """
 
     name: ClassVar[str] = "alertmanager"
@@ -92,23 +89,23 @@ class Alertmanager:
         self, urls: Sequence[str], *, period: float, now: Callable[[], datetime], job: str = "reconciler"
     ) -> None:
         self._endpoints = [Endpoint.at(url, "Alertmanager") for url in urls]
-        self._lasting = timedelta(seconds=PERIODS * period)
+        self._duration = timedelta(seconds=PERIODS * period)
         self._now = now
         self._job = job
 
-    def tell(self, outcome: Outcome) -> None:
-        """Send the alerts of a run, and end those that it no longer finds. Of a plan nothing is sent.
+    def notify(self, outcome: Outcome) -> None:
+        """Send the alerts of a run and end those that it no longer finds. Nothing is sent for a plan.
 
         Raises:
-            Undelivered: an Alertmanager could not be told; the others were.
+            Undelivered: an Alertmanager could not be notified; the others were.
         """
         if outcome.mode is Mode.PLAN:
             return
         now = self._now()
         alerts = self._alerts(outcome, now)
-        deadline = Deadline.after(SECONDS)
+        deadline = Deadline.after(MAX_SECONDS)
         deliveries = [
-            (endpoint, deadline.start(partial(self._tell, endpoint, alerts, outcome.result, now)))
+            (endpoint, deadline.start(partial(self._update, endpoint, alerts, outcome.result, now)))
             for endpoint in self._endpoints
         ]
         failures = []
@@ -118,52 +115,47 @@ class Alertmanager:
             except Undelivered as error:
                 failures.append(str(error))
             except DeadlineExceeded:
-                failures.append(f"{endpoint.origin} did not answer within {SECONDS:g} s.")
+                failures.append(f"{endpoint.origin} did not answer within {MAX_SECONDS:g} s.")
         if failures:
             raise Undelivered(" ".join(failures))
 
-    def _tell(self, endpoint: Endpoint, alerts: list[Alert], result: Result, now: datetime) -> None:
-        # what there is comes first: it is told even where what is over cannot be found out
+    def _update(self, endpoint: Endpoint, alerts: list[Alert], result: Result, now: datetime) -> None:
+        """Send the alerts, then renew or end the other active ones."""
+        # in this order: the alerts are sent even if the active ones cannot be listed
         self._post(endpoint, alerts)
         sent = [alert.labels for alert in alerts]
-        # a correction is over with its pass: ended now, its alert might never have been sent
+        renewed = RENEWED.get(result, set())
         others = [
-            active
+            Alert(
+                labels=active.labels,
+                annotations=active.annotations,
+                starts_at=active.starts_at,
+                ends_at=now + self._duration if active.labels["alertname"] in renewed else _ended_at(active),
+            )
             for active in self._active(endpoint)
+            # if the alert of a correction were ended by the next run, it might never have been sent to people
             if active.labels not in sent and active.labels["alertname"] != CORRECTED
         ]
-        kept = UNDECIDED.get(result, set())
-        self._post(
-            endpoint,
-            [
-                Alert(
-                    labels=active.labels,
-                    annotations=active.annotations,
-                    starts_at=active.starts_at,
-                    ends_at=now + self._lasting if active.labels["alertname"] in kept else _over(active),
-                )
-                for active in others
-            ],
-        )
+        self._post(endpoint, others)
 
     def _post(self, endpoint: Endpoint, alerts: list[Alert]) -> None:
         if alerts:
             endpoint.send("POST", "/api/v2/alerts", body=msgspec.json.encode(alerts), content_type="application/json")
 
     def _active(self, endpoint: Endpoint) -> list[Active]:
-        """Return the alerts of ours that an Alertmanager holds, those that are silenced or inhibited among them.
+        """Return our own active alerts, silenced and inhibited ones included.
 
-        A rule of Prometheus may alert under the same name: whatever it has sent is not ours.
+        A Prometheus rule may use the same alert name; its alerts are not ours.
         """
         names = {CORRECTED, REPORTED, *STOPPED.values()}
         matchers = [f"job={_quoted(self._job)}", f'alertname=~"{"|".join(sorted(names))}"']
         body = endpoint.send(
-            "GET", "/api/v2/alerts", query=[("filter", matcher) for matcher in matchers], largest=LARGEST_ANSWER
+            "GET", "/api/v2/alerts", query=[("filter", matcher) for matcher in matchers], max_bytes=MAX_ANSWER
         )
         try:
             active = msgspec.json.decode(body, type=list[Active])
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            raise Undelivered(f"{endpoint.origin} answered with something else than a list of alerts.") from None
+            raise Undelivered(f"{endpoint.origin} did not answer with a list of alerts.") from None
         return [
             alert
             for alert in active
@@ -173,15 +165,11 @@ class Alertmanager:
         ]
 
     def _alerts(self, outcome: Outcome, now: datetime) -> list[Alert]:
-        """Return the alerts that a run gives rise to."""
-        alert = partial(self._alert, starts_at=min(outcome.observed_at or now, now), ends_at=now + self._lasting)
+        """Return the alerts of a run: one for each reason, or one if it was refused or failed."""
+        alert = partial(self._alert, starts_at=min(outcome.observed_at or now, now), ends_at=now + self._duration)
         if outcome.failure:
-            return [
-                alert(
-                    {"alertname": STOPPED[outcome.result], "severity": "critical"},
-                    _stopped(outcome.result, outcome.failure, outcome),
-                )
-            ]
+            labels = {"alertname": STOPPED[outcome.result], "severity": "critical"}
+            return [alert(labels, _stopped(outcome, outcome.failure))]
 
         def kind(finding: Finding) -> tuple[bool, str]:
             return finding.action is Action.REPORT, finding.reason.value
@@ -199,41 +187,35 @@ class Alertmanager:
         return Alert(labels=labels | {"job": self._job}, annotations=annotations, **times)
 
 
-def _over(active: Active) -> datetime:
-    """Return when an alert ended that is over: when it was last sent.
+def _ended_at(active: Active) -> datetime:
+    """Return the time to end an alert at: when it was last sent.
 
-    By the Alertmanager's own clock, which may be behind ours: an end that lies ahead of it would not count.
+    That is by the Alertmanager's own clock. An end that is still ahead by that clock would not end the alert.
     """
     return max(active.starts_at, active.updated_at)
 
 
-def _stopped(result: Result, failure: Failure, outcome: Outcome) -> dict[str, str]:
-    advice = RUNBOOK[result]
-    said = visible(f"{failure} {failure.remedy}".strip(), LONGEST_FAILURE)
-    how = "was refused" if result is Result.BLOCKED else "failed"
+def _stopped(outcome: Outcome, failure: Failure) -> dict[str, str]:
+    advice = RUNBOOK[outcome.result]
+    message = one_line(f"{failure} {failure.remedy}".strip(), MAX_FAILURE)
     return {
-        "summary": visible(f"The run {how}: {failure}", LONGEST_SUMMARY),
-        "description": f"{said}\n{advice.meaning} {advice.remedy}\nRun {outcome.run_id}.",
+        "summary": one_line(f"{STOP_HEADLINES[outcome.result].capitalize()}: {failure}", MAX_SUMMARY),
+        "description": f"{message}\n{advice.meaning} {advice.remedy}\nRun {outcome.run_id}.",
     }
 
 
 def _drift(findings: Collection[Finding], outcome: Outcome) -> dict[str, str]:
-    reason = next(iter(findings)).reason
-    reported = next(iter(findings)).action is Action.REPORT
+    first = next(iter(findings))
     tenants = plural(len({finding.tenant for finding in findings}), "tenant")
-    counted = f"{len(findings)} {'to look at' if reported else 'corrected'}, on {tenants}"
-    advice = RUNBOOK[reason]
-    lines = [
-        f"{'; '.join([counted, *worth(findings)])}.",
-        advice.meaning,
-        *(f"- {line}" for line in listed(findings, LONGEST_LIST)),
-        f"To do: {advice.remedy}",
-        f"Run {outcome.run_id}.",
-    ]
-    return {"summary": f"{reason}: {counted}", "description": "\n".join(lines)}
+    counted = f"{len(findings)} {'to look at' if first.action is Action.REPORT else 'corrected'}, on {tenants}"
+    headline = f"{'; '.join([counted, *impact_texts(findings)])}."
+    return {
+        "summary": f"{first.reason}: {counted}",
+        "description": f"{paragraph(headline, findings, MAX_DESCRIBED)}\nRun {outcome.run_id}.",
+    }
 
 
 def _quoted(value: str) -> str:
-    """Return the value of a matcher (https://prometheus.io/docs/alerting/latest/configuration/#matcher)."""
+    """Return a quoted matcher value (https://prometheus.io/docs/alerting/latest/configuration/#matcher)."""
     escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'"{escaped}"'

@@ -1,8 +1,8 @@
-"""Kubernetes Events on the tenants: `kubectl describe piecedtenant acme` tells what was corrected, and why.
+"""Kubernetes Events on the tenants: `kubectl describe piecedtenant acme` shows what was corrected, and why.
 
-What is in no namespace, such as a tenant of a cluster-wide kind, has none in `regarding` either: kubectl looks for just
-that. Its Events are kept in `default`; API servers before 1.22 refuse that, and take them in `kube-system` alone
-(https://github.com/kubernetes/kubernetes/pull/100125). An Event lives for an hour: it is never the only alert.
+An object without a namespace, such as a cluster-scoped tenant, has none in `regarding` either, because kubectl looks
+for exactly that. Its Events are stored in `default`; API servers before 1.22 accept them only in `kube-system`
+(https://github.com/kubernetes/kubernetes/pull/100125). An Event expires after an hour, so it is never the only alert.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import quote
 from uuid import uuid5
 
-from reconciler.alerts import TELLING, Undelivered
-from reconciler.alerts.wording import visible, worth
+from reconciler.alerts import NOTIFY_SECONDS, Undelivered
+from reconciler.alerts.wording import impact_texts, one_line
 from reconciler.core.errors import Failure, SourceFault
 from reconciler.core.model import Action, Evidence
 from reconciler.core.reasons import RUNBOOK
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
     from reconciler.core.reasons import Reason
     from reconciler.sources.cluster import Cluster, Kind
 
-MOST = 100
-"""Findings that get an Event each; of the rest, every reason gets one."""
-NAMED = 5
-"""Tenants that are named where there is one Event for many."""
-LONGEST_NOTE = 1024
-"""Bytes; the API server takes no more."""
-LONGEST_INSTANCE = 128
-"""Likewise."""
-LONGEST_STATE = 250
-"""Characters of what was recorded or observed: why a resource cannot be read may take some."""
+MAX_EVENTS = 100
+"""Findings that get an Event each; the rest get one for each reason."""
+MAX_NAMES = 5
+"""Tenants that are named in an Event about many."""
+MAX_NOTE_BYTES = 1024
+"""The API server's limit."""
+MAX_INSTANCE = 128
+"""Characters: the API server's limit."""
+MAX_STATE = 250
+"""Characters of a recorded or observed state: the problem of an unreadable resource may be long."""
 IN_DEFAULT = (1, 22)
-"""The first Kubernetes that takes an Event about what is in no namespace in `default`."""
+"""The first Kubernetes version that accepts an Event about an object without a namespace in `default`."""
 REPORTER = "pieced.ch/reconciler"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """A sink that leaves Events on the tenants.
+    """A sink that creates Events on the tenants.
 
     Attributes:
-        cluster: where the tenants are.
-        instance: who reports: the pod's or the machine's name; not empty.
+        cluster: the cluster of the tenants.
+        instance: the reporting instance: the pod's or the machine's name; not empty.
         now: returns the time, aware.
     """
 
@@ -63,16 +63,16 @@ class Events:
     instance: str
     now: Callable[[], datetime]
 
-    def tell(self, outcome: Outcome) -> None:
-        """Create an Event for each finding, or one for a pass that was stopped; those that are there already stay.
+    def notify(self, outcome: Outcome) -> None:
+        """Create an Event for each finding, or one for a run that was refused or failed. Existing Events stay.
 
         Raises:
-            Undelivered: the API server did not take them, or not all of them, or not in time.
+            Undelivered: the API server did not accept all of them in time.
         """
         if isinstance(outcome.failure, SourceFault):
-            return  # whoever stopped the pass need not be told, and could not be
-        # the pass's own time may be over
-        cluster = replace(self.cluster, api=replace(self.cluster.api, deadline=Deadline.after(TELLING)))
+            return  # the API server itself is at fault
+        # the deadline of the run may be over already
+        cluster = replace(self.cluster, api=replace(self.cluster.api, deadline=Deadline.after(NOTIFY_SECONDS)))
         rejected = []
         try:
             events = [*self._events(outcome, cluster.discovered())]
@@ -83,7 +83,7 @@ class Events:
                 except Rejected as error:
                     rejected.append(error)
         except DeadlineExceeded:
-            raise Undelivered(f"The API server did not take the Events within {TELLING:g} s.") from None
+            raise Undelivered(f"The API server did not accept the Events within {NOTIFY_SECONDS:g} s.") from None
         except NotFound as error:
             raise Undelivered(f"The API server has no events.k8s.io/v1, which came with 1.19: {error}.") from None
         except ClusterDenied as failure:
@@ -94,32 +94,32 @@ class Events:
             raise Undelivered(f"The API server refused {len(rejected)} of {len(events)} Events: {rejected[0]}.")
 
     def _events(self, outcome: Outcome, kind: Kind) -> Iterator[dict[str, Any]]:
-        """Yield the Events of a pass, as they are posted."""
+        """Yield the Events of a run as they are posted."""
         now = f"{self.now().astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-        elsewhere = "default" if kind.server >= IN_DEFAULT else "kube-system"
-        for told in _told(outcome, kind, f"{self.cluster.plural}.{self.cluster.group}"):
-            about = told.regarding["kind"], told.regarding["name"], told.reason, told.action, told.subject
+        fallback = "default" if kind.server >= IN_DEFAULT else "kube-system"
+        for entry in _entries(outcome, kind, f"{self.cluster.plural}.{self.cluster.group}"):
+            key = entry.regarding["kind"], entry.regarding["name"], entry.reason, entry.action, entry.subject
             yield {
                 "apiVersion": "events.k8s.io/v1",
                 "kind": "Event",
                 "metadata": {
-                    # the same for the same finding of the same run, whatever its tenant is called
-                    "name": f"reconciler.{uuid5(outcome.run_id, repr(about))}",
-                    "namespace": told.regarding.get("namespace", elsewhere),
+                    # the same finding of the same run has the same name, so that a retry adds no second Event
+                    "name": f"reconciler.{uuid5(outcome.run_id, repr(key))}",
+                    "namespace": entry.regarding.get("namespace", fallback),
                 },
                 "eventTime": now,
                 "type": "Warning",
-                "reason": told.reason,
-                "action": told.action,
-                "regarding": told.regarding,
-                "note": _cut(told.note),
+                "reason": entry.reason,
+                "action": entry.action,
+                "regarding": entry.regarding,
+                "note": _cut(entry.note),
                 "reportingController": REPORTER,
-                "reportingInstance": self.instance[:LONGEST_INSTANCE],
+                "reportingInstance": self.instance[:MAX_INSTANCE],
             }
 
 
-class _Told(NamedTuple):
-    """What one Event tells."""
+class _Entry(NamedTuple):
+    """The content of one Event."""
 
     regarding: dict[str, str]
     reason: str
@@ -128,37 +128,37 @@ class _Told(NamedTuple):
     subject: str = ""
 
 
-def _told(outcome: Outcome, kind: Kind, resource: str) -> Iterator[_Told]:
-    """Yield what there is to tell: of each tenant, and of all of them by their CustomResourceDefinition."""
+def _entries(outcome: Outcome, kind: Kind, resource: str) -> Iterator[_Entry]:
+    """Yield an entry on each tenant, and those about many tenants on their CustomResourceDefinition."""
     tenants = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "name": resource}
     if failure := outcome.failure:
-        yield _Told(tenants, outcome.result.value, Action.REPORT.value, f"{failure} {failure.remedy}")
+        yield _Entry(tenants, outcome.result.value, Action.REPORT.value, f"{failure} {failure.remedy}")
         return
-    for finding in outcome.findings[:MOST]:
+    for finding in outcome.findings[:MAX_EVENTS]:
         tenant = {"apiVersion": kind.api_version, "kind": kind.name, "name": finding.tenant}
         if observed := outcome.observed.get(finding.tenant):
             known = {"namespace": observed.namespace, "uid": observed.uid}
             tenant |= {name: value for name, value in known.items() if value}
-        yield _Told(tenant, finding.reason.value, finding.action.value, _note(finding), finding.subject or "")
+        yield _Entry(tenant, finding.reason.value, finding.action.value, _note(finding), finding.subject or "")
     rest: dict[tuple[Reason, Action], list[Finding]] = {}
-    for finding in outcome.findings[MOST:]:
+    for finding in outcome.findings[MAX_EVENTS:]:
         rest.setdefault((finding.reason, finding.action), []).append(finding)
     for (reason, action), findings in rest.items():
-        yield _Told(tenants, reason.value, action.value, _summary(findings, outcome.run_id))
+        yield _Entry(tenants, reason.value, action.value, _summary(findings, outcome.run_id))
 
 
 def _note(finding: Finding) -> str:
-    """Return what was found, when that happened and what it is worth; then what it means, and what is left to do."""
-    states = (visible(state or "-", LONGEST_STATE) for state in (finding.recorded, finding.observed))
-    facts = [" ".join([*([visible(finding.subject)] if finding.subject else []), " → ".join(states)])]
+    """Return the states, the time and the impact of a finding, then what it means and what is left to do."""
+    states = (one_line(state or "-", MAX_STATE) for state in (finding.recorded, finding.observed))
+    facts = [" ".join([*([one_line(finding.subject)] if finding.subject else []), " → ".join(states)])]
     if finding.moment:
         facts.append(_dated(finding.moment))
-    facts += worth([finding])
+    facts += impact_texts([finding])
     if finding.closed_period:
-        facts.append("in a month that is invoiced already")
+        facts.append("in a month that is already invoiced")
     advice = RUNBOOK[finding.reason]
-    left = "" if finding.action.writes else advice.remedy.replace("TENANT", visible(finding.tenant))
-    return f"{', '.join(facts)}. {advice.meaning} {left}"
+    remedy = "" if finding.action.writes else advice.remedy.replace("TENANT", one_line(finding.tenant))
+    return f"{', '.join(facts)}. {advice.meaning} {remedy}"
 
 
 def _dated(moment: Moment) -> str:
@@ -169,20 +169,20 @@ def _dated(moment: Moment) -> str:
 
 
 def _summary(findings: list[Finding], run_id: UUID) -> str:
-    """Return how many more there are of a reason, where they are to be seen, and the first of them."""
+    """Return how many more findings of a reason there are, where to see them, and the first few tenants."""
     if findings[0].action.writes:
-        where = f"corrections stand in reconciler.corrections under the run {run_id}"
+        where = f"corrections are in reconciler.corrections under the run {run_id}"
     else:
         where = "reports are shown by `reconciler status`"
     tenants = list(dict.fromkeys(finding.tenant for finding in findings))
-    names = [visible(tenant) for tenant in tenants[:NAMED]] + ["…"] * (len(tenants) > NAMED)
+    names = [one_line(tenant) for tenant in tenants[:MAX_NAMES]] + ["…"] * (len(tenants) > MAX_NAMES)
     meaning = RUNBOOK[findings[0].reason].meaning
-    return f"{len(findings)} more {where}. Of {plural(len(tenants), 'tenant')}: {', '.join(names)}. {meaning}"
+    return f"{len(findings)} more {where}, about {plural(len(tenants), 'tenant')}: {', '.join(names)}. {meaning}"
 
 
 def _cut(note: str) -> str:
-    """Return the note on one line, as long as it may be."""
-    encoded = visible(note.strip(), LONGEST_NOTE).encode()
-    if len(encoded) <= LONGEST_NOTE:
+    """Return the note on one line, within the API server's limit."""
+    encoded = one_line(note.strip(), MAX_NOTE_BYTES).encode()
+    if len(encoded) <= MAX_NOTE_BYTES:
         return encoded.decode()
-    return encoded[: LONGEST_NOTE - len("…".encode())].decode(errors="ignore") + "…"
+    return encoded[: MAX_NOTE_BYTES - len("…".encode())].decode(errors="ignore") + "…"

@@ -1,7 +1,7 @@
-"""A heartbeat in the manner of healthchecks.io: it raises the alarm where passes fail, hang, or are not made at all.
+"""A heartbeat monitor such as healthchecks.io: it raises the alarm when runs fail, hang or are not started at all.
 
-See https://healthchecks.io/docs/http_api/: the address as it is means success, `/start` and `/fail` what they say, and
-`rid` pairs the beginning of a pass with its end.
+See https://healthchecks.io/docs/http_api/: the plain address means success, `/start` and `/fail` mean what they say,
+and `rid` pairs the start of a run with its end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """Tells a monitor that a pass begins, and how it ended. Drift is a success: the job did what it is for.
+    """Pings a monitor when a run begins and when it ends. Drift is a success: the job did its work.
 
     Args:
         url: the address to ping, which is a secret.
 
     Raises:
-        WrongAddress: it is none.
+        WrongAddress: `url` is not a valid address.
     """
 
     name: ClassVar[str] = "heartbeat"
@@ -34,25 +34,25 @@ class Heartbeat:
         self._endpoint = Endpoint.at(url, "heartbeat")
 
     def begin(self, run_id: UUID) -> None:
-        """Say that a pass begins, trying once.
+        """Report that a run begins, in a single attempt.
 
         Raises:
-            Undelivered: it could not be said.
+            Undelivered: the monitor could not be notified.
         """
         self._ping("/start", run_id, attempts=1)
 
-    def tell(self, outcome: Outcome) -> None:
-        """Say how a pass ended, with its summary or with what stopped it.
+    def notify(self, outcome: Outcome) -> None:
+        """Report how a run ended, with its summary or with why it was refused or failed.
 
         Raises:
-            Undelivered: it could not be said.
+            Undelivered: the monitor could not be notified.
         """
         if failure := outcome.failure:
             self._ping("/fail", outcome.run_id, f"{failure}\n{failure.remedy}".strip())
         else:
             self._ping("", outcome.run_id, summary(outcome))
 
-    def _ping(self, path: str, run_id: UUID, said: str = "", attempts: int = ATTEMPTS) -> None:
+    def _ping(self, path: str, run_id: UUID, text: str = "", attempts: int = ATTEMPTS) -> None:
         self._endpoint.send(
-            "POST", path, query=[("rid", str(run_id))], body=said.encode(errors="backslashreplace"), attempts=attempts
+            "POST", path, query=[("rid", str(run_id))], body=text.encode(errors="backslashreplace"), attempts=attempts
         )

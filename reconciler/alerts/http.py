@@ -1,7 +1,7 @@
-"""One HTTP request to who is told, tried again where that may help: delivered, or `Undelivered`.
+"""One HTTP request to a receiver, retried where that may help: it is delivered, or raises `Undelivered`.
 
-The whole address of such a receiver may be a secret, as with a webhook. So no more of it than its origin is ever shown,
-and urllib3 neither tries again by itself, which it would log with the path, nor follows a redirect to somewhere else.
+The whole address of a receiver may be a secret, as with a webhook, so only its origin is ever shown. For the same
+reason urllib3 does not retry by itself, which would log the path, and does not follow redirects.
 """
 
 from __future__ import annotations
@@ -22,55 +22,56 @@ from reconciler.core.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from urllib.parse import SplitResult
 
 CONNECT_TIMEOUT = 3.0
 """Seconds."""
 READ_TIMEOUT = 5.0
 """Seconds without a byte."""
 ATTEMPTS = 3
-"""How often one request is tried."""
+"""How often a request is tried."""
 LATEST_ATTEMPT = 8.0
-"""Seconds after which it is not tried again."""
+"""Seconds after which no further attempt begins."""
 
 PORTS = {"http": 80, "https": 443}
 
-# it logs the whole address of whoever answers in broken headers
+# urllib3 logs the whole address when a response has broken headers
 logging.getLogger("urllib3").propagate = False
 
 
 class WrongAddress(Failure):
-    """A receiver's address is none. It is not shown: it may be a secret."""
+    """A receiver's address is not valid. The message does not show it: it may be a secret."""
 
     exit_code = 64
 
 
 class _Transient(Undelivered):
-    """The receiver could not be told now, but perhaps in a moment."""
+    """The receiver could not be notified now; another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a receiver is.
+    """The address of a receiver.
 
     Attributes:
-        origin: scheme, host and port: all of it that may be shown.
+        origin: scheme, host and port: the part that may be shown.
     """
 
     origin: str
     _path: str = field(repr=False)
     _query: str = field(repr=False)
-    _authorization: str | None = field(repr=False)
+    _authorization: dict[str, str] = field(repr=False)
 
     @classmethod
     def at(cls, url: str, whose: str) -> Endpoint:
-        """Return the endpoint of an address over http or https, with or without a name and password in it.
+        """Return the endpoint for an http or https address, which may contain a user name and password.
 
         Args:
             url: the address.
-            whose: what the failure calls the receiver.
+            whose: the receiver's name in the error message.
 
         Raises:
-            WrongAddress: it is none.
+            WrongAddress: `url` is not a valid address.
         """
         text = url.strip()
         try:
@@ -80,16 +81,12 @@ class Endpoint:
             host, port, parts = None, None, urlsplit("")
         if not host or parts.scheme not in PORTS or not text.isprintable() or " " in text:
             raise WrongAddress(
-                f"The address of the {whose} is none, so that nobody would be told.",
+                f"The address of the {whose} is not valid, so nobody would be notified.",
                 "Write it as https://host/path, or https://user:password@host/path.",
             )
         shown = f"[{host}]" if ":" in host else host
-        authorization = None
-        if parts.username is not None:
-            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = f"Basic {b64encode(credentials.encode()).decode()}"
         origin = f"{parts.scheme}://{shown}:{PORTS[parts.scheme] if port is None else port}"
-        return cls(origin, parts.path.rstrip("/"), parts.query, authorization)
+        return cls(origin, parts.path.rstrip("/"), parts.query, basic_authorization(parts))
 
     def send(
         self,
@@ -100,41 +97,37 @@ class Endpoint:
         body: bytes | None = None,
         content_type: str = "text/plain; charset=utf-8",
         attempts: int = ATTEMPTS,
-        largest: int = 0,
+        max_bytes: int = 0,
     ) -> bytes:
-        """Send a request, and return the beginning of the answer.
+        """Send a request and return the beginning of the response.
 
         Args:
             method: GET or POST.
-            path: what follows the address's own path.
-            query: what follows the address's own query.
-            body: what is sent.
-            content_type: what the body is.
-            attempts: how often it is tried, if there is no connection, no answer, a 429 or a 5xx.
-            largest: how many bytes of the answer are wanted; the rest is not read.
+            path: appended to the address's own path.
+            query: appended to the address's own query.
+            body: the content to send.
+            content_type: the type of `body`.
+            attempts: how often it is tried if there is no connection, no response, a 429 or a 5xx.
+            max_bytes: how much of the response is read.
 
         Raises:
-            Undelivered: the answer was not 2xx.
+            Undelivered: the response was not 2xx.
         """
-        target = "?".join(filter(None, (self.origin + self._path + path, "&".join(self._queries(query)))))
-        headers = {"User-Agent": f"reconciler/{__version__}"}
+        queries = "&".join(filter(None, (self._query, urlencode(query))))
+        target = "?".join(filter(None, (self.origin + self._path + path, queries)))
+        headers = {"User-Agent": f"reconciler/{__version__}"} | self._authorization
         if body is not None:
             headers["Content-Type"] = content_type
-        if self._authorization:
-            headers["Authorization"] = self._authorization
         retries = stamina.retry_context(
             on=_Transient, attempts=attempts, timeout=LATEST_ATTEMPT, wait_initial=0.2, wait_jitter=0.2, wait_max=2.0
         )
         for attempt in retries:
             with attempt:
-                return self._try(method, target, body, headers, largest)
+                return self._try(method, target, body, headers, max_bytes)
         raise AssertionError
 
-    def _queries(self, query: Sequence[tuple[str, str]]) -> Sequence[str]:
-        return [part for part in (self._query, urlencode(query)) if part]
-
-    def _try(self, method: str, target: str, body: bytes | None, headers: dict[str, str], largest: int) -> bytes:
-        """Send it once."""
+    def _try(self, method: str, target: str, body: bytes | None, headers: dict[str, str], max_bytes: int) -> bytes:
+        """Send the request once."""
         try:
             with urllib3.PoolManager() as pool:
                 response = pool.request(
@@ -148,27 +141,37 @@ class Endpoint:
                     preload_content=False,
                 )
                 try:
-                    self._judge(response.status)
-                    return response.read(largest) if largest else b""
+                    self._raise_unless_ok(response.status)
+                    return response.read(max_bytes) if max_bytes else b""
                 finally:
                     response.close()
         except urllib3.exceptions.SSLError as error:
             raise Undelivered(f"No secure connection to {self.origin}: {error}.") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(f"{self.origin} was not reached: {_why(error)}.") from None
+            raise _Transient(f"{self.origin} was not reached: {reason_unreached(error)}.") from None
 
-    def _judge(self, status: int) -> None:
+    def _raise_unless_ok(self, status: int) -> None:
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return
-        said = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
+        answer = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Transient(f"{self.origin} answered {said}.")
-        raise Undelivered(f"{self.origin} answered {said}.")
+            raise _Transient(f"{self.origin} answered {answer}.")
+        raise Undelivered(f"{self.origin} answered {answer}.")
 
 
-def _why(error: Exception) -> str:
-    """Return what is wrong in words of our own: an error of urllib3 may quote the address."""
+def basic_authorization(url: SplitResult) -> dict[str, str]:
+    """Return the header for the user name and password in an address; empty if it has none."""
+    if url.username is None:
+        return {}
+    credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+
+
+def reason_unreached(error: Exception) -> str:
+    """Return why a request failed, in our own words: an error of urllib3 may quote the address."""
     cause = error if isinstance(error, OSError) else error.__cause__
-    if said := getattr(cause, "strerror", None):
-        return str(said)
-    return "no answer in time" if isinstance(error, urllib3.exceptions.TimeoutError) else "the connection was cut"
+    if text := getattr(cause, "strerror", None):
+        return str(text)
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    return "the address is not valid" if isinstance(error, ValueError) else "the connection was cut"

@@ -1,4 +1,4 @@
-"""The structured log: who reads it sees every drift, whatever else is set up."""
+"""The structured log: it shows every drift, whatever other sinks are set up."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import structlog
 if TYPE_CHECKING:
     from reconciler.core.model import Finding, Outcome
 
-MOST = 100
-"""Findings that are logged one by one; of the rest the number of each reason."""
+MAX_LINES = 100
+"""Findings that get a line each; the rest are counted by reason."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Log:
-    """A sink that logs a line a finding."""
+    """A sink that logs one line for each finding."""
 
     name: ClassVar[str] = "log"
     deduplicates: ClassVar[bool] = True
 
-    def tell(self, outcome: Outcome) -> None:
-        """Log what was corrected and what is reported. What stopped a pass is said by whoever started it."""
+    def notify(self, outcome: Outcome) -> None:
+        """Log corrections and reports. The caller of the run logs why a run was refused or failed."""
         drift = [finding for finding in outcome.findings if finding.is_drift] if outcome.failure is None else []
-        for finding in drift[:MOST]:
+        for finding in drift[:MAX_LINES]:
             _log.warning("drift.corrected" if finding.action.writes else "drift.reported", **_facts(outcome, finding))
-        for reason, more in sorted(Counter(finding.reason for finding in drift[MOST:]).items()):
+        for reason, more in sorted(Counter(finding.reason for finding in drift[MAX_LINES:]).items()):
             _log.warning("drift.more", run_id=str(outcome.run_id), reason=reason, findings=more)
 
 

@@ -1,34 +1,33 @@
-"""A message for people: to Slack, Teams, mail and whatever else apprise knows, in words that can be acted on.
+"""A message for people, through Slack, Teams, mail or any other service that apprise supports.
 
-apprise is optional (`pip install 'reconciler[notify]'`), and is only loaded where there is somebody to be told.
+apprise is optional (`pip install 'reconciler[notify]'`) and is only loaded if a service is configured.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
-from reconciler.alerts.wording import listed, shortened, visible, worth
+from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, paragraph, shortened
 from reconciler.core.errors import Failure
-from reconciler.core.model import Action, Result
+from reconciler.core.model import Action
 from reconciler.core.reasons import RUNBOOK, Reason
 from reconciler.views.terminal import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.core.model import Finding, Outcome
+    from reconciler.core.model import Outcome
 
-LONGEST_TITLE = 200
-LONGEST_BODY = 3500
-"""Characters: what the usual services take in one message."""
-LONGEST_FAILURE = 1200
-"""Characters of what a failure says, and of its remedy."""
+MAX_TITLE = 200
+MAX_BODY = 3500
+"""Characters that the usual services accept in one message."""
+MAX_FAILURE = 1200
+"""Characters of an error message, and of its remedy."""
 DETAILS = ((10, True), (5, True), (3, True), (1, True), (3, False), (1, False), (0, False))
-"""How many findings of each reason are named, and whether the runbook is quoted: the first that fits is sent."""
+"""How many findings of each reason are described, and whether the advice is added: the first that fits is sent."""
 
 
 class AppriseMissing(Failure):
@@ -37,16 +36,16 @@ class AppriseMissing(Failure):
     exit_code = 64
 
 
-class Notify:
+class Messenger:
     """Sends one message a run to one service.
 
     Args:
         url: the service as an apprise URL, which is a secret: https://appriseit.com/services/.
-        name: what tells it from other services, for what it was told already.
+        name: what distinguishes it from other services; the reports that it has seen are remembered by this name.
 
     Raises:
         AppriseMissing: apprise is not installed.
-        WrongAddress: apprise knows no such service.
+        WrongAddress: apprise does not support such a service.
     """
 
     deduplicates = False
@@ -57,12 +56,12 @@ class Notify:
             import apprise
         except ImportError:
             raise AppriseMissing(
-                "Messages are asked for, and the package that sends them is not installed.",
+                "A service for messages is configured, but the package that sends them is not installed.",
                 "Install it with `pip install 'reconciler[notify]'`.",
             ) from None
-        # it logs what a service said, in words that may quote the URL
+        # apprise logs the answers of a service, which may quote the URL
         logging.getLogger("apprise").propagate = False
-        # in this thread, which is bounded already: its own pool would have to be waited for at the end of the process
+        # not async: this thread is bounded already, and the process would wait for apprise's own pool when it ends
         asset = apprise.AppriseAsset(
             app_id="reconciler",
             app_desc="billing reconciler",
@@ -70,63 +69,61 @@ class Notify:
             service_timeout=0,
             default_service_retry=1,
         )
-        given: dict[str, Any] = apprise.plugins.url_to_dict(url.strip()) or {}  # type: ignore[no-untyped-call]
-        # a service that takes less at once gets the message in parts
-        service = apprise.Apprise.instantiate({"overflow": "split"} | given, asset=asset) if given else None
+        fields: dict[str, Any] = apprise.plugins.url_to_dict(url.strip()) or {}  # type: ignore[no-untyped-call]
+        # a service with a lower limit gets the message in parts
+        service = apprise.Apprise.instantiate({"overflow": "split"} | fields, asset=asset) if fields else None
         if service is None:
             raise WrongAddress(
-                "An address for messages is none that apprise knows, so that nobody would be told.",
+                "An address for messages is not one that apprise supports, so nobody would be notified.",
                 "Write it as https://appriseit.com/services/ says, and try it with `apprise -vv -b test URL`.",
             )
-        self._schema = given["schema"]
+        self._schema = fields["schema"]
         self._apprise = apprise.Apprise(service, asset=asset)
 
-    def tell(self, outcome: Outcome) -> None:
-        """Send the message about a pass.
+    def notify(self, outcome: Outcome) -> None:
+        """Send the message about a run.
 
         Raises:
-            Undelivered: the service did not take it.
+            Undelivered: the service did not accept it.
         """
         sent = self._apprise.notify(
             title=title(outcome), body=body(outcome), notify_type=severity(outcome), body_format="text"
         )
         if not sent:
-            raise Undelivered(f"{self._schema} did not take the message; `apprise -vv -b test URL` shows why.")
+            raise Undelivered(f"{self._schema} did not accept the message; `apprise -vv -b test URL` shows why.")
 
 
 def severity(outcome: Outcome) -> str:
-    """Return how bad it is: `failure`, `warning` where a person has to look, `info` where all was corrected."""
+    """Return `failure` if the run was refused or failed, `warning` if a person has to look, `info` if all is fixed."""
     if outcome.failure:
         return "failure"
     return "warning" if any(finding.action is Action.REPORT for finding in outcome.findings) else "info"
 
 
 def title(outcome: Outcome) -> str:
-    """Return the message in one line: what, how many, and worth how much."""
-    line = _failed(outcome, outcome.failure) if outcome.failure else _counted(outcome)
-    return _calling_nobody(shortened(line, LONGEST_TITLE))
+    """Return the message in one line: what happened, how often, and the impact."""
+    if outcome.failure:
+        line = f"reconciler: {STOP_HEADLINES[outcome.result]}: {one_line(str(outcome.failure), MAX_TITLE)}"
+    else:
+        line = _counted(outcome)
+    return _without_mentions(shortened(line, MAX_TITLE))
 
 
 def body(outcome: Outcome) -> str:
-    """Return the message itself, in plain text: as much as fits of what, for whom, since when, and what to do."""
+    """Return the message in plain text, with as many findings and as much advice as fit."""
     if outcome.failure:
-        return _calling_nobody("\n\n".join(_stopped(outcome, outcome.failure)))
+        return _without_mentions("\n\n".join(_stopped(outcome, outcome.failure)))
     text = ""
-    for limit, quoted in DETAILS:
-        text = "\n\n".join(_drift(outcome, limit, quoted=quoted))
-        if len(text) <= LONGEST_BODY:
+    for limit, advice in DETAILS:
+        text = "\n\n".join(_drift(outcome, limit, advice=advice))
+        if len(text) <= MAX_BODY:
             break
-    return _calling_nobody(shortened(text, LONGEST_BODY))
+    return _without_mentions(shortened(text, MAX_BODY))
 
 
-def _calling_nobody(text: str) -> str:
-    """Return text that mentions nobody: some services call everyone of a channel for `@everyone`."""
+def _without_mentions(text: str) -> str:
+    """Return text that mentions nobody: some services notify a whole channel of `@everyone`."""
     return text.replace("@", "＠")  # noqa: RUF001 - that it looks the same is the point
-
-
-def _failed(outcome: Outcome, failure: Failure) -> str:
-    how = "was refused" if outcome.result is Result.BLOCKED else "failed"
-    return f"reconciler: the run {how}: {visible(str(failure), LONGEST_TITLE)}"
 
 
 def _counted(outcome: Outcome) -> str:
@@ -134,51 +131,41 @@ def _counted(outcome: Outcome) -> str:
     corrections = sum(finding.action.writes for finding in outcome.findings)
     tenants = len({finding.tenant for finding in outcome.findings})
     parts = [f"{reports} to look at"] * bool(reports) + [f"{corrections} corrected"] * bool(corrections)
-    said = f"reconciler: {', '.join(parts)}, on {plural(tenants, 'tenant')}"
-    return "; ".join([said, *worth(outcome.findings)])
+    line = f"reconciler: {', '.join(parts)}, on {plural(tenants, 'tenant')}"
+    return "; ".join([line, *impact_texts(outcome.findings)])
 
 
 def _stopped(outcome: Outcome, failure: Failure) -> Iterator[str]:
     advice = RUNBOOK[outcome.result]
-    yield visible(str(failure), LONGEST_FAILURE)
+    yield one_line(str(failure), MAX_FAILURE)
     if failure.remedy:
-        yield f"To do: {visible(failure.remedy, LONGEST_FAILURE)}"
+        yield f"To do: {one_line(failure.remedy, MAX_FAILURE)}"
     yield f"{advice.meaning} {advice.remedy}"
     yield f"`reconciler status` shows the last runs. {_run(outcome)}"
 
 
-def _drift(outcome: Outcome, limit: int, *, quoted: bool) -> Iterator[str]:
-    """Yield what waits for a person first, then what was corrected, then both together."""
+def _drift(outcome: Outcome, limit: int, *, advice: bool) -> Iterator[str]:
+    """Yield a paragraph for each reason, those that wait for a person first, and one for all together."""
     order = list(Reason)
-    for reports in (True, False):
+    for reports, done in ((True, "to look at"), (False, "corrected")):
         of_kind = [f for f in outcome.findings if (f.action is Action.REPORT) is reports]
         for reason in sorted({finding.reason for finding in of_kind}, key=order.index):
-            yield _paragraph(reason, [f for f in of_kind if f.reason is reason], limit, quoted=quoted)
-    yield "\n".join(_together(outcome))
+            findings = [f for f in of_kind if f.reason is reason]
+            headline = "; ".join([f"{reason}: {len(findings)} {done}", *impact_texts(findings)])
+            yield paragraph(headline, findings, limit, advice=advice)
+    yield "\n".join(_closing_lines(outcome))
 
 
-def _paragraph(reason: Reason, findings: list[Finding], limit: int, *, quoted: bool) -> str:
-    advice = RUNBOOK[reason]
-    done = "to look at" if findings[0].action is Action.REPORT else "corrected"
-    lines = [
-        "; ".join([f"{reason}: {len(findings)} {done}", *worth(findings)]),
-        *([advice.meaning] if quoted else []),
-        *(f"- {line}" for line in listed(findings, limit)),
-        *([f"To do: {advice.remedy}"] if quoted else []),
-    ]
-    return "\n".join(lines)
-
-
-def _together(outcome: Outcome) -> Iterator[str]:
-    reasons = Counter(finding.reason for finding in outcome.findings)
-    if len(reasons) > 1 and (sums := worth(outcome.findings)):
+def _closing_lines(outcome: Outcome) -> Iterator[str]:
+    reasons = {finding.reason for finding in outcome.findings}
+    if len(reasons) > 1 and (sums := impact_texts(outcome.findings)):
         yield f"Together: {', '.join(sums)}."
     if closed := sum(finding.closed_period for finding in outcome.findings):
         rows = plural(closed, "correction")
-        yield f"{rows} in a closed period, which is invoiced already: finance owes an adjustment."
+        yield f"{rows} in a closed period, which is already invoiced: finance owes an adjustment."
     yield f"`reconciler explain TENANT` shows a tenant's history, `reconciler status` what is open. {_run(outcome)}"
 
 
 def _run(outcome: Outcome) -> str:
-    began = f", begun at {outcome.observed_at:%Y-%m-%d %H:%M} UTC" if outcome.observed_at else ""
+    began = f", started at {outcome.observed_at:%Y-%m-%d %H:%M} UTC" if outcome.observed_at else ""
     return f"This is run {outcome.run_id}{began}."

@@ -1,45 +1,44 @@
-"""A Prometheus Pushgateway: where a pass that ends leaves its metrics to be scraped.
+"""A Prometheus Pushgateway: a run that ends leaves its metrics there to be scraped.
 
-They are posted, not put: a Pushgateway replaces then only the metrics that are named, and those of the last success
-stay while passes fail. The group is the job alone, since each pass is another pod of it.
+They are posted, not put: POST replaces only the metrics in the request, so those of the last success stay while runs
+fail. The group is the job alone, because each run is a new pod.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import urllib3
 from prometheus_client import pushadd_to_gateway
 
 from reconciler.alerts import Undelivered
+from reconciler.alerts.http import basic_authorization, reason_unreached
 from reconciler.core.model import Mode
 from reconciler.metrics import RunMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from urllib.parse import SplitResult
 
     from reconciler.core.model import Outcome
 
-TAKEN = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
-"""What a Pushgateway answers to metrics that it has taken."""
+ACCEPTED = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
+"""A Pushgateway's answers to metrics that it has stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pushgateway:
-    """A sink that pushes the metrics of a pass.
+    """A sink that pushes the metrics of a run.
 
     Attributes:
-        url: where the Pushgateway is; may hold a name and password for basic authentication, which are never shown.
+        url: the address; may contain a user name and password for basic authentication, which are never shown.
         job: the group that is pushed to, and the label `job` of its metrics.
-        period: the time from one pass to the next, as it is meant to be.
-        now: the time, in seconds since the epoch.
-        timeout: seconds that it may take to connect, or to answer.
+        period: the configured time from one run to the next.
+        now: returns the time in seconds since the epoch.
+        timeout: seconds that the whole request may take.
     """
 
     url: str = field(repr=False)
@@ -51,47 +50,31 @@ class Pushgateway:
     name: ClassVar[str] = "pushgateway"
     deduplicates: ClassVar[bool] = True
 
-    def tell(self, outcome: Outcome) -> None:
-        """Push what the pass determines, see `reconciler.metrics`. A plan determines nothing, and is not pushed.
+    def notify(self, outcome: Outcome) -> None:
+        """Push the metrics that the run updates, see `reconciler.metrics`. A plan updates none and is not pushed.
 
         Raises:
-            Undelivered: the Pushgateway was not reached, or did not take it.
+            Undelivered: the Pushgateway was not reached or did not accept the metrics.
         """
         if outcome.mode is Mode.PLAN:
             return
-        passes = RunMetrics(period=self.period)
-        passes.take(outcome, self.now())
+        metrics = RunMetrics(period=self.period)
+        metrics.record(outcome, self.now())
         try:
             parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
             pushadd_to_gateway(
                 parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
                 job=self.job,
-                registry=passes,
+                registry=metrics,
                 timeout=self.timeout,
-                handler=_handler(_authorization(parts)),
+                handler=_handler(basic_authorization(parts)),
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise Undelivered(f"The Pushgateway was not reached: {_why(error)}.") from None
-
-
-def _why(error: Exception) -> str:
-    """Return what is wrong, without the error's own words: they quote the address, of which a password is a part."""
-    said = getattr(error.__cause__, "strerror", None)
-    if said is None and isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    return said or type(error).__name__
-
-
-def _authorization(url: SplitResult) -> dict[str, str]:
-    """Return the header for the name and password in an address."""
-    if url.username is None:
-        return {}
-    credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"
-    return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+            raise Undelivered(f"The Pushgateway was not reached: {reason_unreached(error)}.") from None
 
 
 def _handler(authorization: dict[str, str]) -> Callable[..., Callable[[], None]]:
-    """Return what sends for prometheus_client: its own handler would follow a redirect, but without the metrics."""
+    """Return a handler for prometheus_client, whose own would follow a redirect but drop the metrics."""
 
     def handler(
         *, url: str, method: str, timeout: float, headers: list[tuple[str, str]], data: bytes
@@ -104,9 +87,9 @@ def _handler(authorization: dict[str, str]) -> Callable[..., Callable[[], None]]
                     body=data,
                     headers=dict(headers) | authorization,
                     timeout=urllib3.Timeout(total=timeout),
-                    retries=False,  # nor is a redirect followed
+                    retries=False,  # follows no redirects either
                 )
-            if answer.status not in TAKEN:
+            if answer.status not in ACCEPTED:
                 raise Undelivered(f"The Pushgateway answered {answer.status}; its log says why.")
 
         return send

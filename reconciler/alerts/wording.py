@@ -1,71 +1,91 @@
-"""Findings in words: whom they are about, when, and what they are worth. Plain text, whatever the names hold."""
+"""Findings in plain text: the tenant, the time and the impact, safe to print whatever the names hold."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from reconciler.core.model import Action
-from reconciler.views import terminal
+from reconciler.core.model import Action, Result
+from reconciler.core.reasons import RUNBOOK
+from reconciler.views.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from reconciler.core.model import Finding
 
-LONGEST_NAME = 100
-"""Characters of one name, or of one state, that are shown."""
+MAX_NAME = 100
+"""Characters of one name or state that are shown."""
+
+STOP_HEADLINES = {Result.BLOCKED: "the run was refused", Result.FAILED: "the run failed"}
+"""How the headline of a run that was refused or failed begins."""
 
 
-def visible(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return text on one line, of at most `longest` characters, with what could steer a display made visible."""
-    return shortened(terminal.visible(text), longest)
+def one_line(text: str, limit: int = MAX_NAME) -> str:
+    """Return text on one line of at most `limit` characters, with control characters made visible."""
+    return shortened(visible(text), limit)
 
 
-def shortened(text: str, longest: int) -> str:
-    """Return text of at most `longest` characters."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def shortened(text: str, limit: int) -> str:
+    """Return text cut to `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def listed(findings: Collection[Finding], limit: int) -> list[str]:
-    """Return a line for each of the first `limit` findings, and one that counts the rest."""
-    lines = [told(finding) for finding, _ in zip(findings, range(limit), strict=False)]
-    rest = len(findings) - len(lines)
-    return lines + [f"and {rest} more"] * bool(rest and limit)
+def paragraph(headline: str, findings: Collection[Finding], limit: int, *, advice: bool = True) -> str:
+    """Return the paragraph about all findings of one reason.
+
+    Args:
+        headline: its first line.
+        findings: at least one.
+        limit: how many findings are described; the rest are counted.
+        advice: whether it says what the reason means and what to do.
+    """
+    meaning, remedy = RUNBOOK[next(iter(findings)).reason]
+    lines = [describe(finding) for finding, _ in zip(findings, range(limit), strict=False)]
+    if limit and len(findings) > limit:
+        lines.append(f"and {len(findings) - limit} more")
+    return "\n".join(
+        [
+            headline,
+            *([meaning] if advice else []),
+            *(f"- {line}" for line in lines),
+            *([f"To do: {remedy}"] if advice else []),
+        ]
+    )
 
 
-def told(finding: Finding) -> str:
-    """Return a finding in one line: whom it is about, what was found, when that happened and what it is worth."""
-    parts = [f"{visible(finding.tenant)} (org {visible(finding.org)})"]
+def describe(finding: Finding) -> str:
+    """Return a finding in one line: tenant, skill, states, time and impact."""
+    parts = [f"{one_line(finding.tenant)} (org {one_line(finding.org)})"]
     if finding.subject is not None:
-        parts.append(visible(finding.subject))
+        parts.append(one_line(finding.subject))
     if finding.action is Action.REPORT and (finding.recorded or finding.observed):
-        states = (visible(state) if state is not None else "-" for state in (finding.recorded, finding.observed))
+        states = (one_line(state) if state is not None else "-" for state in (finding.recorded, finding.observed))
         parts.append(" → ".join(states))
     if finding.moment:
         parts.append(f"at {finding.moment.occurred_at:%Y-%m-%d %H:%M:%S} UTC")
-    parts.extend(worth([finding]))
+    parts.extend(impact_texts([finding]))
     if finding.closed_period:
         parts.append("closed period")
     return ", ".join(parts)
 
 
-def worth(findings: Iterable[Finding]) -> list[str]:
-    """Return what findings are worth together: what was lost, and what was overcharged; empty where nothing is priced.
+def impact_texts(findings: Iterable[Finding]) -> list[str]:
+    """Return the impact of findings: what was not invoiced, then what was overcharged; empty if nothing is priced.
 
-    Each amount in CHF, before VAT, with the range that it lies in where the moments are not certain.
+    Amounts are in CHF before VAT, each with its range where the times are uncertain.
     """
     priced = [(f.impact_chf, *(f.impact_range or (f.impact_chf,) * 2)) for f in findings if f.impact_chf is not None]
     lost = [(impact, low, high) for impact, low, high in priced if (impact or low + high) > 0]
     overcharged = [(-impact, -high, -low) for impact, low, high in priced if (impact or low + high) < 0]
     sums = [
-        f"{_together(amounts)} {what}"
+        f"{_sum_text(amounts)} {what}"
         for amounts, what in ((lost, "not invoiced"), (overcharged, "overcharged"))
         if amounts
     ]
     return sums or ["CHF 0.00"] * bool(priced)
 
 
-def _together(amounts: list[tuple[Decimal, Decimal, Decimal]]) -> str:
+def _sum_text(amounts: list[tuple[Decimal, Decimal, Decimal]]) -> str:
     impact, low, high = (sum(column, Decimal()) for column in zip(*amounts, strict=True))
     return f"CHF {impact:.2f}" + ("" if low == high else f" (between {low:.2f} and {high:.2f})")

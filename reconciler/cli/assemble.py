@@ -15,30 +15,29 @@ from reconciler.core.model import FallbackDating, Mode
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
     from reconciler.alerts import Sink
-    from reconciler.core.model import Outcome
-    from reconciler.run import Source
+    from reconciler.core.model import Outcome, Source
 
 
 def made(mode: Mode, database_url: str, *, deadline: timedelta, **given: Any) -> Outcome:
     """Make one pass."""
     ends = Deadline.after(deadline.total_seconds())
     seen = source(ends, **given)
-    return Pass(
+    job = Job(
         database_url=database_url,
         source=seen,
         deadline=ends,
         alerts=Alerts() if mode is Mode.PLAN else alerts(seen, **given),
-        terms=RunOptions(
+        options=RunOptions(
             mode=mode,
             settle=given["settle"],
-            uncertain=FallbackDating(given["uncertain"]),
+            fallback=FallbackDating(given["uncertain"]),
             limits=Limits(
                 count=given["limit_count"],
                 percent=given["limit_percent"],
@@ -46,7 +45,8 @@ def made(mode: Mode, database_url: str, *, deadline: timedelta, **given: Any) ->
             ),
             accept_source=given.get("accept_source", False),
         ),
-    ).execute()
+    )
+    return reconcile(job)
 
 
 def source(
@@ -104,10 +104,10 @@ def alerts(
 
         sinks.append(Pushgateway(url=pushgateway, job=job_name, period=every, now=time.time))
     if urls := os.environ.get(settings.NOTIFY_URLS, "").split():
-        from reconciler.alerts.notify import Notify
+        from reconciler.alerts.notify import Messenger
 
         # each is remembered by its name, which must not tell its URL
-        sinks += [Notify(url, f"notify-{number}") for number, url in enumerate(urls, start=1)]
+        sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(urls, start=1)]
     heartbeat = None
     if url := os.environ.get(settings.HEARTBEAT_URL):
         from reconciler.alerts.heartbeat import Heartbeat

@@ -108,7 +108,7 @@ def serve(
 
     def make() -> Outcome:
         outcome = wiring.made(Mode.RUN, url, every=period, undelivered=metrics.undelivered, tenants=None, **given)
-        metrics.take(outcome, time.time())
+        metrics.record(outcome, time.time())
         _say(outcome)
         return outcome
 

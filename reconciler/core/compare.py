@@ -1,7 +1,7 @@
-"""The truth table: how what is observed can differ from what is recorded, and what is done about it.
+"""The truth table: how the cluster can differ from the ledger, and what is done about each difference.
 
-Pure: no clock, no I/O. `compare` asks each rule of `RULES` in turn; a rule is a row of this table, and its name states
-the fault.
+Pure: no clock, no I/O. A rule is one or two rows of this table, and its name states the fault. `compare` applies the
+rules of `RULES` in order.
 
     the resource    lifecycle row            reason                          action
     --------------  -----------------------  ------------------------------  --------------------------------
@@ -22,7 +22,7 @@ the fault.
     live, open                  suspended, latest is not suspended    suspension_unrecorded      append
     live, open                  running, latest is suspended          resumption_unrecorded      append
     deleted, after its stamp    latest is enabled                     skill_open_after_deletion  append
-    live, open                  row's org unknown, label there        org_resolved               update
+    live, open                  row's org unknown, label set          org_resolved               update
     live                        no label                              org_unlabelled             report
     live, open                  row's org and label differ            org_moved                  report
     any, unreadable too         latest event after now, or infinite   event_time_invalid         report
@@ -39,20 +39,21 @@ from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from reconciler.core.model import Event, Lifecycle, Observed, Recorded
 
 
 class Case(NamedTuple):
-    """One tenant: both sides, and what follows from the two together."""
+    """One tenant: both sides, and what follows from them together."""
 
     observed: Observed | None
-    """The resource; None where there is none, or where it cannot be read."""
+    """The resource; None if there is none, or if it cannot be read."""
     unreadable: str | None
+    """Why the resource cannot be read; None if it can."""
     recorded: Recorded
     as_of: datetime
-    """No recorded event may lie after it."""
+    """No recorded event may lie after this instant."""
 
     @property
     def row(self) -> Lifecycle | None:
@@ -61,29 +62,29 @@ class Case(NamedTuple):
 
     @property
     def live(self) -> Observed | None:
-        """The resource, where it lives."""
+        """The resource, if it exists and is not being deleted."""
         return self.observed if self.observed and not self.observed.deleting_at else None
 
     @property
     def open(self) -> Observed | None:
-        """The resource, where it lives and its row is open, or is about to be inserted."""
+        """The live resource, if its row is open or about to be inserted."""
         return self.live if self.row is None or self.row.deleted_at is None else None
 
     @property
     def gone(self) -> bool:
-        """Whether the tenant is absent or being deleted, and its row is closed or about to be stamped."""
+        """True if the tenant is absent or being deleted, and its row is closed or about to be stamped."""
         return self.live is None and self.unreadable is None and (self.row is not None or self.observed is not None)
 
     @property
     def org(self) -> str:
-        """The organisation that rows are written with: a live tenant's label, a gone tenant's row."""
+        """The organisation that rows are written with: the label of a live tenant, the row of one that is gone."""
         if self.row and not self.live:
             return self.row.org
         return (self.observed and self.observed.org) or UNKNOWN_ORG
 
     def usable(self, event: Event | None) -> bool:
-        """Whether a key's latest event is one that a correction may follow."""
-        return event is None or timely(event, self.as_of)
+        """True if a correction may follow the key's latest event."""
+        return event is None or is_past(event, self.as_of)
 
     def finding(
         self,
@@ -108,13 +109,29 @@ class Case(NamedTuple):
         )
 
 
-def timely(event: Event, as_of: datetime) -> bool:
-    """Whether an event lies in the past, and not infinitely far in it."""
+class Comparison(NamedTuple):
+    """What comparing the listed tenants with the ledger found, by tenant."""
+
+    observed: Mapping[str, Observed | None]
+    """The resource; None where the list has none of that name."""
+    findings: Mapping[str, tuple[Finding, ...]]
+    """The differences, dated; empty where there are none."""
+    tenants_observed: int
+    tenants_recorded: int
+    """Lifecycle rows that are open."""
+    ledger_is_empty: bool
+    """True if there is no lifecycle row at all."""
+    as_of: datetime
+    """The database's clock when the ledger was read: what was listed had happened by then."""
+
+
+def is_past(event: Event, as_of: datetime) -> bool:
+    """True if the event lies in the past, but not infinitely far."""
     return FIRST < event.occurred_at <= as_of
 
 
 def unreadable(case: Case) -> Iterator[Finding]:
-    """The resource cannot be read: nothing follows from it, least of all that it is absent."""
+    """The resource cannot be read. Nothing follows from that, least of all that the tenant is absent."""
     if case.unreadable is not None:
         yield case.finding(Reason.TENANT_UNREADABLE, Action.REPORT, recorded=_state(case.row), observed=case.unreadable)
 
@@ -139,8 +156,8 @@ def deletion_unrecorded(case: Case) -> Iterator[Finding]:
         yield case.finding(Reason.DELETION_UNRECORDED, Action.STAMP, recorded="open", observed="deleted")
 
 
-def deletion_disproved(case: Case) -> Iterator[Finding]:
-    """The row is closed, yet the resource lives."""
+def deletion_contradicted(case: Case) -> Iterator[Finding]:
+    """The row is closed, but the resource is live."""
     if case.live and case.live.created_at and case.row and case.row.deleted_at:
         recreated = case.live.created_at > case.row.deleted_at
         reason = Reason.TENANT_RECREATED if recreated else Reason.DELETION_CONTRADICTED
@@ -208,7 +225,7 @@ def suspension_differs(case: Case) -> Iterator[Finding]:
 
 
 def org_differs(case: Case) -> Iterator[Finding]:
-    """The organisation is not labelled, was unknown until now, or is another than the row's."""
+    """The organisation is not labelled, was unknown until now, or differs from the row's."""
     if case.live and case.live.org is None:
         yield case.finding(
             Reason.ORG_UNLABELLED, Action.REPORT, recorded=case.row.org if case.row else None, observed=None
@@ -220,7 +237,7 @@ def org_differs(case: Case) -> Iterator[Finding]:
 
 
 def events_out_of_time(case: Case) -> Iterator[Finding]:
-    """A latest event lies after now, so that nothing written now could follow it."""
+    """A latest event lies after now: nothing written now could follow it."""
     suspension = case.recorded.suspension
     for subject, event in (*case.recorded.skills.items(), *([(None, suspension)] if suspension else [])):
         if not case.usable(event):
@@ -243,7 +260,7 @@ RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     suspension_differs,
     deletion_unrecorded,
     skills_open_after_deletion,
-    deletion_disproved,
+    deletion_contradicted,
     events_out_of_time,
 )
 
@@ -251,13 +268,13 @@ RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
 def compare(
     observed: Observed | None, recorded: Recorded, *, as_of: datetime, tolerance: timedelta = timedelta()
 ) -> Iterator[Finding]:
-    """Yield how one tenant's resource and its record differ, in the order of `RULES`, not yet dated.
+    """Yield how one tenant's resource and its record differ, in the order of `RULES`; nothing is dated yet.
 
     Args:
-        observed: the resource, or None where the whole list has none of that name.
+        observed: the resource, or None if the complete list has none of that name.
         recorded: what the ledger says of it.
-        as_of: the instant, in UTC, after which no recorded event may lie: the database's clock when it was read.
-        tolerance: how far the clock of the resource's times may be ahead of that.
+        as_of: no recorded event may lie after it: the database's clock when the ledger was read, in UTC.
+        tolerance: how far the API server's clock may be ahead of that.
     """
     problem = (observed.problem or _out_of_time(observed, as_of + tolerance)) if observed else None
     case = Case(None if problem else observed, problem, recorded, as_of)
@@ -266,7 +283,7 @@ def compare(
 
 
 def _out_of_time(observed: Observed, latest: datetime) -> str | None:
-    """Return what is wrong with a resource whose life lies in the future."""
+    """Return what is wrong with a resource that was created or deleted in the future; None if nothing is."""
     times = {"creationTimestamp": observed.created_at, "deletionTimestamp": observed.deleting_at}
     for name, time in times.items():
         if time and time > latest:

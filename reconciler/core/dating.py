@@ -1,4 +1,4 @@
-"""When did it happen? The interval that a change must lie in, and the moment that is chosen inside it.
+"""When did it happen? The interval that a change must lie in, and the moment that is chosen in it.
 
 Pure. Evidence, best first:
 
@@ -9,8 +9,8 @@ Pure. Evidence, best first:
     none           nothing: what starts to cost is dated as late as possible, what stops costing as early as possible
 
 The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
-found the tenant true. It ends when the observation began, or earlier where evidence says so. A moment never lies
-before the event that it corrects: it would not become the latest, and would be corrected again for ever.
+found the tenant true. It ends when the observation began, or earlier if evidence says so. A moment never lies before
+the event that it corrects: it would not become the latest, and the same correction would be written again indefinitely.
 """
 
 from __future__ import annotations
@@ -25,12 +25,27 @@ from reconciler.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from reconciler.core.model import Listing
+
 ROUNDING = timedelta(seconds=1)
-"""Kubernetes cuts its times to whole seconds."""
+"""Kubernetes truncates its times to whole seconds."""
+
+
+def clock_difference(observed_at: datetime, listing: Listing, began: float) -> timedelta:
+    """Return how far the API server's clock and the database's are apart.
+
+    Args:
+        observed_at: the database's clock at the beginning of the observation.
+        listing: the list, with the server's clock where the server sent it.
+        began: the same instant as `observed_at`, in seconds of `time.monotonic`.
+    """
+    if listing.server_time is None:
+        return timedelta()
+    return abs(listing.server_time - observed_at - timedelta(seconds=listing.read_at - began))
 
 
 class Interval(NamedTuple):
-    """What a change must lie in."""
+    """The time in which a change must have happened."""
 
     not_before: datetime
     not_after: datetime
@@ -45,17 +60,17 @@ class Dating:
     """What the dating of one run's corrections depends on.
 
     Attributes:
-        observed_at: what was observed had happened by then, by the database's clock.
+        observed_at: whatever was observed had happened by then, by the database's clock.
         tolerance: how far the API server's clock may be off; evidence that misses its interval by no more is clipped.
-        uncertain: the policy where there is no evidence.
+        fallback: the policy for changes without evidence.
     """
 
     observed_at: datetime
     tolerance: timedelta = ROUNDING
-    uncertain: FallbackDating = FallbackDating.CUSTOMER
+    fallback: FallbackDating = FallbackDating.CUSTOMER
 
     def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
-        """Yield one tenant's findings, the corrections among them with their moments.
+        """Yield one tenant's findings, with a moment for each correction of an event or a lifetime.
 
         Args:
             findings: what `compare` yielded for the tenant, a deletion before the events that it closes.
@@ -64,7 +79,7 @@ class Dating:
         """
         moments: dict[tuple[Reason, Event | None], Moment | None] = {}
         for finding in findings:
-            # what supersedes the same is as old: most of all the packages that a tenant began with
+            # changes that supersede the same event get the same moment: above all the packages of a new tenant
             change = finding.reason, finding.supersedes
             if change not in moments:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
@@ -95,13 +110,13 @@ class Dating:
             case Reason.RESUMPTION_UNRECORDED if observed:
                 moment = self._resuming(interval, finding, observed, recorded)
             case _:
-                pass  # a report has no moment, and an organisation is no event
+                pass  # neither a report nor the organisation of a row has a moment
         return moment
 
     def _interval(self, finding: Finding, observed: Observed | None, recorded: Recorded) -> Interval:
-        """Return the interval as it is before any evidence."""
+        """Return the interval before any evidence is considered."""
         start = recorded.lifecycle.created_at if recorded.lifecycle else observed and observed.created_at
-        # a start of billing by a clock that runs ahead must not drag a correction into the future
+        # a start of billing by a clock that is ahead must not move a correction into the future
         known = [min(time, self.observed_at) for time in (start, recorded.lifecycle and recorded.verified_at) if time]
         superseded = [finding.supersedes.occurred_at] if finding.supersedes else []
         not_before = max([*known, *superseded], default=self.observed_at)
@@ -110,10 +125,10 @@ class Dating:
     def _deletion(self, interval: Interval, observed: Observed | None, recorded: Recorded) -> Moment:
         if observed and observed.deleting_at:
             return _exactly(Evidence.DELETION, interval.clip(observed.deleting_at))
-        # whoever has an event was not gone before it
+        # a tenant that has an event was not gone before it
         events = [*recorded.skills.values(), *([recorded.suspension] if recorded.suspension else [])]
-        heard = [event.occurred_at for event in events if event.occurred_at <= interval.not_after]
-        return self._unproved(interval._replace(not_before=max([interval.not_before, *heard])), starts_to_cost=False)
+        latest = [event.occurred_at for event in events if event.occurred_at <= interval.not_after]
+        return self._unproved(interval._replace(not_before=max([interval.not_before, *latest])), starts_to_cost=False)
 
     def _recorded_deletion(self, recorded: Recorded) -> Moment | None:
         if recorded.lifecycle is None or recorded.lifecycle.deleted_at is None:
@@ -123,13 +138,13 @@ class Dating:
     def _enabling(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
         written = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at)
         if recorded.lifecycle is None:
-            # the backfill bills a package from the start; the interval says until when it may have been added
+            # the backfill bills a package from the creation on; the interval says how late it may have been added
             unchanged = observed.generation == 1
             until = interval.not_before if unchanged else (written or interval).not_after
             return Moment(interval.not_before, interval.not_before, until, Evidence.CREATION)
         verified_since = recorded.verified_at and recorded.verified_at > recorded.lifecycle.created_at
         if observed.generation == 1 and finding.supersedes is None and observed.created_at and not verified_since:
-            # on since creation: within the ledger's bounds, since the start of billing
+            # on since the creation, or since the start of billing where that is later
             return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
         return written or self._unproved(interval, starts_to_cost=True)
 
@@ -138,32 +153,32 @@ class Dating:
         seen = self._proved(interval, Evidence.SUSPENDED_AT, observed.suspended_at)
         if seen is None:
             return written or self._unproved(interval, starts_to_cost=False)
-        # a status may still tell of the suspension before: only a spec that was not written since bounds the change
+        # the status may be that of an earlier suspension: it bounds the change only if the spec was not written since
         unwritten_since = observed.suspend_written_at and observed.suspend_written_at <= seen.occurred_at
         return seen if unwritten_since else seen._replace(not_after=(written or interval).not_after)
 
     def _resuming(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
         written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
-        if _is_of_an_earlier_life(finding, recorded):
-            # created anew, and seen suspended by no run: it runs from its start, as a tenant without events does
+        if _is_of_earlier_lifetime(finding, recorded):
+            # recreated, and no run saw it suspended: it runs from its start, as a tenant without events does
             return Moment(interval.not_before, interval.not_before, (written or interval).not_after, Evidence.CREATION)
         return written or self._unproved(interval, starts_to_cost=True)
 
     def _proved(self, interval: Interval, evidence: Evidence, at: datetime | None) -> Moment | None:
-        """Return the moment that the evidence proves, or None where it misses the interval."""
+        """Return the moment that the evidence proves; None if it misses the interval."""
         if at is None or not interval.not_before - self.tolerance <= at <= interval.not_after + self.tolerance:
             return None
         clipped = interval.clip(at)
         return Moment(clipped, interval.not_before, clipped, evidence)
 
     def _unproved(self, interval: Interval, *, starts_to_cost: bool) -> Moment:
-        late = starts_to_cost or self.uncertain is FallbackDating.DETECTED
+        late = starts_to_cost or self.fallback is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
 
 
-def _is_of_an_earlier_life(finding: Finding, recorded: Recorded) -> bool:
-    """Whether what is corrected was recorded before this life began, and no run has verified it since."""
+def _is_of_earlier_lifetime(finding: Finding, recorded: Recorded) -> bool:
+    """True if the superseded event was recorded before this lifetime, and no run has verified the tenant since."""
     row, event, verified_at = recorded.lifecycle, finding.supersedes, recorded.verified_at
     if row is None or event is None or (verified_at and verified_at > row.created_at):
         return False
@@ -171,7 +186,7 @@ def _is_of_an_earlier_life(finding: Finding, recorded: Recorded) -> bool:
 
 
 def _closing(finding: Finding, deletion: Moment | None) -> Moment | None:
-    """Return the deletion's own moment, no earlier than the event that it closes."""
+    """Return the moment of the deletion, but not before the event that is closed."""
     if deletion is None or finding.supersedes is None:
         return None
     first = finding.supersedes.occurred_at

@@ -1,6 +1,6 @@
-"""The vocabulary: what is observed, what is recorded, how the two can differ, what is done about it.
+"""The vocabulary: what is observed, what is recorded, how they can differ, and what is done about it.
 
-Everything here is a frozen value. Times are aware UTC datetimes, CHF are `Decimal`.
+Everything here is a frozen value. Times are aware datetimes in UTC, amounts in CHF are `Decimal`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from reconciler.core.reasons import Reason
 
 UNKNOWN_ORG = "unknown"
-"""The organisation that rows are written with when the tenant carries no org label."""
+"""The organisation that rows are written with if the tenant carries no organisation label."""
 
 FIRST = datetime(1, 1, 2, tzinfo=UTC)
 LAST = datetime(9999, 12, 30, tzinfo=UTC)
-"""What PostgreSQL's wider times, the infinite among them, are brought to: a day inside what a datetime can hold."""
+"""Earlier and later times of PostgreSQL, the infinite ones too, are read as these: a datetime can hold no others."""
 
 SNAPSHOT = "snapshot"
 """The identity of a source that is a file."""
@@ -41,7 +41,7 @@ class Action(enum.StrEnum):
 
     @property
     def writes(self) -> bool:
-        """Whether a run changes the ledger for it."""
+        """True if a run changes the ledger for it."""
         return self is not Action.REPORT and self is not Action.DEFER
 
 
@@ -67,14 +67,14 @@ class FallbackDating(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """Whether a pass may write."""
+    """Whether a run may write."""
 
     PLAN = "plan"
     RUN = "run"
 
 
 class Result(enum.StrEnum):
-    """How a pass ended."""
+    """How a run ended."""
 
     CLEAN = "clean"
     CORRECTED = "corrected"
@@ -92,9 +92,9 @@ class Table(enum.StrEnum):
 
 
 class Observed(NamedTuple):
-    """One PiecedTenant as the source showed it; a tuple, since one is made of each tenant there is.
+    """One PiecedTenant as the source showed it. A tuple, since a run makes one for every tenant.
 
-    Where `problem` is set the custom resource is unreadable: only name, namespace and uid may then be relied on.
+    If `problem` is set, the custom resource is unreadable: only its name, namespace and uid can be relied on.
     """
 
     name: str
@@ -110,15 +110,15 @@ class Observed(NamedTuple):
     suspended: bool = False
     suspended_at: datetime | None = None
     last_modified_at: datetime | None = None
-    """The newest time on it: creation, deletion, any write in managedFields. None: its writes carry no times."""
+    """The newest time on it: creation, deletion or any write in managedFields. None if its writes carry no times."""
     packages_written_at: datetime | None = None
-    """When the owner of spec.packages last wrote, where the ownership can prove it."""
+    """When the owner of spec.packages last wrote; None if managedFields cannot prove it."""
     suspend_written_at: datetime | None = None
-    """When the owner of spec.suspend last wrote, where the ownership can prove it."""
+    """When the owner of spec.suspend last wrote; None if managedFields cannot prove it."""
 
 
 class Event(NamedTuple):
-    """The latest recorded event of one key."""
+    """A recorded event of one key: a skill of a tenant, or its suspension."""
 
     id: int
     kind: str
@@ -143,7 +143,7 @@ class Recorded:
     skills: Mapping[str, Event] = field(default_factory=dict)
     suspension: Event | None = None
     verified_at: datetime | None = None
-    """Up to when the last run that found this tenant true has proved it: the beginning of that run, less settle."""
+    """Up to when this tenant is proved: the start of the last run that found it true, less settle."""
 
 
 class Moment(NamedTuple):
@@ -158,7 +158,7 @@ class Moment(NamedTuple):
 class Finding(NamedTuple):
     """One difference between the cluster and the ledger, and what is done about it.
 
-    A tuple, for there may be hundreds of thousands: it is made, and made anew, several times as fast as a dataclass.
+    A tuple, since there may be hundreds of thousands: making one is several times as fast as making a dataclass.
     """
 
     reason: Reason
@@ -166,36 +166,40 @@ class Finding(NamedTuple):
     org: str
     action: Action
     subject: str | None = None
-    """The skill id; None where the finding is about the tenant as a whole."""
+    """The skill id; None if the finding is about the tenant as a whole."""
     recorded: str | None = None
     observed: str | None = None
     supersedes: Event | None = None
-    """The latest recorded event of the key, which a correction must not precede."""
+    """The latest recorded event of the key; a correction must not precede it."""
     moment: Moment | None = None
     closed_period: bool = False
     accepted_until: datetime | None = None
-    """Of a report: until when people know about it and accept it."""
+    """Until when people accept the report; None if they do not, or if it is not a report."""
     impact_chf: Decimal | None = None
-    """What the correction is worth: positive is revenue that was being lost."""
+    """What the correction is worth. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
-    """What it would be worth at either end of its interval, the lower one first; None where that is the same."""
+    """What it would be worth at either end of its interval, the lower amount first; None if they are the same."""
 
     def dated(self, moment: Moment) -> Finding:
-        """Return it as of a moment, before anything else is known of it: `_replace` takes twice as long."""
+        """Return it with its moment, before anything else is known of it: `_replace` takes twice as long."""
         return Finding(*self[:8], moment)
 
-    def worth(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
-        """Return it with what it is worth, and what it would be at either end of its interval."""
+    def deferred(self) -> Finding:
+        """Return it as one that is shown, and left for a later run."""
+        return self._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+
+    def with_impact(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
+        """Return it with what it is worth, and what it would be worth at either end of its interval."""
         return Finding(*self[:-2], impact, between)
 
     @property
     def is_drift(self) -> bool:
-        """Whether people are to hear of it: neither left for a later look, nor accepted."""
+        """True if people should be notified of it: it is neither deferred nor accepted."""
         return self.action is not Action.DEFER and self.accepted_until is None
 
 
 class Listing(NamedTuple):
-    """What is known of a whole, checked list."""
+    """What is known of a list of tenants, once it is known to be complete."""
 
     source: str
     resource_version: str | None = None
@@ -206,26 +210,47 @@ class Listing(NamedTuple):
 
 
 class Spool(Protocol):
-    """Where a source puts the tenants that it observes."""
+    """Where a source puts the tenants that it lists."""
 
     def add(self, tenant: Observed, /) -> None:
-        """Take one tenant."""
+        """Add one tenant."""
 
     def restart(self) -> None:
-        """Forget every tenant taken so far: the list starts again."""
+        """Remove every tenant that was added: the list starts again."""
+
+
+class Source(Protocol):
+    """Where the tenants are listed: a cluster, or a file."""
+
+    @property
+    def is_live(self) -> bool:
+        """True for a cluster, False for a file, which cannot change during a run."""
+
+    @property
+    def namespaced(self) -> bool:
+        """True if a tenant may be in one of many namespaces."""
+
+    def identity(self) -> str:
+        """Return what tells this source from any other."""
+
+    def observe(self, spool: Spool, /) -> Listing:
+        """Put every tenant into the spool, or raise."""
+
+    def get(self, name: str, namespace: str | None) -> Observed | None:
+        """Read one tenant again; None if there is none of that name."""
 
 
 class Report(NamedTuple):
-    """What makes a report the same in two passes: a finding that a person must look at, or a pass that was stopped."""
+    """What identifies a report across runs: a finding that a person must look at, or a run that was stopped."""
 
     tenant: str
-    """Empty where it is about the pass itself."""
+    """Empty if it is about the run itself."""
     reason: str
     subject: str = ""
 
 
 class Total(NamedTuple):
-    """What was ever corrected for one reason."""
+    """All corrections for one reason, by all runs."""
 
     corrections: int
     positive_chf: Decimal
@@ -236,7 +261,7 @@ class Total(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one pass saw, did and would have done: the value that output, alerts and the run's row are made of."""
+    """What one run saw and did: output, alerts and the run's row are made of it."""
 
     run_id: UUID
     mode: Mode
@@ -249,18 +274,20 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     failure: Failure | None = None
     seconds: float = 0.0
-    """How long the pass took."""
+    """How long the run took."""
     verified_until: datetime | None = None
-    """Up to when the pass has proved the ledger, but for the tenants that it reports or defers."""
+    """Up to when the run has proved the ledger, except for the tenants that it reports or defers."""
     observed: Mapping[str, Observed] = field(default_factory=dict)
     """The resources of the tenants that findings are about, by name."""
     totals: Mapping[Reason, Total] = field(default_factory=dict)
-    """What was ever corrected, this pass included."""
-    told: Mapping[str, frozenset[Report]] = field(default_factory=dict)
-    """By the name of a sink: the reports that it was told of already, unchanged and within a day."""
+    """All corrections by all runs, this one included."""
+    notified: Mapping[str, frozenset[Report]] = field(default_factory=dict)
+    """By the name of a sink: the reports that it was notified of within a day and that have not changed since."""
+    recorded: bool = False
+    """True if the ledger has the run's own row."""
 
     @property
     def impact_chf(self) -> Decimal | None:
-        """What the pass's corrections are worth together; None where nothing is priced."""
+        """What the run's corrections are worth together; None if none of them is priced."""
         known = [finding.impact_chf for finding in self.findings if finding.impact_chf is not None]
         return sum(known[1:], known[0]) if known else None

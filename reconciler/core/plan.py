@@ -1,13 +1,11 @@
-"""A plan is a value: what a run would do, in order, and whether it may.
-
-Pure. The brake guards every kind of correction, in a small ledger too: see `check`.
-"""
+"""A plan is a value: what a run would do, in order, and whether the safety limits allow it. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,17 +15,22 @@ from reconciler.core.model import Action, Finding, Mode, Result
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from reconciler.core.compare import Comparison
+
+Period = tuple[date, date]
+"""The first and the last UTC day of an invoice."""
 
 _ORDER = {reason: number for number, reason in enumerate(Reason)}
 
 
 class EmptyList(Refusal):
-    """The list has no tenant, and the ledger has open ones."""
+    """The list is empty, and the ledger has open tenants."""
 
 
 class TooMuchDrift(Refusal):
-    """A run would correct more tenants for one reason than the limit."""
+    """A run would correct more tenants for one reason than the limit allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +38,9 @@ class Limits:
     """How many tenants a run may correct for one reason.
 
     Attributes:
-        count: this many in any case.
-        percent: or this share of the open tenants, whichever allows more.
-        allow_mass: reasons that the operator lets pass.
+        count: so many in any case …
+        percent: … or this share of the open tenants, whichever allows more.
+        allow_mass: reasons that the operator has exempted from the limit.
     """
 
     count: int = 3
@@ -47,13 +50,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every finding of a pass, sorted by tenant, reason and subject.
+    """Every finding of a run, sorted by tenant, reason and subject.
 
     Attributes:
         findings: corrections, reports and deferrals.
         tenants_observed: custom resources in the list.
-        tenants_recorded: lifecycle rows that were open.
-        ledger_is_empty: whether there were no lifecycle rows at all.
+        tenants_recorded: open lifecycle rows.
+        ledger_is_empty: True if there was no lifecycle row at all.
     """
 
     findings: tuple[Finding, ...]
@@ -67,21 +70,39 @@ class Plan:
         return tuple(finding for finding in self.findings if finding.action.writes)
 
     def result(self, mode: Mode) -> Result:
-        """How a pass ends that shows, or has written, this plan. What is deferred or accepted is no drift."""
+        """Return how a run ends that shows or has written this plan. What is deferred or accepted is not drift."""
         if mode is Mode.RUN and self.corrections:
             return Result.CORRECTED
         return Result.DRIFT if any(finding.is_drift for finding in self.findings) else Result.CLEAN
 
-    def check(self, limits: Limits) -> None:
-        """Refuse a plan that looks like a fault of what was observed rather than of the ledger.
+    @property
+    def dated_orgs(self) -> list[str]:
+        """The organisations for which something is corrected at a moment, sorted."""
+        return sorted({finding.org for finding in self.findings if finding.moment})
+
+    def marked(self, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
+        """Return the plan with the corrections in invoiced months and the accepted reports marked.
+
+        Args:
+            closed: the invoiced periods by organisation.
+            accepted: until when a tenant's reports of a reason are accepted.
+        """
+        if not closed and not accepted:
+            return self
+        return replace(self, findings=tuple(_mark(finding, closed, accepted) for finding in self.findings))
+
+    def raise_if_unsafe(self, limits: Limits) -> None:
+        """Refuse a plan that looks like a fault of what was observed, not of the ledger.
+
+        The limit holds for each reason and counts tenants.
 
         Raises:
-            EmptyList: nothing was observed, and something is recorded.
-            TooMuchDrift: more tenants would be corrected for a reason than `limits` let pass.
+            EmptyList: the list is empty, and the ledger has open tenants.
+            TooMuchDrift: more tenants would be corrected for a reason than `limits` allows.
         """
         refuse_empty(self.tenants_observed, self.tenants_recorded)
         allowed = max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
-        # the backfill: an empty ledger has nothing that could be made wrong
+        # the backfill: an empty ledger has nothing that could become wrong
         never_seen = (
             {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
         )
@@ -89,37 +110,51 @@ class Plan:
         tenants = Counter(reason for reason, _ in corrected)
         over = {reason: n for reason, n in tenants.items() if n > allowed and reason not in limits.allow_mass}
         if over:
-            said = ", ".join(f"{reason} on {n} tenants" for reason, n in sorted(over.items()))
+            exceeded = ", ".join(f"{reason} on {n} tenants" for reason, n in sorted(over.items()))
             options = " ".join(f"--allow-mass {reason}" for reason in sorted(over))
             raise TooMuchDrift(
-                f"This run would correct {said}; the limit is {allowed} of {self.tenants_recorded} open tenants "
+                f"This run would correct {exceeded}; the limit is {allowed} of {self.tenants_recorded} open tenants "
                 "for each reason.",
-                "Nothing was written. Look at it with `reconciler plan`; if it is true, let it pass once with "
+                "Nothing was written. Look at it with `reconciler plan`. If it is right, allow it once with "
                 f"{options}.",
             )
 
 
 def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
-    """Refuse an empty list against a ledger with open tenants, whatever the limits are.
+    """Refuse an empty list if the ledger has open tenants, whatever the limits are.
 
     Raises:
-        EmptyList: it is one.
+        EmptyList: the list is empty, and the ledger has open tenants.
     """
     if not tenants_observed and tenants_recorded:
         raise EmptyList(
             f"The list of tenants is empty, and the ledger has {tenants_recorded} open.",
             "Nothing was written. Is it the right cluster or file? "
-            "A cluster whose last tenant is gone is closed by hand.",
+            "If the last tenant of a cluster is really gone, its row must be closed by hand.",
         )
 
 
-def planned(
-    findings: Iterable[Finding], *, tenants_observed: int, tenants_recorded: int, ledger_is_empty: bool
-) -> Plan:
-    """Return the plan of these findings."""
+def build_plan(findings: Iterable[Finding], first: Comparison) -> Plan:
+    """Return the plan of these findings.
+
+    Args:
+        findings: those that survived the recheck.
+        first: the comparison with the list, for its counts.
+    """
     return Plan(
         findings=tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or ""))),
-        tenants_observed=tenants_observed,
-        tenants_recorded=tenants_recorded,
-        ledger_is_empty=ledger_is_empty,
+        tenants_observed=first.tenants_observed,
+        tenants_recorded=first.tenants_recorded,
+        ledger_is_empty=first.ledger_is_empty,
     )
+
+
+def _mark(
+    finding: Finding, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]
+) -> Finding:
+    if finding.action is Action.REPORT:
+        return finding._replace(accepted_until=accepted.get((finding.tenant, finding.reason)))
+    if finding.moment is None:
+        return finding
+    day = finding.moment.occurred_at.astimezone(UTC).date()
+    return finding._replace(closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))

@@ -1,8 +1,8 @@
 """A plan becomes rows, once: all of them in one transaction with the run's own row, or none.
 
-Every run takes the same lock first. Then the ledger is looked at once more, inside the transaction: tenants that have
-moved since the plan was made leave it. What is written is counted against what is left of the plan before the commit,
-and a unique index refuses to correct the same thing twice.
+All runs share one lock. Under it, inside the transaction, the ledger is read once more: tenants whose record has
+changed since the plan was built are deferred. The rows written are counted against the plan before the commit, and a
+unique index refuses to write the same correction twice.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import psycopg
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
-from reconciler.db.copyformat import NULL, escaped
 from reconciler.db.queries import query
+from reconciler.db.staging import NULL, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,48 +29,48 @@ if TYPE_CHECKING:
 
     from reconciler.core.plan import Plan
 
-LINES = 1_000
-"""Of the plan that are sent at once."""
-UNDATED = "\t".join([NULL] * 4)
-_REMEMBERED = 2**10
-"""Fields that are kept: the findings of one tenant share most of theirs."""
+ROWS_BATCH = 1_000
+"""Rows of the plan that are sent at once."""
+_NO_MOMENT = "\t".join([NULL] * 4)
+_CACHE_SIZE = 2**10
+"""Cached fields: the findings of one tenant share most of theirs."""
 
 
 class WrittenOtherwise(Failure):
-    """The rows written are not the rows planned."""
+    """The rows written are not the rows of the plan."""
 
 
-def last_look(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
-    """Keep other runs from writing, stage the plan, and hold it against the ledger once more.
+def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
+    """Take the lock of all runs, stage the plan, and defer the tenants whose record has changed since.
 
     Args:
         cursor: in an open transaction, in which `apply` comes next.
         plan: what was to be written.
 
     Returns:
-        What is to be written: findings of tenants whose record moved meanwhile are deferred.
+        What is to be written.
     """
     cursor.execute(query("lock"))
     if not plan.corrections:
         return plan
     _stage(cursor, plan)
-    cursor.execute(query("last_look"))
-    moved = {tenant for (tenant,) in cursor}
-    if not moved:
+    cursor.execute(query("drop_stale"))
+    stale = {tenant for (tenant,) in cursor}
+    if not stale:
         return plan
-    return replace(plan, findings=tuple(deferred(f) if f.tenant in moved else f for f in plan.findings))
+    return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
 
 def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, the plan's corrections and the proof of each, and the open reports.
+    """Write the run's own row, the corrections with the proof of each, and the open reports.
 
     Args:
-        cursor: in the transaction of `last_look`.
+        cursor: in the transaction of `drop_stale`.
         plan: what that returned.
         run: the columns of the run's row.
 
     Raises:
-        WrittenOtherwise: a count differs from the plan's; the transaction must not be committed.
+        WrittenOtherwise: the rows written are not those of the plan; the transaction must not be committed.
     """
     cursor.execute(query("record_run"), run)
     if plan.corrections:
@@ -90,11 +90,6 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
     )
 
 
-def deferred(finding: Finding) -> Finding:
-    """Return the finding as one that is shown and left for a later run."""
-    return finding._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
-
-
 def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
     planned = Counter(map(attrgetter("action"), plan.corrections))
     for statement, action in (
@@ -104,38 +99,38 @@ def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
     ):
         if planned[action]:
             cursor.execute(query(statement))
-            _hold(statement, planned[action], cursor.rowcount)
+            _raise_unless_equal(statement, planned[action], cursor.rowcount)
     try:
         cursor.execute(query("write_corrections"), {"run_id": run_id})
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name != "corrections":
             raise
         raise WrittenOtherwise(
-            f"A correction was written before, and the ledger does not show it: {error.diag.message_detail}",
+            f"This correction was written before, but the ledger does not show it: {error.diag.message_detail}",
             "The whole run was rolled back. Rows were removed from the ledger: restore them, or ask who did.",
         ) from error
-    _hold("write_corrections", len(plan.corrections), cursor.rowcount)
+    _raise_unless_equal("write_corrections", len(plan.corrections), cursor.rowcount)
     cursor.execute(query("count_corrections"))
 
 
-def _hold(statement: str, planned: int, written: int) -> None:
+def _raise_unless_equal(statement: str, planned: int, written: int) -> None:
     if planned != written:
         raise WrittenOtherwise(
             f"{statement} wrote {written} rows where {planned} were planned: the ledger was changed meanwhile.",
-            "The whole run was rolled back. Run it again; if it stays, look for another writer of these rows.",
+            "The whole run was rolled back. Run it again. If it happens again, look for another writer of these rows.",
         )
 
 
 def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
-    lines = _lines(plan.corrections)
+    rows = _rows(plan.corrections)
     cursor.execute(query("plan_table"))
     with cursor.copy(query("copy_plan")) as copy:
-        while block := "".join(islice(lines, LINES)):
+        while block := "".join(islice(rows, ROWS_BATCH)):
             copy.write(block)
 
 
-def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
-    """Yield the corrections in COPY's text format."""
+def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
+    """Yield the corrections as rows of COPY's text format."""
     inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
     stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
     for f in corrections:
@@ -149,7 +144,7 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
             f.action,
             _text(f.recorded),
             _text(f.observed),
-            _when(f.moment) if f.moment else UNDATED,
+            _moment_fields(f.moment) if f.moment else _NO_MOMENT,
             "t" if f.closed_period else "f",
             NULL if f.impact_chf is None else str(f.impact_chf),
             str(least),
@@ -162,16 +157,16 @@ def _lines(corrections: Sequence[Finding]) -> Iterator[str]:
         yield "\t".join(fields) + "\n"
 
 
-_text = lru_cache(_REMEMBERED)(escaped)
+_text = lru_cache(_CACHE_SIZE)(escape)
 
 
-@lru_cache(_REMEMBERED)
-def _when(moment: Moment) -> str:
+@lru_cache(_CACHE_SIZE)
+def _moment_fields(moment: Moment) -> str:
     """Return the four fields of a moment."""
     *times, evidence = moment
-    return "\t".join([*map(_at, times), evidence])
+    return "\t".join([*map(_iso, times), evidence])
 
 
-@lru_cache(_REMEMBERED)
-def _at(time: datetime) -> str:
+@lru_cache(_CACHE_SIZE)
+def _iso(time: datetime) -> str:
     return time.isoformat()

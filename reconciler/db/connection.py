@@ -1,4 +1,4 @@
-"""The connection to the ledger: bounded in time, fit for a transaction pooler, its password never shown."""
+"""Connect to the ledger: with timeouts, in a way that a transaction pooler allows, and without showing the password."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ IDLE_TIMEOUT = 60
 
 
 class LedgerUnreachable(Failure):
-    """No connection to the database, or it was lost."""
+    """The database could not be connected to, or the connection was lost."""
 
 
 class LedgerMisnamed(LedgerUnreachable):
-    """DATABASE_URL is no connection string."""
+    """DATABASE_URL is not a connection string."""
 
     exit_code = 64
 
@@ -43,7 +43,7 @@ class LedgerNotMigrated(Failure):
 
 
 class LedgerDenied(Failure):
-    """The role may not do what a pass needs."""
+    """The role may not do what a run needs."""
 
 
 class LedgerFault(Failure):
@@ -54,8 +54,8 @@ def connect(url: str) -> psycopg.Connection[Any]:
     """Connect to the ledger, in autocommit mode and without prepared statements.
 
     Raises:
-        LedgerMisnamed: the string cannot be read.
-        LedgerUnreachable: nobody answered within `CONNECT_TIMEOUT` seconds, or not as hoped for.
+        LedgerMisnamed: the string cannot be parsed.
+        LedgerUnreachable: the server did not answer within `CONNECT_TIMEOUT` seconds, or refused the connection.
     """
     settings = _parsed(url)
     shown = {key: settings[key] for key in ("host", "hostaddr", "port", "user", "dbname") if key in settings}
@@ -67,10 +67,10 @@ def connect(url: str) -> psycopg.Connection[Any]:
         raise LedgerUnreachable(
             f"No connection to the ledger ({conninfo.make_conninfo('', **shown) or 'libpq defaults'}): "
             f"{_first_line(error, settings.get('password'))}",
-            "Check DATABASE_URL, that the server runs, and that this machine may reach it.",
+            "Check DATABASE_URL, that the server runs, and that this machine can reach it.",
         ) from None
     bound_times(connection)
-    # a snapshot taken while waiting for the lock would be stale, whatever the role's default is
+    # the role's default may be stricter, and then a snapshot taken while waiting for the lock would be stale
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return connection
 
@@ -78,20 +78,22 @@ def connect(url: str) -> psycopg.Connection[Any]:
 def bound_times(context: AdaptContext) -> None:
     """Load every timestamptz of a connection or cursor as an aware datetime between FIRST and LAST.
 
-    PostgreSQL's infinities, and its years before 1 and after 9999, are beyond a datetime: psycopg raises on them.
+    A datetime cannot hold PostgreSQL's infinities and its years before 1 and after 9999: psycopg raises on them.
+    Binary results are in UTC, text results in the session's time zone, which `transaction` sets to UTC.
     """
     context.adapters.register_loader("timestamptz", _TextTime)
     context.adapters.register_loader("timestamptz", _BinaryTime)
 
 
 class _BoundedTime(Loader):
-    """psycopg's own loader, but for times that a datetime cannot hold."""
+    """Load a time with psycopg's own loader, or as FIRST or LAST if a datetime cannot hold it."""
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
         loader = psycopg.adapters.get_loader(oid, self.format)
         assert loader  # noqa: S101 - psycopg has one for each of its formats
-        self._load = loader(oid, context).load
+        # a binary time needs no session to be read; without one, psycopg returns it in UTC
+        self._load = loader(oid, context if self.format == Format.TEXT else None).load
 
     def load(self, data: Buffer) -> datetime:
         try:
@@ -123,14 +125,14 @@ def _parsed(url: str) -> dict[str, Any]:
     """Return the parts of a connection string.
 
     Raises:
-        LedgerMisnamed: it is none, or its password has characters that make it another one.
+        LedgerMisnamed: it cannot be parsed, or unescaped characters in its password make it mean something else.
     """
     try:
         settings: dict[str, Any] = {**conninfo.conninfo_to_dict(url)}
     except psycopg.Error:
         settings = {"port": ""}
     ports = str(settings.get("port", 5432)).split(",")
-    # a bare @ or / in a password ends it early, and its rest would be shown as a host or a port
+    # an unescaped @ or / ends the password early, and the rest of it would be shown as a host or a port
     misread = "@" in str(settings.get("host", "")) + str(settings.get("dbname", ""))
     if misread or not all(port.isdecimal() and 0 < int(port) < 2**16 for port in ports):
         # libpq's own message would quote the string, and so the password
@@ -146,16 +148,16 @@ def _parsed(url: str) -> dict[str, Any]:
 def transaction(
     connection: psycopg.Connection[Any], seconds: float = STATEMENT_TIMEOUT
 ) -> Iterator[psycopg.Cursor[Any]]:
-    """Open a bounded transaction: commit at the end of the block, roll back on any exception.
+    """Open a transaction with timeouts: commit at the end of the block, roll back on any exception.
 
-    Lock, statement and idle timeouts hold inside it, and its time zone is UTC.
+    Lock, statement and idle timeouts apply inside it, and its time zone is UTC.
 
     Args:
         connection: in autocommit mode.
-        seconds: what is left of the run: no statement may take longer, nor longer than `STATEMENT_TIMEOUT`.
+        seconds: what is left of the run; no timeout is longer.
 
     Raises:
-        Failure: what psycopg raised in the block, said in the ledger's words.
+        Failure: see `translated`.
     """
     with translated(), connection.transaction(), connection.cursor() as cursor:
         limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
@@ -167,7 +169,14 @@ def transaction(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn psycopg's errors into failures that say what to do."""
+    """Turn psycopg's errors into failures that say what to do.
+
+    Raises:
+        LedgerNotMigrated: a table, column, schema or function is missing.
+        LedgerDenied: the role lacks a privilege.
+        LedgerUnreachable: a timeout expired, or the connection was lost.
+        LedgerFault: any other error of psycopg.
+    """
     try:
         yield
     except (
@@ -177,13 +186,13 @@ def translated() -> Iterator[None]:
         psycopg.errors.UndefinedFunction,
     ) as error:
         raise LedgerNotMigrated(
-            f"The database lacks what the reconciler needs: {_first_line(error)}",
+            f"The database lacks something that the reconciler needs: {_first_line(error)}",
             "Run `reconciler migrate` once, as a role that may create tables; is DATABASE_URL the right database?",
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise LedgerDenied(
-            f"The ledger denied the reconciler's role: {_first_line(error)}",
-            "Grant what sql/roles.sql grants.",
+            f"The reconciler's role lacks a privilege on the ledger: {_first_line(error)}",
+            "Run sql/roles.sql as the owner of the ledger's tables.",
         ) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise LedgerFault(
@@ -192,18 +201,18 @@ def translated() -> Iterator[None]:
         ) from error
     except psycopg.OperationalError as error:
         raise LedgerUnreachable(
-            f"The ledger did not do what was asked in time, or the connection was lost: {_first_line(error)}",
+            f"The ledger did not respond in time, or the connection was lost: {_first_line(error)}",
             "Nothing of this run was kept unless its row in reconciler.runs says so. Run it again.",
         ) from error
     except psycopg.Error as error:
         raise LedgerFault(
             f"PostgreSQL refused a statement: {_first_line(error)}",
-            "Nothing of this run was written. Look at the server's log.",
+            "Nothing of this run was written. See the server's log.",
         ) from error
 
 
 def _first_line(error: psycopg.Error, password: str | None = None) -> str:
-    """Return the first line of the server's message, without what may be secret."""
+    """Return the first line of the server's message, with the password masked."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     for secret in filter(None, (password, os.environ.get("PGPASSWORD"))):
         line = line.replace(secret, "***")

@@ -1,8 +1,8 @@
-"""The migration: creates what the ledger and the reconciler's own schema lack, and says what it created.
+"""The migration: create what is missing of the ledger and of the reconciler's own schema, and report it.
 
-A statement of the numbered files runs only if what it makes is missing. So an object that is there is never locked,
-let alone changed: CREATE INDEX IF NOT EXISTS, for one, waits for a lock against inserts before it looks whether there
-is anything to do. An index on a table that was there before is built concurrently, for the same reason.
+A statement of the numbered files runs only if the object that it creates is missing, so an existing object is never
+locked or changed. (CREATE INDEX IF NOT EXISTS, for one, waits for a lock against inserts before it looks whether the
+index exists.) For the same reason, an index on a table that existed before is built concurrently.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from psycopg import conninfo
 
 from reconciler.core.errors import Failure
 from reconciler.db.connection import connect, transaction, translated
-from reconciler.db.queries import folder, schema_files
+from reconciler.db.queries import query, schema_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-BUILD_LIMIT = 300.0
-"""Seconds that one index may take, and that another session's build is waited for."""
+MAX_BUILD_SECONDS = 300.0
+"""How long one index may take, and how long another session's build is waited for."""
 
 
 class MigrationDenied(Failure):
@@ -34,7 +34,7 @@ class MigrationDenied(Failure):
 
 
 class MigrationConflict(Failure):
-    """Something in the database stands in the way of what is missing."""
+    """Something in the database prevents the creation of what is missing."""
 
 
 class MigrationBusy(Failure):
@@ -47,17 +47,17 @@ class MigrationHeldUp(Failure):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One statement of the numbered files, with the comments on what it makes."""
+    """One statement of the numbered files, with the comments on what it creates."""
 
-    makes: str
-    """In the words of the report, which the catalog query speaks too."""
+    creates: str
+    """Worded as in the report, and as the catalog query words it."""
     table: str | None
     """The table that an index is on."""
     sql: str
 
     @property
     def index(self) -> str:
-        return self.makes.removeprefix("index ")
+        return self.creates.removeprefix("index ")
 
 
 class _IndexState(NamedTuple):
@@ -66,9 +66,9 @@ class _IndexState(NamedTuple):
     building: bool
 
 
-_MAKES = re.compile(
+_CREATES = re.compile(
     r"""
-    CREATE\ (?P<kind>SCHEMA|TABLE)\ IF\ NOT\ EXISTS\ (?P<name>[\w.]+)
+    CREATE\ (?:OR\ REPLACE\ )?(?P<kind>SCHEMA|TABLE|VIEW)\ (?:IF\ NOT\ EXISTS\ )?(?P<name>[\w.]+)
     | CREATE\ (?:UNIQUE\ )?INDEX\ (?:CONCURRENTLY\ )?IF\ NOT\ EXISTS\ (?P<index>\w+)\s+
       ON\ (?P<table>(?P<schema>\w+)\.\w+)
     | INSERT\ INTO\ (?P<into>[\w.]+)\ \(id\)\ VALUES\ \((?P<id>\d+)\)
@@ -78,9 +78,9 @@ _MAKES = re.compile(
 
 
 def migrate(connection: psycopg.Connection[Any]) -> list[str]:
-    """Create what is missing; any number of times, from any number of places at once.
+    """Create what is missing. It may run any number of times, and on several connections at once.
 
-    Everything but the indexes on tables that were there before lands in one transaction.
+    Everything is created in one transaction, except indexes on tables that existed before.
 
     Args:
         connection: an idle connection in autocommit mode, since a concurrent build cannot run inside a transaction.
@@ -92,93 +92,122 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
 
     Raises:
         MigrationDenied: the role may not create what is missing.
-        MigrationConflict: a table lacks a column, rows break a unique index, or a name is taken by something else.
-        MigrationBusy: another session was still building an index after `BUILD_LIMIT` seconds.
-        MigrationHeldUp: an index was not built within `BUILD_LIMIT` seconds.
-        Failure: what `reconciler.db.connection.translated` makes of any other error.
+        MigrationConflict: a table lacks a column, rows violate a unique index, or something else has a name.
+        MigrationBusy: another session was still building an index after `MAX_BUILD_SECONDS`.
+        MigrationHeldUp: an index was not built within `MAX_BUILD_SECONDS`.
+        Failure: `reconciler.db.connection.translated` says which, for any other error.
     """
-    # A snapshot taken at the start of the transaction would not show what the one before it, waited for, created.
+    # a snapshot from the start of the transaction would not show what the migration before it created
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     steps = _steps()
-    report = {}
-    left: list[_Step] = []
-    for attempt in stamina.retry_context(on=_raced, attempts=5, timeout=60.0):
-        with attempt:
-            made, left = _create_missing(connection, steps)
-            report = {step: step.makes for step in made}
-    if left:
-        with _sole_builder(connection):
-            report |= {step: words for step in left if (words := _build(connection, step))}
+    created, indexes = _create_missing(connection, steps)
+    report = {step: step.creates for step in created}
+    if indexes:
+        with _build_lock(connection):
+            report |= {step: done for step in indexes if (done := _build_index(connection, step))}
     return [report[step] for step in steps if step in report]
 
 
+def _is_temporary(error: Exception) -> bool:
+    """True if another session was in the way, so that trying again may help."""
+    return isinstance(error, MigrationBusy) or isinstance(
+        error.__cause__, (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
+    )
+
+
+def _is_race(error: Exception) -> bool:
+    """True if the portal may have created the same object at the same time: IF NOT EXISTS does not prevent that."""
+    return _is_temporary(error) or isinstance(
+        error.__cause__,
+        (
+            psycopg.errors.UniqueViolation,
+            psycopg.errors.DuplicateTable,
+            psycopg.errors.DuplicateObject,
+            psycopg.errors.DuplicateSchema,
+        ),
+    )
+
+
+@stamina.retry(on=_is_race, attempts=5, timeout=60.0)
 def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """Create what is missing in one transaction, save the indexes on tables that were there before.
+    """Create what is missing in one transaction, except indexes on tables that existed before.
 
     Returns:
         What was created, and those indexes.
     """
-    made: list[_Step] = []
-    left: list[_Step] = []
+    created: list[_Step] = []
+    indexes: list[_Step] = []
     with transaction(connection) as cursor:
-        cursor.execute(_query("lock"))
-        there = _existing(cursor)
+        cursor.execute(query("migration_lock"))
+        existing = _existing(cursor)
         for step in steps:
-            if step.makes in there:
+            if step.creates in existing:
                 continue
-            if f"table {step.table}" in there:
-                left.append(step)
+            if f"table {step.table}" in existing:
+                indexes.append(step)
                 continue
-            with _explained(cursor.connection, step):
-                # the table is this transaction's own, nobody can be inserting into it
+            with _translated_step(connection, step):
+                # this transaction created the table, so no other can be inserting into it
                 cursor.execute(step.sql.replace(" CONCURRENTLY", "").encode())
-            if step.makes not in _existing(cursor):
+            if step.creates not in _existing(cursor):
                 raise _name_taken(step)
-            made.append(step)
-    return made, left
+            created.append(step)
+    return created, indexes
 
 
-def _build(connection: psycopg.Connection[Any], step: _Step) -> str | None:
+def _existing(cursor: psycopg.Cursor[Any]) -> set[str]:
+    existing = {words for (words,) in cursor.execute(query("existing_objects"))}
+    if "table public.platform_pricing" in existing:
+        existing |= {words for (words,) in cursor.execute(query("existing_rows"))}
+    return existing
+
+
+def _build_index(connection: psycopg.Connection[Any], step: _Step) -> str | None:
     """Build an index without blocking writes to its table.
 
     Returns:
-        What was done, for the report; None if another session finished the index meanwhile.
+        The line of the report; None if another session has built the index meanwhile.
     """
     create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", step.sql, count=1).encode()
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {step.index}".encode()
     rebuilt = False
-    for attempt in stamina.retry_context(
-        on=_passing, attempts=None, timeout=BUILD_LIMIT, wait_initial=0.1, wait_max=2.0
-    ):
+    for attempt in _attempts_while_busy():
         with attempt, translated():
-            if _settled(connection, step).valid:
+            state = _stable_index_state(connection, step)
+            if state.valid:
                 return None
-            if _settled(connection, step).oid is not None:
-                # not REINDEX: if that dies as well, it leaves a second index that nobody looks for
+            if state.oid is not None:
+                # not REINDEX: if it dies too, it leaves a second index behind that nobody looks for
                 rebuilt = True
-                _run(connection, step, drop)
+                _execute_bounded(connection, step, drop)
             try:
-                _run(connection, step, create)
+                _execute_bounded(connection, step, create)
             except psycopg.errors.UniqueViolation as error:
                 # even an invalid unique index refuses new rows
-                _run(connection, step, drop)
+                _execute_bounded(connection, step, drop)
                 raise MigrationConflict(
-                    f"Rows of {step.table} break the unique index {step.index}: {error.diag.message_detail}",
-                    "Settle the duplicate rows with the portal's owner, then run `reconciler migrate` again.",
+                    f"Rows of {step.table} violate the unique index {step.index}: {error.diag.message_detail}",
+                    "Resolve the duplicate rows with the portal's owner, then run `reconciler migrate` again.",
                 ) from error
-            if not _settled(connection, step).valid:
+            if not _stable_index_state(connection, step).valid:
                 raise _name_taken(step)
-    return f"{step.makes} (rebuilt: an earlier build had died)" if rebuilt else step.makes
+    return f"{step.creates} (rebuilt: an earlier build had died)" if rebuilt else step.creates
 
 
-def _settled(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    """Return the state of an index that nobody is building.
+def _attempts_while_busy() -> Iterable[stamina.Attempt]:
+    return stamina.retry_context(
+        on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_initial=0.1, wait_max=2.0
+    )
 
-    Looks twice, for a build may end between the moment at which the catalog is read and the one at which the locks
-    are: an index that is invalid before and after nobody was building is one that a dead build left.
+
+def _stable_index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
+    """Return the state of an index that no session is building.
+
+    It is read twice, because a build may end after the catalog is read and before the locks are. An index that is
+    invalid both times, while nobody is building, was left by a build that died.
 
     Raises:
-        MigrationBusy: somebody is building on its table.
+        MigrationBusy: a session is building an index on the same table.
     """
     first, second = _index_state(connection, step), _index_state(connection, step)
     if first.building or first != second:
@@ -190,31 +219,32 @@ def _settled(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
 
 
 def _index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    row = connection.execute(_query("index_state"), {"index": step.index, "table": step.table}).fetchone()
-    return _IndexState(*row) if row else _IndexState(None, None, building=False)
+    (row,) = connection.execute(query("index_state"), {"index": step.index, "table": step.table}).fetchall()
+    return _IndexState(*row)
 
 
-def _run(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> None:
-    """Run a statement outside a transaction, for `BUILD_LIMIT` seconds at most.
+def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> None:
+    """Run a statement outside a transaction and cancel it after `MAX_BUILD_SECONDS`.
 
-    It is cancelled from here: a timeout set on the session would, behind a transaction pooler, be somebody else's.
+    The request to cancel comes from this process: behind a transaction pooler, a timeout set on the session would
+    apply to another client.
     """
     ended = threading.Event()
 
     def cancel() -> None:
-        # again and again, for a request to cancel can get lost
-        while not ended.wait(BUILD_LIMIT):
+        # repeatedly, because a request to cancel can get lost
+        while not ended.wait(MAX_BUILD_SECONDS):
             with suppress(psycopg.Error):
                 connection.cancel_safe()
 
     watch = threading.Thread(target=cancel, daemon=True)
     watch.start()
     try:
-        with _explained(connection, step):
+        with _translated_step(connection, step):
             connection.execute(statement)
     except psycopg.errors.QueryCanceled as error:
         raise MigrationHeldUp(
-            f"The {step.makes} was not built in time; it waits for every older transaction to end.",
+            f"The {step.creates} was not built in time; it waits for every older transaction to end.",
             "End transactions that stay open (pg_stat_activity: xact_start), then run `reconciler migrate` again. "
             "Writes to the table go on meanwhile.",
         ) from error
@@ -224,41 +254,38 @@ def _run(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> 
 
 
 @contextmanager
-def _sole_builder(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Keep other migrations from building meanwhile.
+def _build_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Keep other migrations from building indexes at the same time.
 
-    The lock is a transaction's, on a connection of its own: a session's lock would get lost behind a transaction
-    pooler, and the build itself cannot run inside a transaction. A transaction that idles at READ COMMITTED keeps no
-    snapshot, so the build does not wait for it. One that asks again and again is caught with a snapshot one day, and
-    then waited for until it ends: hence a new transaction for each time that the lock is asked for.
+    The lock belongs to a transaction on a connection of its own: a session's lock would get lost behind a transaction
+    pooler, and the build itself cannot run inside a transaction. The build does not wait for a transaction that idles
+    at READ COMMITTED, which keeps no snapshot. But it would wait for one that happens to ask for the lock just then:
+    hence every attempt has a new transaction.
     """
     url = conninfo.make_conninfo(connection.info.dsn, password=connection.info.password or None)
     with connect(url) as guard, ExitStack() as held:
-        guard.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        for attempt in stamina.retry_context(
-            on=_passing, attempts=None, timeout=BUILD_LIMIT, wait_initial=0.1, wait_max=2.0
-        ):
+        for attempt in _attempts_while_busy():
             with attempt, ExitStack() as asking:
                 cursor = asking.enter_context(transaction(guard))
-                if cursor.execute(_query("try_build_lock")).fetchone() != (True,):
+                if cursor.execute(query("try_build_lock")).fetchone() != (True,):
                     raise MigrationBusy(
                         "Another migration is building indexes on this ledger.",
                         "Wait until it is done, then run `reconciler migrate` again.",
                     )
-                # it idles for as long as the build takes, which is bounded itself
+                # it idles for as long as the build takes, which has a limit of its own
                 cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 held.push(asking.pop_all())
         yield
 
 
 @contextmanager
-def _explained(connection: psycopg.Connection[Any], step: _Step) -> Iterator[None]:
-    """Say what of the migration failed and why, where there is something to do about it."""
+def _translated_step(connection: psycopg.Connection[Any], step: _Step) -> Iterator[None]:
+    """Turn the errors that a person can do something about into failures that name the object."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationDenied(
-            f"The role {connection.info.user} may not create the {step.makes}: {error.diag.message_primary}",
+            f"The role {connection.info.user} may not create the {step.creates}: {error.diag.message_primary}",
             "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database.",
         ) from error
     except (
@@ -268,65 +295,31 @@ def _explained(connection: psycopg.Connection[Any], step: _Step) -> Iterator[Non
         psycopg.errors.InvalidForeignKey,
     ) as error:
         raise MigrationConflict(
-            f"The {step.makes} does not fit what is there: {error.diag.message_primary}",
-            "Is DATABASE_URL the portal's database? A table that is there is never altered: compare it with "
+            f"The {step.creates} does not fit the existing tables: {error.diag.message_primary}",
+            "Is DATABASE_URL the portal's database? An existing table is never altered: compare it with "
             "sql/schema/001_ledger.sql.",
         ) from error
 
 
 def _name_taken(step: _Step) -> MigrationConflict:
     return MigrationConflict(
-        f"The {step.makes} could not be created: something else has that name.",
-        "Look what it is (\\d in psql), and rename it.",
-    )
-
-
-def _existing(cursor: psycopg.Cursor[Any]) -> set[str]:
-    there = {words for (words,) in cursor.execute(_query("existing"))}
-    if "table public.platform_pricing" in there:
-        there |= {words for (words,) in cursor.execute(_query("existing_row"))}
-    return there
-
-
-def _passing(error: Exception) -> bool:
-    """Whether trying again may help: somebody else was in the way."""
-    return isinstance(error, MigrationBusy) or isinstance(
-        error.__cause__, (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-    )
-
-
-def _raced(error: Exception) -> bool:
-    """Whether the portal may have been creating the same object, which IF NOT EXISTS does not save from."""
-    return _passing(error) or isinstance(
-        error.__cause__,
-        (
-            psycopg.errors.UniqueViolation,
-            psycopg.errors.DuplicateTable,
-            psycopg.errors.DuplicateObject,
-            psycopg.errors.DuplicateSchema,
-        ),
+        f"The {step.creates} could not be created: something else has that name.",
+        "Look it up (\\d in psql), and rename it.",
     )
 
 
 @cache
 def _steps() -> tuple[_Step, ...]:
     text = "\n".join(file.read_text(encoding="utf-8") for file in schema_files())
-    return tuple(map(_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
+    return tuple(map(_parse_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
 
 
-def _step(sql: str) -> _Step:
-    match = _MAKES.match(sql)
+def _parse_step(sql: str) -> _Step:
+    match = _CREATES.match(sql)
     if match is None:
-        raise ValueError(f"a migration cannot tell what this creates: {sql.splitlines()[0]}")
+        raise ValueError(f"The migration cannot tell what this statement creates: {sql.splitlines()[0]}")
     if match["kind"]:
         return _Step(f"{match['kind'].lower()} {match['name']}", None, sql)
     if match["index"]:
         return _Step(f"index {match['schema']}.{match['index']}", match["table"], sql)
     return _Step(f"row {match['into']} {match['id']}", None, sql)
-
-
-@cache
-def _query(name: str) -> bytes:
-    text = (folder() / "queries" / "migrate.sql").read_text(encoding="utf-8")
-    _, *parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)
-    return dict(zip(parts[::2], parts[1::2], strict=True))[name].encode()

@@ -1,7 +1,8 @@
-"""The SQL, loaded from `sql/` by name.
+"""Load the SQL of `sql/` by name.
 
-Every query stands under a line `-- name: …` that names it, in a file for each kind of use; the numbered files hold the
-schema. A wheel carries the folder inside the package; an editable install reads it from the checkout.
+A query is what follows a line `-- name: …`; the files in `sql/queries` serve one caller each, and a name is unique
+among all of them. The numbered files in `sql/schema` hold the schema. A wheel carries the folder inside the package;
+an editable install reads it from the checkout.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-FILES = ("run.sql", "usage.sql", "history.sql", "ledger.sql")
-"""Where the queries are: those of a pass, of what is billed, of what happened, and of other programs."""
-
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -29,22 +27,30 @@ def folder() -> Traversable:
 
 def schema_files() -> list[Traversable]:
     """Return the numbered schema files in their order."""
-    return sorted((folder() / "schema").iterdir(), key=lambda file: file.name)
-
-
-@cache
-def _named() -> dict[str, str]:
-    named: dict[str, str] = {}
-    for file in FILES:
-        _, *parts = _NAME.split((folder() / "queries" / file).read_text(encoding="utf-8"))
-        named |= zip(parts[::2], parts[1::2], strict=True)
-    return named
+    return _sorted_files("schema")
 
 
 def query(name: str) -> bytes:
     """Return the query of that name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: no query has that name.
+        ValueError: two queries share a name, whichever was asked for.
     """
-    return _named()[name].strip().encode()
+    return _queries()[name]
+
+
+@cache
+def _queries() -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for file in _sorted_files("queries"):
+        _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            if name in found:
+                raise ValueError(f"sql/queries has two queries named {name}, the second in {file.name}.")
+            found[name] = text.strip().encode()
+    return found
+
+
+def _sorted_files(subfolder: str) -> list[Traversable]:
+    return sorted((folder() / subfolder).iterdir(), key=lambda file: file.name)

@@ -28,7 +28,7 @@ from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
 from reconciler.demo import postgres as embedded
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.file import FileSource
 from reconciler.views import explain
 from reconciler.views import findings as report
@@ -174,12 +174,13 @@ class _Story:
     def _pass(self, mode: Mode) -> Outcome:
         """Make one pass over the tenants as they are now."""
         self.file.write_text(json.dumps({"kind": "List", "items": [*self.tenants.values()]}), encoding="utf-8")
-        outcome = Pass(
+        job = Job(
             database_url=self.url,
             source=FileSource(path=str(self.file), group=GROUP, org_label=ORG_LABEL),
             deadline=Deadline.after(TIME_LIMIT),
-            terms=RunOptions(mode=mode),
-        ).execute()
+            options=RunOptions(mode=mode),
+        )
+        outcome = reconcile(job)
         if outcome.failure:
             raise outcome.failure
         return outcome

@@ -1,16 +1,16 @@
--- What other programs record and read, through reconciler.ledger. Each is one statement, so that outside of a
--- transaction it is whole by itself; the columns that it returns are named as the fields that they fill.
+-- What other programs record and read, through reconciler.ledger. Each is a single statement, so it is atomic outside
+-- of a transaction too; the columns that it returns are named like the fields that they fill.
 
 -- name: record_creation
--- A row that is there stays as it is, whatever is said now: created_at never moves.
+-- An existing row stays as it is: created_at never changes.
 INSERT INTO public.tenant_billing_lifecycle (tenant_name, zitadel_org_id, created_at)
 VALUES (%(tenant)s, %(org)s, %(created_at)s)
 ON CONFLICT (tenant_name) DO NOTHING
 RETURNING true
 
 -- name: record_deletion
--- Null to a value, once. Whether it was stamped now, and since when the tenant is recorded; no row: it is not.
--- Of the two clocks, the one of created_at may be ahead.
+-- Sets deleted_at once. Returns whether it did and the tenant's created_at; no row if the tenant is not recorded.
+-- created_at comes from another clock, which may be ahead of this one.
 WITH stamped AS (
   UPDATE public.tenant_billing_lifecycle
   SET deleted_at = coalesce(%(deleted_at)s::timestamptz, greatest(now(), created_at))
@@ -81,7 +81,7 @@ SELECT tenant_monthly_fee_chf, tenant_setup_fee_chf, threema_message_chf, vat_ra
 FROM public.platform_pricing WHERE id = 1
 
 -- name: change_platform_prices
--- Null: that price stays.
+-- A null leaves that price as it is.
 UPDATE public.platform_pricing
 SET tenant_monthly_fee_chf = coalesce(%(tenant_monthly_fee_chf)s::numeric, tenant_monthly_fee_chf),
     tenant_setup_fee_chf = coalesce(%(tenant_setup_fee_chf)s::numeric, tenant_setup_fee_chf),
@@ -97,7 +97,7 @@ FROM public.skill_pricing WHERE %(skill)s::text IS NULL OR skill_id = %(skill)s:
 ORDER BY skill_id COLLATE "C"
 
 -- name: set_skill_price
--- A price that is the same is not written, so that updated_at tells when it last changed.
+-- The same price is not written again, so updated_at says when it last changed.
 INSERT INTO public.skill_pricing AS p (skill_id, daily_price_chf) VALUES (%(skill)s, %(daily_price_chf)s)
 ON CONFLICT (skill_id) DO UPDATE SET daily_price_chf = excluded.daily_price_chf, updated_at = now()
 WHERE p.daily_price_chf <> excluded.daily_price_chf
@@ -107,8 +107,8 @@ RETURNING true
 DELETE FROM public.skill_pricing WHERE skill_id = %(skill)s RETURNING true
 
 -- name: read_org_billing
--- Its row, made now if it was missing. Another transaction may have made it since this statement began: DO NOTHING
--- would then return none, so it is updated to what it is.
+-- Its row, created now if it was missing. If another transaction created it since this statement began, DO NOTHING
+-- would return no row; an update that changes nothing does.
 WITH found AS (
   SELECT * FROM public.org_billing_config WHERE zitadel_org_id = %(org)s
 ), created AS (
@@ -124,7 +124,7 @@ SELECT zitadel_org_id AS org, pay_by_invoice, stripe_customer_id, auto_invoice_e
 FROM settings
 
 -- name: change_org_billing
--- Null: that setting stays, except for the Stripe customer, which may be set to null.
+-- A null leaves that setting as it is, except the Stripe customer, which can be set to null.
 UPDATE public.org_billing_config
 SET pay_by_invoice = coalesce(%(pay_by_invoice)s::boolean, pay_by_invoice),
     stripe_customer_id = CASE WHEN %(sets_stripe_customer)s::boolean THEN %(stripe_customer_id)s::text

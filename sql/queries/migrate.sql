@@ -1,32 +1,33 @@
--- What a migration asks of the system catalogs, and the locks under which it runs.
+-- What a migration looks up in the system catalogs, and the locks under which it runs.
 
--- name: lock
--- Migrations run one after the other. Released at the end of the transaction, so it holds behind a pooler too.
-SELECT pg_advisory_xact_lock(hashtextextended('reconciler.migrate', 0));
+-- name: migration_lock
+-- Migrations run one after the other. It is released with the transaction, so it also works behind a pooler.
+SELECT pg_advisory_xact_lock(hashtextextended('reconciler.migrate', 0))
 
 -- name: try_build_lock
--- Only asked for, never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index build
--- waits for every snapshot older than itself, so that each would wait for the other.
-SELECT pg_try_advisory_xact_lock(hashtextextended('reconciler.migrate.build', 0));
+-- Never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index build waits for every
+-- older snapshot, so the two would wait for each other.
+SELECT pg_try_advisory_xact_lock(hashtextextended('reconciler.migrate.build', 0))
 
--- name: existing
--- Every schema, table and usable index that could be one of ours, in the words of the migration's report.
+-- name: existing_objects
+-- Every schema, table, view and usable index that could be one of ours, worded as in the migration's report.
 SELECT 'schema ' || nspname FROM pg_catalog.pg_namespace WHERE nspname = 'reconciler'
 UNION ALL
-SELECT CASE WHEN c.relkind IN ('r', 'p') THEN 'table ' ELSE 'index ' END || n.nspname || '.' || c.relname
+SELECT CASE WHEN c.relkind IN ('r', 'p') THEN 'table ' WHEN c.relkind = 'v' THEN 'view ' ELSE 'index ' END
+       || n.nspname || '.' || c.relname
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 WHERE n.nspname IN ('public', 'reconciler')
-  AND (c.relkind IN ('r', 'p') OR c.relkind IN ('i', 'I') AND i.indisvalid);
+  AND (c.relkind IN ('r', 'p', 'v') OR c.relkind IN ('i', 'I') AND i.indisvalid)
 
--- name: existing_row
-SELECT 'row public.platform_pricing ' || id FROM public.platform_pricing;
+-- name: existing_rows
+SELECT 'row public.platform_pricing ' || id FROM public.platform_pricing
 
 -- name: index_state
--- One index: its oid and whether it is valid (both null if there is none), and whether any session is building an
--- index on its table. Of a session of another role, pg_stat_progress_create_index shows the pid alone; the lock that
--- every build holds on its table from beginning to end is for everybody to see.
+-- One index: its oid and whether it is valid (both null if it does not exist), and whether any session is building an
+-- index on its table. For a session of another role, pg_stat_progress_create_index shows only the pid; but the lock
+-- that a build holds on its table from start to end is visible to everybody.
 SELECT i.indexrelid, i.indisvalid,
        EXISTS (
            SELECT FROM pg_catalog.pg_locks l
@@ -35,4 +36,4 @@ SELECT i.indexrelid, i.indisvalid,
              AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
        )
 FROM (SELECT to_regclass(%(index)s) AS oid) AS named
-LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = named.oid;
+LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = named.oid

@@ -1,24 +1,23 @@
--- Every query that a pass itself runs, each under the name that the code knows it by.
--- Parameters are psycopg's %(name)s. Tables are named with their schema: no search_path is relied on.
--- Names of functions are not, so that now() is the one clock.
+-- The queries of a run. Parameters are psycopg's %(name)s. Tables are qualified by their schema, so that they do not
+-- depend on search_path; functions are not, so that tests can replace now().
 
 -- name: limits
--- Set in every transaction, not on the connection: a pooler may hand each transaction to another server process.
+-- Set in every transaction, not on the connection: a pooler may give each transaction another server process.
 SELECT set_config('lock_timeout', %(lock)s, true),
        set_config('statement_timeout', %(statement)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle)s, true),
        set_config('timezone', 'UTC', true),
        set_config('jit', 'off', true),
-       -- so that what is held against each other is hashed in memory
+       -- large enough to hash both sides of the comparison in memory
        set_config('work_mem', '64MB', true)
 
 -- name: clock
--- The database's clock: what every observation is dated by.
+-- The database's clock, by which every observation is dated.
 SELECT clock_timestamp()
 
 -- name: stage
--- What was observed, for this transaction only: one row a custom resource. The columns are what the ledger is held
--- against; the rest of what was read of the resource goes along in detail.
+-- The listed tenants, for this transaction only: one row for each custom resource. What is compared with the ledger has
+-- a column of its own; everything else that was read of the resource is in detail.
 CREATE TEMPORARY TABLE staged (
   tenant_name text NOT NULL,
   namespace text NOT NULL,
@@ -35,22 +34,22 @@ CREATE TEMPORARY TABLE staged (
 COPY staged FROM STDIN
 
 -- name: repeated
--- The list named one resource twice: it is not whole, whatever else it is.
+-- A resource that is listed twice: the list is not complete then, whatever else it is.
 SELECT namespace, tenant_name FROM staged GROUP BY namespace, tenant_name HAVING count(*) > 1
 UNION ALL
 SELECT min(namespace), min(tenant_name) FROM staged WHERE uid IS NOT NULL GROUP BY uid HAVING count(*) > 1
 LIMIT 1
 
 -- name: take_ambiguous
--- One name in two namespaces: the ledger knows tenants by name alone, so neither can be read.
+-- A name in two namespaces: the ledger identifies tenants by name alone, so neither can be read.
 DELETE FROM staged
 WHERE tenant_name IN (SELECT tenant_name FROM staged GROUP BY tenant_name HAVING count(*) > 1)
 RETURNING tenant_name, namespace
 
 -- name: counts
--- How many tenants were observed and are recorded as open, and whether none ever was; the clock; the name at which the
--- recorded events halve, by the server's statistics, or the lowest of all where it has none; and whether any observed
--- name or uid stands there twice.
+-- How many tenants were listed and are recorded as open; whether the ledger is empty; the clock; the name at which the
+-- recorded events halve, by the server's statistics, or the lowest name if there are none; and whether any listed name
+-- or uid appears twice.
 SELECT observed.number, recorded.open, recorded.none, now(),
        coalesce((
          SELECT (histogram_bounds::text::text[])[cardinality(histogram_bounds::text::text[]) / 2 + 1]
@@ -59,7 +58,7 @@ SELECT observed.number, recorded.open, recorded.none, now(),
        ), ''),
        observed.any_twice
 FROM (
-  -- any order finds what is twice, and that of bytes is the quickest
+  -- any collation finds duplicates, and that of bytes is the fastest
   SELECT count(*) AS number,
          count(DISTINCT tenant_name COLLATE "C") < count(*) OR count(DISTINCT uid COLLATE "C") < count(uid) AS any_twice
   FROM staged
@@ -67,18 +66,18 @@ FROM (
   SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS open, count(*) = 0 AS none FROM public.tenant_billing_lifecycle
 ) recorded
 
--- name: differing
--- The tenants that could differ, what was observed of them beside what is recorded.
+-- name: find_candidates
+-- The tenants that could differ from the ledger: what was listed beside what is recorded.
 --
--- A tenant is left out only where it is plainly true: live, recorded as open under the same org, with the same skills
--- on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now.
--- Whatever makes the condition null lets the tenant through.
+-- A tenant is left out only if it is plainly true: live, recorded as open under the same organisation, with the same
+-- skills on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now. If the
+-- condition is null, the tenant comes back.
 --
--- Times are brought into the years that a Python datetime can hold: PostgreSQL's infinity and its year 294276 become
--- the last of them, which is after now too.
+-- The times in the JSON of skills are clamped to the years that a Python datetime can hold; the connection does it for
+-- the columns. PostgreSQL's infinity becomes the last of them, which is after now too.
 WITH skills AS (
-  -- One process alone can do a DISTINCT ON; in halves of the tenants, two do. The columns stand in the index's own
-  -- order: as they are read, they are handed on.
+  -- PostgreSQL does not run DISTINCT ON in parallel, but it can run two halves at once. The columns are in the order of
+  -- the index, so that rows are passed on as they are read.
   SELECT tenant_name, array_agg(skill_id) FILTER (WHERE event_kind = 'enabled') AS enabled,
          min(occurred_at) AS first_at, max(occurred_at) AS last_at
   FROM (
@@ -120,7 +119,7 @@ WITH skills AS (
     CASE WHEN o.is_live
          THEN l.tenant_name IS NOT NULL AND l.deleted_at IS NULL AND l.zitadel_org_id = o.org
               AND (u.event_kind IS NOT DISTINCT FROM 'suspended') = o.suspended
-              -- the ledger's own order is usually that of code points; where it is not, sets are equal all the same
+              -- both are usually sorted by code point; if not, compare them as sets
               AND (coalesce(s.enabled, '{}') = o.packages
                    OR (coalesce(s.enabled, '{}') @> o.packages AND coalesce(s.enabled, '{}') <@ o.packages))
          WHEN NOT o.is_live OR o.tenant_name IS NULL
@@ -132,8 +131,7 @@ WITH skills AS (
   ) IS NOT TRUE
 )
 SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_org_id,
-       CASE WHEN created_at IS NOT NULL THEN least(greatest(created_at, %(first)s), %(last)s) END,
-       CASE WHEN deleted_at IS NOT NULL THEN least(greatest(deleted_at, %(first)s), %(last)s) END,
+       created_at, deleted_at,
        CASE WHEN has_skill_events THEN (
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
@@ -143,14 +141,11 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
            ORDER BY skill_id, occurred_at DESC, id DESC
          ) latest
        )::text END,
-       suspension_id, suspension_kind,
-       CASE WHEN suspension_id IS NOT NULL
-            THEN least(greatest(suspension_occurred_at, %(first)s), %(last)s) END,
-       -- rows of changes younger than settle may still have been on their way when that run found the tenant true;
-       -- since a report is open none has, so that the search begins where the report does
-       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.runs r
-        WHERE r.outcome IN ('clean', 'corrected', 'drift') AND r.mode = 'run' AND r.source <> 'snapshot'
-              AND r.observed_at <= coalesce(
+       suspension_id, suspension_kind, suspension_occurred_at,
+       -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
+       -- that run found it true. No run has since a report of it is open, so the search begins before that
+       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.proving_runs r
+        WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
         ORDER BY r.observed_at DESC LIMIT 1)
@@ -158,20 +153,20 @@ FROM differs d
 ORDER BY tenant_name COLLATE "C"
 
 -- name: source
--- The source that this ledger is kept true to, and how far its list had come.
+-- The source that this ledger belongs to, and the resourceVersion of its last list.
 SELECT identity, resource_version FROM reconciler.source
 
 -- name: invoiced_periods
--- The months that finance has closed for these organisations.
+-- The periods that were invoiced to these organisations.
 SELECT zitadel_org_id, period_start, period_end FROM public.invoices
 WHERE zitadel_org_id = ANY (%(orgs)s::text[]) AND status NOT IN ('draft', 'void')
 
 -- name: accepted
--- The reports that people know about and accept for now.
-SELECT tenant_name, reason, least(expires_at, %(last)s) FROM reconciler.exceptions WHERE expires_at > now()
+-- The reports that people accept for now.
+SELECT tenant_name, reason, expires_at FROM reconciler.exceptions WHERE expires_at > now()
 
 -- name: lock
--- One run writes at a time. Whoever waits here sees, in the statements after it, all that the one before has written.
+-- One run writes at a time. The statements after this one see everything that an earlier run has written.
 SELECT pg_advisory_xact_lock(7234897103)
 
 -- name: plan_table
@@ -201,15 +196,14 @@ CREATE TEMPORARY TABLE planned (
 -- name: copy_plan
 COPY planned FROM STDIN
 
--- name: last_look
--- The ledger may have moved since the plan was made: tenants of which any correction no longer follows the state that
--- it was planned against leave the plan.
-WITH looked_at AS (
+-- name: drop_stale
+-- Remove the tenants whose record has changed since the plan was built, and return them.
+WITH checked AS (
   SELECT p.tenant_name,
          p.row_state IS DISTINCT FROM CASE WHEN l.tenant_name IS NULL THEN 'absent'
                                            WHEN l.deleted_at IS NULL THEN 'open'
                                            ELSE 'deleted' END
-         -- reopened meanwhile: it was planned for the life before
+         -- reopened meanwhile: it was planned for the lifetime before
          OR (p.row_state = 'open' AND p.occurred_at < l.created_at
              AND EXISTS (SELECT FROM reconciler.closed_lives c WHERE c.tenant_name = p.tenant_name))
          OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
@@ -220,11 +214,11 @@ WITH looked_at AS (
          OR (p.event_table = 'tenant_suspension_events' AND p.supersedes_event_id IS DISTINCT FROM (
               SELECT e.id FROM public.tenant_suspension_events e
               WHERE e.tenant_name = p.tenant_name
-              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)) AS moved
+              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)) AS is_stale
   FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
 )
-DELETE FROM planned USING (SELECT DISTINCT tenant_name FROM looked_at WHERE moved) moved
-WHERE planned.tenant_name = moved.tenant_name
+DELETE FROM planned USING (SELECT DISTINCT tenant_name FROM checked WHERE is_stale) stale
+WHERE planned.tenant_name = stale.tenant_name
 RETURNING planned.tenant_name
 
 -- name: insert_lifecycles
@@ -243,8 +237,7 @@ FROM planned p
 WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
 
 -- name: write_corrections
--- The events, and the proof of each correction. An event is told by its id; where none was appended, there is no proof
--- either, and one count tells of both. A lifecycle row stands as it was just written.
+-- The events, and the proof of each correction with the id of its event. No event, no proof: one count checks both.
 WITH skill_event AS (
   INSERT INTO public.tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
   SELECT tenant_name, zitadel_org_id, subject, event_kind, occurred_at
@@ -285,8 +278,8 @@ SET corrections = t.corrections + excluded.corrections,
 SELECT reason, corrections, positive_chf, negative_chf FROM reconciler.totals
 
 -- name: keep_reports
--- The reports that are open after a pass. One that changed is news again; one that was not found is gone, unless its
--- tenant could not be judged.
+-- The reports that are open after a run. People are notified again of one that changed. One that was not found is
+-- closed, unless its tenant was deferred.
 WITH found AS (
   SELECT * FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[], %(orgs)s::text[],
                        %(recorded)s::text[], %(observed)s::text[])
@@ -300,26 +293,26 @@ INSERT INTO reconciler.reports AS r (tenant_name, reason, subject, zitadel_org_i
 SELECT * FROM found
 ON CONFLICT (tenant_name, reason, subject) DO UPDATE
 SET zitadel_org_id = excluded.zitadel_org_id, recorded = excluded.recorded, observed = excluded.observed,
-    -- where nothing was recorded, this very pass may have recorded the tenant
+    -- if nothing was recorded, this run itself may have recorded the tenant
     told = CASE WHEN r.recorded <> excluded.recorded OR r.observed IS DISTINCT FROM excluded.observed
                 THEN '{}' ELSE r.told END
 WHERE (r.zitadel_org_id, r.recorded, r.observed)
       IS DISTINCT FROM (excluded.zitadel_org_id, excluded.recorded, excluded.observed)
 
 -- name: keep_stop
--- A pass that was stopped is a report of its own, about no tenant; it says nothing of the others.
+-- A run that was stopped is a report of its own, about no tenant. It leaves the other reports as they are.
 WITH gone AS (DELETE FROM reconciler.reports WHERE tenant_name = '' AND reason <> %(reason)s)
 INSERT INTO reconciler.reports AS r (tenant_name, reason, observed) VALUES ('', %(reason)s, %(observed)s)
 ON CONFLICT (tenant_name, reason, subject) DO UPDATE SET observed = excluded.observed, told = '{}'
 WHERE r.observed IS DISTINCT FROM excluded.observed
 
--- name: told
--- Who was told of which open report, within a day.
+-- name: notified
+-- Which sink was notified of which open report within the last day.
 SELECT sink, tenant_name, reason, subject
 FROM reconciler.reports CROSS JOIN jsonb_each_text(told) AS each (sink, at)
 WHERE at::timestamptz > now() - interval '1 day'
 
--- name: tell
+-- name: mark_notified
 UPDATE reconciler.reports r SET told = r.told || jsonb_build_object(%(sink)s::text, now())
 FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[]) AS told (tenant_name, reason, subject)
 WHERE (r.tenant_name, r.reason, r.subject) = (told.tenant_name, told.reason, told.subject)

@@ -1,8 +1,8 @@
--- The billing ledger. It belongs to the portal as much as to the reconciler: what is already there stays as it is.
+-- The billing ledger, which the portal and the reconciler share: an existing table is never altered.
 --
--- One object per statement, each under "IF NOT EXISTS", so that the file can also be run with psql, any number of
--- times. `reconciler migrate` runs only the statements whose object is missing, because CREATE INDEX locks its table
--- against inserts even where IF NOT EXISTS then finds nothing to do.
+-- Every statement creates one object and has IF NOT EXISTS, so the file can also be run with psql, any number of times.
+-- `reconciler migrate` runs only the statements whose object is missing, because CREATE INDEX locks its table against
+-- inserts even if the index exists.
 
 CREATE TABLE IF NOT EXISTS public.platform_pricing (
     id                     int            PRIMARY KEY DEFAULT 1 CHECK (id = 1),

@@ -1,13 +1,13 @@
-"""What a pass costs, beside the obvious way and beside the floor: whole processes, on one machine.
+"""What a run costs, beside the obvious way and beside the floor: whole processes, on one machine.
 
 Three ways look at the same tenants over HTTP and at the same ledger, in turn, several times over; medians are shown.
 
 - the obvious way: `tests.bench.obvious`, three queries for each tenant, as a script would make them;
 - the floor: `tests.bench.floor`, which fetches the pages and throws them away, and runs the bare DISTINCT ON;
-- the pass: the program's own command, `reconciler run`.
+- the run: the program's own command, `reconciler run`.
 
 Times, CPU and peak memory are those of the process, from its start to its exit. The ledger's part is what comes after
-the last page has arrived; of a pass it is read from its log.
+the last page has arrived; of a run it is read from its log.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 PAGE = 500
 """Tenants on a page: what the program asks for unless it is told otherwise."""
 FEW = 100
-"""Tenants of the pass that is little more than its own start."""
+"""Tenants of the run that is little more than its own start."""
 START = "import kubernetes, psycopg"
 
-OBVIOUS, FLOOR, PASS, IMPORTS = "three queries a tenant", "the floor", "the pass", "its imports"
+OBVIOUS, FLOOR, PASS, IMPORTS = "three queries a tenant", "the floor", "the run", "its imports"
 
 
 class Cost(NamedTuple):
@@ -120,7 +120,7 @@ class Bench:
         return {way: Cost.median(some) for way, some in costs.items()}
 
     def filled(self, observed: Sequence[Observed], repeat: int) -> dict[str, Cost]:
-        """The backfill: both ways must fill an empty ledger with as many rows, each time anew."""
+        """The backfill: both ways must fill an empty ledger with as many rows, each time again."""
         costs: dict[str, list[Cost]] = {OBVIOUS: [], PASS: []}
         with self._cluster.showing(observed) as kubeconfig, self._console.status("") as status:
             for number in range(1, repeat + 1):
@@ -150,11 +150,11 @@ class Bench:
 
 
 _OPTIONS = ("run", "--limit-percent", "100", "--no-events", "--deadline", "1h", "--settle", "0s")
-"""Nobody but the log is told, the brake lets everything pass that is to be measured, and nobody waits for a portal."""
+"""Only the log is notified, the safety limits allow everything, and no run waits for the portal."""
 
 
 def _logged(log: Sequence[str]) -> dict[str, float]:
-    """Return what a pass logged of itself: the seconds after its last page, and the rows written."""
+    """Return what a run logged of itself: the seconds after its last page, and the rows written."""
     lines = {line["event"]: line for line in map(json.loads, log)}
     written = ("lifecycle_inserted", "events_inserted", "suspension_events_inserted")
     return {
@@ -222,7 +222,7 @@ def targets(measured: Sequence[Measured], small: dict[str, Cost], drift: float) 
         if filled := costs.get(BACKFILL):
             yield Target("backfill, after the pages: times faster" + over_so_many,
                          filled[OBVIOUS].ledger / filled[PASS].ledger, 15, "x", at_least=True)  # fmt: skip
-        yield Target("whole pass beside the floor" + over_so_many, passed.wall / true[FLOOR].wall, 1.15, "x")
+        yield Target("whole run beside the floor" + over_so_many, passed.wall / true[FLOOR].wall, 1.15, "x")
         yield Target("own CPU a tenant, beyond start-up" + over_so_many,
                      (passed.cpu - small[PASS].cpu) / max(1, tenants - FEW) * 1e6, 60, "µs")  # fmt: skip
         yield Target("peak memory" + over_so_many, passed.peak / 1e6, 150, "MB")
@@ -234,7 +234,7 @@ def targets(measured: Sequence[Measured], small: dict[str, Cost], drift: float) 
     peaks = [costs[NO_DRIFT][PASS].peak for _, _, costs in measured]
     if len(peaks) > 1:
         yield Target("peak memory of the last size beside the one before", peaks[-1] / peaks[-2], 1.1, "x")
-    yield Target(f"a pass over {FEW} tenants beside `{START}`", small[PASS].wall / small[IMPORTS].wall, 1.5, "x")
+    yield Target(f"a run over {FEW} tenants beside `{START}`", small[PASS].wall / small[IMPORTS].wall, 1.5, "x")
 
 
 def costs_table(measured: Measured, title: str) -> Table:
@@ -286,7 +286,7 @@ def targets_table(reached: Sequence[Target]) -> Table:
 @click.option("--seed", type=int, default=1, help="What the tenants and their history are drawn from.")
 @click.option("--json", "file", type=click.File("w"), help="Write every figure here too.")
 def main(*, tenants: tuple[int, ...], packages: int, events: int, seed: int, file: Any, **cases: Any) -> None:
-    """Measure passes over a large ledger beside the obvious way and the floor.
+    """Measure runs over a large ledger beside the obvious way and the floor.
 
     The pages come from a server of our own that has them ready, or from the API server that TEST_KUBECONFIG names: then
     that is filled with tenants first, and emptied afterwards.

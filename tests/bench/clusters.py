@@ -1,7 +1,7 @@
 """Several clusters with one ledger: who may say that a tenant is gone.
 
 A world of clusters in which tenants are created, deleted and moved, and in which two may get one name, is played once
-for each rule. The portal loses rows; lists fail, are late, and stay away for a while. Every absence is looked at twice.
+for each rule. The portal loses rows; lists fail, are late, and stay away for a while. Every absence is rechecked.
 A stamp is wrong where the tenant has been in one cluster or another all the time. A tenant moves at most once in the
 time in which every cluster is heard: who moves faster can hide from any number of lists that are not of one moment.
 
@@ -84,7 +84,7 @@ class World:
             if what < 0.65:  # there before it is gone from here
                 self.clusters[away][name] = self.clusters[home][name]._replace(born=now)
                 self.planned.setdefault(now + later, []).append((home, name, None))
-            else:  # nowhere meanwhile: the end of a life, and the beginning of another
+            else:  # nowhere meanwhile: the end of a lifetime, and the beginning of another
                 self.planned.setdefault(now + 1 + 5 * later, []).append((away, name, self.clusters[home][name]))
                 self.remove(home, name, now)
         elif name and what < 0.72:
@@ -95,7 +95,7 @@ class World:
         return any(name in cluster and cluster[name].org == org for cluster in self.clusters)
 
     def remove(self, cluster: int, name: str, now: int) -> bool:
-        """Remove a resource; return whether that was the end of a life."""
+        """Remove a resource; return whether that was the end of a lifetime."""
         resource = self.clusters[cluster].pop(name, None)
         if resource is None or self.lifetimes(name, resource.org):
             return False
@@ -120,7 +120,7 @@ class Jobs:
     """For each cluster, whom it has that another one owns: names and organisations."""
 
     def write(self, job: int, seen: dict[str, Resource], seen_at: int, now: int) -> None:
-        """End a pass, in one transaction."""
+        """End a run, in one transaction."""
         for name, resource in seen.items():
             self.rows.setdefault(name, Row(*resource))
         still = self.world.clusters[job]

@@ -19,9 +19,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from reconciler.core.billing import History, Prices, valued
+from reconciler.core.billing import History, Prices
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
+from reconciler.core.impact import with_impact
 from reconciler.core.model import Recorded
 from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
@@ -47,7 +48,7 @@ SELECT tenant_name, skill_id, event_kind, occurred_at FROM public.tenant_skill_e
 WHERE occurred_at < %(until)s::date::timestamp AT TIME ZONE 'UTC'
 ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
 """
-"""Reads the events as `usage` does. Beside them, lives and suspensions are few."""
+"""Reads the events as `usage` does. Beside them, lifetimes and suspensions are few."""
 PRICED = """
 UPDATE public.platform_pricing SET tenant_monthly_fee_chf = 49;
 INSERT INTO public.skill_pricing SELECT DISTINCT skill_id, 0.33333 FROM public.tenant_skill_events;
@@ -114,7 +115,7 @@ def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str,
 
 
 def backfill(observed: Sequence[Observed]) -> list[list[Finding]]:
-    """Return what a pass finds where nothing is recorded of these tenants, dated."""
+    """Return what a run finds where nothing is recorded of these tenants, dated."""
     dating = Dating(observed_at=OBSERVED_AT)
     found = []
     for tenant in observed:
@@ -129,7 +130,7 @@ def microseconds_a_finding(found: Sequence[Sequence[Finding]], at: Prices) -> fl
     gc.collect()
     began = time.process_time()
     for findings in found:
-        valued(findings, nothing, at, OBSERVED_AT)
+        with_impact(findings, nothing, at, OBSERVED_AT)
     return (time.process_time() - began) / sum(map(len, found)) * 1e6
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from reconciler.alerts import Undelivered
-from reconciler.alerts.events import MOST, Events
+from reconciler.alerts.events import MAX_EVENTS, Events
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
 from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
@@ -87,8 +87,8 @@ def test_describing_a_tenant_shows_what_was_found_of_it_alone(cluster: Cluster) 
     acme, beta = (cluster.create(tenant(name)) for name in ("acme", "beta"))
     earlier = Observed(name="acme", uid=str(uuid4()))
 
-    sink(cluster).tell(outcome(found(Reason.DELETION_UNRECORDED, "acme"), acme=earlier))
-    sink(cluster).tell(
+    sink(cluster).notify(outcome(found(Reason.DELETION_UNRECORDED, "acme"), acme=earlier))
+    sink(cluster).notify(
         outcome(
             found(Reason.SKILL_ENABLE_UNRECORDED, "acme", subject="voice"),
             found(Reason.TENANT_RECREATED, "beta", action=Action.REPORT, moment=None),
@@ -104,7 +104,7 @@ def test_describing_a_tenant_shows_what_was_found_of_it_alone(cluster: Cluster) 
 
 
 def test_an_absent_tenant_is_found_by_its_name(cluster: Cluster) -> None:
-    sink(cluster).tell(outcome(found(Reason.DELETION_UNRECORDED, "gone")))
+    sink(cluster).notify(outcome(found(Reason.DELETION_UNRECORDED, "gone")))
 
     assert [reason for reason, _ in selected(cluster, {"involvedObject.name": "gone"})] == ["deletion_unrecorded"]
 
@@ -112,7 +112,7 @@ def test_an_absent_tenant_is_found_by_its_name(cluster: Cluster) -> None:
 def test_to_tell_the_same_again_adds_no_event_to_the_cluster(cluster: Cluster) -> None:
     told = outcome(found(Reason.DELETION_UNRECORDED, "gone"))
     for _ in range(2):
-        sink(cluster).tell(told)
+        sink(cluster).notify(told)
 
     assert len(selected(cluster, {"involvedObject.name": "gone"})) == 1
 
@@ -121,21 +121,21 @@ def test_a_thousand_findings_are_few_events(cluster: Cluster) -> None:
     reasons = (Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED)
     findings = [found(reasons[number % 2], f"t{number:04}") for number in range(1000)]
 
-    sink(cluster).tell(outcome(*findings))
+    sink(cluster).notify(outcome(*findings))
 
     told = selected(cluster, {"involvedObject.kind": "PiecedTenant"})
-    assert Counter(reason for reason, _ in told) == Counter(finding.reason for finding in findings[:MOST])
+    assert Counter(reason for reason, _ in told) == Counter(finding.reason for finding in findings[:MAX_EVENTS])
     rest = selected(cluster, {"involvedObject.name": "piecedtenants.pieced.ch"})
     assert sorted(reason for reason, _ in rest) == sorted(reasons)
     assert {message.partition(" under ")[0] for _, message in rest} == {
-        "450 more corrections stand in reconciler.corrections"
+        "450 more corrections are in reconciler.corrections"
     }
 
 
 @pytest.mark.parametrize("text", ["", "\x1b[31m\n\x00", "Ünï/…", "x" * 3000, "é" * 600, "𝄞" * 300])
 def test_the_server_takes_whatever_the_ledger_or_a_tenant_may_hold(cluster: Cluster, text: str) -> None:
     report = {"action": Action.REPORT, "moment": None, "recorded": text, "observed": text}
-    sink(cluster).tell(outcome(found(Reason.EVENT_TIME_INVALID, text, subject=text, **report)))
+    sink(cluster).notify(outcome(found(Reason.EVENT_TIME_INVALID, text, subject=text, **report)))
 
     ((_, message),) = selected(cluster, {"involvedObject.kind": "PiecedTenant"})
     assert message.isprintable()
@@ -147,7 +147,7 @@ def test_a_namespace_that_is_gone_keeps_no_other_tenant_from_being_told(real_clu
     told = outcome(found(Reason.ORG_MOVED, "lost"), found(Reason.DELETION_UNRECORDED, "gone"), lost=lost)
 
     with pytest.raises(Undelivered, match=r'refused 1 of 2 Events: 404 namespaces "nowhere" not found\.'):
-        sink(real_cluster).tell(told)
+        sink(real_cluster).notify(told)
 
     assert len(selected(real_cluster, {"involvedObject.name": "gone"})) == 1
 
@@ -177,7 +177,7 @@ def test_describing_a_tenant_in_a_namespace_shows_what_was_found_of_it(real_clus
             time.sleep(0.1)
         acme = created.json()
 
-        sink(real_cluster, group).tell(outcome(found(Reason.ORG_MOVED, "acme"), acme=seen(acme)))
+        sink(real_cluster, group).notify(outcome(found(Reason.ORG_MOVED, "acme"), acme=seen(acme)))
 
         assert [reason for reason, _ in described(real_cluster, acme)] == ["org_moved"]
         assert server.send("DELETE", f"/apis/events.k8s.io/v1/{within}/events").status == 200

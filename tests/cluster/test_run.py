@@ -17,7 +17,7 @@ from reconciler import __version__
 from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.db.connection import connect
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster as Source
 from reconciler.views.findings import counts
@@ -59,9 +59,11 @@ class Scene:
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.cluster.kubeconfig), context=None, deadline=deadline)
         source = Source(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=50)
-        terms = RunOptions(mode=mode, settle=SETTLE, uncertain=uncertain)
+        options = RunOptions(mode=mode, settle=SETTLE, fallback=uncertain)
         self.slept.clear()
-        outcome = Pass(database_url=self.url, source=source, terms=terms, deadline=deadline, sleep=self.sleep).execute()
+        outcome = reconcile(
+            Job(database_url=self.url, source=source, options=options, deadline=deadline, sleep=self.sleep)
+        )
         assert outcome.failure is None, outcome.failure
         self.outcomes.append(outcome)
         return outcome

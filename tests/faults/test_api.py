@@ -317,7 +317,9 @@ FAULTS.add(
 )
 FAULTS.add("no namespace kube-system", FAILED, strike(f.status(404), KUBE_SYSTEM), "kube-system")
 FAULTS.add("kube-system without a uid", FAILED, strike(f.edit(lambda n: n["metadata"].pop("uid")), KUBE_SYSTEM), "uid")
-FAULTS.add("resourceVersion gone back", REFUSED, strike(f.metadata(resourceVersion="7"), times=FOR_EVER), "was seen")
+FAULTS.add(
+    "resourceVersion gone back", REFUSED, strike(f.metadata(resourceVersion="7"), times=FOR_EVER), "an earlier run has"
+)
 
 
 @FAULTS.told("another cluster, with --accept-source", NORMAL)

@@ -49,7 +49,7 @@ FAULTS = Faults()
 
 def warned(stage: Stage) -> list[float]:
     """Return by how many seconds the clocks were said to be apart."""
-    return [line["seconds"] for line in stage.logged if line["event"] == "clocks.apart"]
+    return [line["seconds"] for line in stage.logged if line["event"] == "clocks.differ"]
 
 
 # clocks ten minutes apart
@@ -77,7 +77,7 @@ for name, ahead in APART.items():
         assert not_before == VERIFIED
         assert occurred_at == not_after == min(START, START - 5 * SECOND + ahead)
         assert without(stage.books(), "finn") == without(TRUE_BOOKS, "finn")
-        (doubted,) = (line for line in stage.logged if line["event"] == "tenants.doubted")
+        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 2
         stage.stays()
 
@@ -89,7 +89,7 @@ for name, ahead in APART.items():
             "finn", {"spec": {"packages": ["mail", "voice"]}}, at=stage.clock.server() - SETTLE - 5 * SECOND
         )
         assert stage.run().failure is None
-        (doubted,) = (line for line in stage.logged if line["event"] == "tenants.doubted")
+        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 1, "dana alone, who is absent"
         assert ("finn", ENABLE, "voice") in stage.corrections()
         stage.stays()
@@ -136,7 +136,7 @@ for name, effect in (("no Date header", f.date(None)), ("an unparsable Date head
         """Nobody knows the other clock: nothing counts as quiet."""
         stage.strike(effect, f.anything, times=None)
         outcome = stage.run()
-        (doubted,) = (line for line in stage.logged if line["event"] == "tenants.doubted")
+        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 5
         stage.is_true(outcome)
 

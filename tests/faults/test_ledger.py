@@ -30,6 +30,7 @@ from psycopg import conninfo, sql
 from reconciler.core.model import Result
 from reconciler.core.reasons import Reason
 from reconciler.db import connection as database
+from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f
 from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, staged, world
@@ -166,7 +167,7 @@ def _run_between_steps(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
     for number in crossed(stage):
         stage.begin_again()
-        boundaries, seconds = striking(number, lambda: stage.attempt().execute())
+        boundaries, seconds = striking(number, lambda: reconcile(stage.attempt()))
         outcome = stage.run(boundaries=boundaries)
         assert outcome.failure is None, outcome.failure
         assert Result.CORRECTED in {seconds[0].result, outcome.result}
@@ -242,7 +243,7 @@ def runs_at_once(stage: Stage, url: str, number: int = 4) -> None:
     def run() -> None:
         attempt = stage.attempt(url=url)
         ready.wait()
-        outcomes.append(attempt.execute())
+        outcomes.append(reconcile(attempt))
 
     threads = [threading.Thread(target=run) for _ in range(number)]
     for thread in threads:
@@ -764,7 +765,7 @@ def _read_only(stage: Stage) -> None:
 def test_wrong_database(stage: Stage, empty_url: str, fault: str) -> None:
     before = stage.state()
     outcome = stage.run(url=empty_url)
-    stage.has_failed(outcome, before, "lacks what the reconciler needs", recorded=False)
+    stage.has_failed(outcome, before, "lacks something that the reconciler needs", recorded=False)
     assert outcome.failure
     assert fault in outcome.failure.remedy
 
@@ -803,7 +804,7 @@ PRIVILEGES: Final = (
     "USAGE ON SEQUENCE public.tenant_suspension_events_id_seq",
     "SELECT ON public.invoices",
     "USAGE ON SCHEMA reconciler",
-    "SELECT ON reconciler.runs",
+    "SELECT ON reconciler.proving_runs",
     "INSERT ON reconciler.runs",
     "INSERT ON reconciler.corrections",
     "SELECT ON reconciler.source",
@@ -847,7 +848,7 @@ def test_missing_privilege(stage: Stage, role: str, psql: Psql, privilege: str) 
 
     outcome = stage.run(url=url)
 
-    stage.has_failed(outcome, before, "denied the reconciler's role", recorded=privilege not in UNRECORDED)
+    stage.has_failed(outcome, before, "role lacks a privilege", recorded=privilege not in UNRECORDED)
     psql(stage.url, "roles.sql", role=role)
     stage.is_true(stage.run(url=url))
 

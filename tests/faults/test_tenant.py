@@ -345,7 +345,7 @@ def unproved(fault: str, change: Callable[[dict[str, Any]], object]) -> None:
         assert set(stage.corrections()) == CORRECTIONS
         assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
         assert stage.correction("acme", ENABLE, "voice") == UNPROVED
-        assert "tenants.doubted" in {line["event"] for line in stage.logged}
+        assert "recheck.waiting" in {line["event"] for line in stage.logged}
         stage.stays()
 
 
@@ -425,7 +425,7 @@ def test_removal_from_a_set(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
         assert stage.run().failure is None
         wiki = stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki")
         assert wiki == (VERIFIED, VERIFIED, START, "none")
-        assert "tenants.doubted" in {line["event"] for line in stage.logged}
+        assert "recheck.waiting" in {line["event"] for line in stage.logged}
         stage.stays()
 
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from reconciler.core.compare import compare
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Recorded
 from reconciler.core.reasons import Reason
-from reconciler.db.candidates import BLOCK, Candidates, RepeatedTenant, SpoolFault, TenantSpool, find_candidates
+from reconciler.db.candidates import Candidates, find_candidates
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
+from reconciler.db.staging import BLOCK_BYTES, RepeatedTenant, SpoolFault, TenantSpool
 from tests.support.sides import BORN, DAY, HOUR, NASTY, live
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def recalled(ledger: Connection, tenants: Iterable[Observed], **how: Any) -> Can
 
 def drift(found: Candidates) -> dict[str, list[Finding]]:
     """Return what compare finds of the tenants that came back, where it finds anything."""
-    findings = {pair.recorded.name: list(compare(*pair, as_of=found.as_of)) for pair in found.pairs}
+    findings = {pair.recorded.name: list(compare(*pair, as_of=found.as_of)) for pair in found.candidates}
     return {name: some for name, some in findings.items() if some}
 
 
@@ -206,11 +207,11 @@ def test_what_comes_back_is_the_latest_state_of_every_tenant_that_differs(ledger
     books.write(ledger)
     all_sinks = recalled(ledger, books.observed, everyone=True)
     some = recalled(ledger, books.observed)
-    assert {pair.recorded.name: pair for pair in all_sinks.pairs} == books.pairs()
+    assert {pair.recorded.name: pair for pair in all_sinks.candidates} == books.pairs()
     assert drift(some) == drift(all_sinks)
-    assert 0 < len(drift(all_sinks)) < len(some.pairs) + 1 < len(all_sinks.pairs)
+    assert 0 < len(drift(all_sinks)) < len(some.candidates) + 1 < len(all_sinks.candidates)
     assert all_sinks[1:3] == some[1:3] == (len(books.observed), sum(gone is None for *_, gone in books.lifecycle))
-    names = [pair.recorded.name for pair in all_sinks.pairs]
+    names = [pair.recorded.name for pair in all_sinks.candidates]
     assert names == sorted(names)
 
 
@@ -222,7 +223,7 @@ def test_nobody_comes_back_who_is_plainly_true(ledger: Connection, seed: int) ->
     books = author.write(300)
     books.write(ledger)
     some = recalled(ledger, books.observed)
-    assert {pair.recorded.name for pair in some.pairs} == set(drift(some))
+    assert {pair.recorded.name for pair in some.candidates} == set(drift(some))
 
 
 def _at_once(ledger: Connection) -> None:
@@ -238,7 +239,7 @@ def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
         find_candidates(cursor, spool)
         ((*_, middle, _),) = cursor.execute(query("counts")).fetchall()
         cursor.execute(
-            b"EXPLAIN (ANALYZE) " + query("differing"),
+            b"EXPLAIN (ANALYZE) " + query("find_candidates"),
             {"names": None, "everyone": False, "settle": HOUR, "first": FIRST, "last": LAST, "middle": middle},
         )
         return "\n".join(line for (line,) in cursor)
@@ -255,10 +256,12 @@ def test_two_halves_read_at_once_or_in_turn_are_the_whole(ledger: Connection, wo
     assert "Parallel Append" in plan
     assert ("Workers Launched: 0" in plan) is (workers == 0)
     all_sinks = recalled(ledger, books.observed, everyone=True)
-    assert {pair.recorded.name: pair for pair in all_sinks.pairs} == books.pairs()
+    assert {pair.recorded.name: pair for pair in all_sinks.candidates} == books.pairs()
     assert drift(recalled(ledger, books.observed)) == drift(all_sinks)
     some = [*books.pairs()][::7]
-    assert {pair.recorded.name for pair in recalled(ledger, books.observed, everyone=True, names=some).pairs} == {*some}
+    assert {pair.recorded.name for pair in recalled(ledger, books.observed, everyone=True, names=some).candidates} == {
+        *some
+    }
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
@@ -295,7 +298,7 @@ def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Con
     assert hidden == []
 
 
-def test_an_old_event_out_of_time_does_not_keep_a_tenant_from_being_true(ledger: Connection) -> None:
+def test_an_old_event_in_the_future_leaves_a_tenant_true(ledger: Connection) -> None:
     Books(
         lifecycle=[("acme", "2871", BORN.isoformat(), None)],
         skills=[
@@ -315,7 +318,7 @@ LATEST: list[tuple[list[tuple[int, int, str]], tuple[int, str]]] = [
 """Ids, hours and kinds in the order in which they were inserted; and which of them is the latest."""
 
 
-def test_the_latest_event_is_that_of_the_latest_time_and_among_those_of_the_highest_id(ledger: Connection) -> None:
+def test_the_latest_event_has_the_latest_time_then_the_highest_id(ledger: Connection) -> None:
     kinds = {"enabled": "suspended", "disabled": "resumed"}
     for events, (id_, kind) in LATEST:
         rows = [(number, kind, (BORN + hours * HOUR).isoformat()) for number, hours, kind in events]
@@ -323,7 +326,7 @@ def test_the_latest_event_is_that_of_the_latest_time_and_among_those_of_the_high
             skills=[(number, "acme", "1", "a", kind, at) for number, kind, at in rows],
             suspensions=[(number, "acme", "1", kinds[kind], at) for number, kind, at in rows],
         ).write(ledger)
-        (pair,) = recalled(ledger, []).pairs
+        (pair,) = recalled(ledger, []).candidates
         assert pair.recorded.skills["a"][:2] == (id_, kind)
         assert pair.recorded.suspension is not None
         assert pair.recorded.suspension[:2] == (id_, kinds[kind])
@@ -337,7 +340,7 @@ def test_an_event_finer_than_a_second_is_told_apart(ledger: Connection) -> None:
             (1, "acme", "1", "a", "disabled", at.isoformat()),
         ]
     ).write(ledger)
-    (pair,) = recalled(ledger, []).pairs
+    (pair,) = recalled(ledger, []).candidates
     assert pair.recorded.skills == {"a": Event(1, "disabled", at)}
 
 
@@ -368,8 +371,8 @@ _tenants = st.builds(
 def test_a_tenant_comes_back_as_it_was_observed(ledger: Connection, tenants: list[Observed]) -> None:
     tenants = [tenant._replace(uid=f"{number}\n{tenant.name}") for number, tenant in enumerate(tenants)]
     found = recalled(ledger, tenants, everyone=True)
-    assert [pair.observed for pair in found.pairs] == sorted(tenants, key=lambda tenant: tenant.name)
-    assert {pair.recorded for pair in found.pairs if pair.recorded != Recorded(name=pair.recorded.name)} == set()
+    assert [pair.observed for pair in found.candidates] == sorted(tenants, key=lambda tenant: tenant.name)
+    assert {pair.recorded for pair in found.candidates if pair.recorded != Recorded(name=pair.recorded.name)} == set()
     assert found.tenants_observed == len(tenants)
 
 
@@ -380,8 +383,8 @@ def test_a_nasty_text_is_the_same_on_both_sides(ledger: Connection) -> None:
         skills=[(number, text, text, text, "enabled", at) for number, text in enumerate(NASTY)],
     ).write(ledger)
     tenants = {text: live(name=text, uid=text, org=text, packages=(text,)) for text in NASTY}
-    assert recalled(ledger, tenants.values()).pairs == []
-    assert {pair.recorded.name: pair for pair in recalled(ledger, tenants.values(), everyone=True).pairs} == {
+    assert recalled(ledger, tenants.values()).candidates == []
+    assert {pair.recorded.name: pair for pair in recalled(ledger, tenants.values(), everyone=True).candidates} == {
         text: (
             tenants[text],
             Recorded(
@@ -406,7 +409,7 @@ def test_a_name_in_two_namespaces_is_unreadable_and_counts_once(ledger: Connecti
         ],
     )
     problem = "the name stands in more than one namespace: a, a, c, b"
-    assert [pair.observed for pair in found.pairs] == [
+    assert [pair.observed for pair in found.candidates] == [
         Observed(name="acme", problem=problem),
         live(uid="4", name="beta"),
     ]
@@ -444,11 +447,11 @@ def test_names_are_looked_at_alone(ledger: Connection) -> None:
         suspensions=[(n, name, "1", "suspended", BORN.isoformat()) for n, name in enumerate(["beta", "lost", "sus"])],
     )
     books.write(ledger)
-    whole = {pair.recorded.name: pair for pair in recalled(ledger, books.observed, everyone=True).pairs}
+    whole = {pair.recorded.name: pair for pair in recalled(ledger, books.observed, everyone=True).candidates}
     assert set(whole) == {"acme", "beta", "gone", "lost", "new", "sus"}
     for names in ([], ["acme"], ["gone", "new"], ["lost"], ["sus", "beta", "nobody"], [*whole]):
         found = recalled(ledger, books.observed, everyone=True, names=names)
-        assert {pair.recorded.name: pair for pair in found.pairs} == {n: whole[n] for n in names if n in whole}
+        assert {pair.recorded.name: pair for pair in found.candidates} == {n: whole[n] for n in names if n in whole}
 
 
 def test_an_empty_ledger_and_one_of_closed_tenants_are_told_apart(ledger: Connection) -> None:
@@ -457,7 +460,7 @@ def test_an_empty_ledger_and_one_of_closed_tenants_are_told_apart(ledger: Connec
     Books(lifecycle=[("acme", "1", BORN.isoformat(), BORN.isoformat())]).write(ledger)
     closed = recalled(ledger, [])
     assert (closed.tenants_observed, closed.tenants_recorded, closed.ledger_is_empty) == (0, 0, False)
-    assert closed.pairs == []
+    assert closed.candidates == []
 
 
 def test_it_is_compared_as_of_the_transactions_own_clock(ledger: Connection) -> None:
@@ -480,7 +483,7 @@ def test_times_are_utc_whatever_the_sessions_time_zone(ledger: Connection) -> No
         skills=[(1, "acme", "1", "a", "enabled", "294276-12-31 23:59:59+00")],
         suspensions=[(1, "acme", "1", "suspended", BORN.isoformat())],
     ).write(ledger)
-    (pair,) = recalled(ledger, [live()]).pairs
+    (pair,) = recalled(ledger, [live()]).candidates
     assert pair.recorded == Recorded(
         name="acme",
         lifecycle=Lifecycle(org="2871", created_at=LAST, deleted_at=FIRST),
@@ -517,10 +520,10 @@ def test_the_last_run_that_found_a_tenant_true_verifies_it(ledger: Connection) -
     Books(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
     for columns in UNVERIFYING:
         _run(ledger, 9, **columns)
-    assert recalled(ledger, []).pairs[0].recorded.verified_at is None
+    assert recalled(ledger, []).candidates[0].recorded.verified_at is None
     for hours, outcome in enumerate(("clean", "drift", "corrected"), 1):
         _run(ledger, hours, outcome=outcome, unverified=["beta"])
-        assert recalled(ledger, []).pairs[0].recorded.verified_at == BORN + hours * HOUR
+        assert recalled(ledger, []).candidates[0].recorded.verified_at == BORN + hours * HOUR
 
 
 def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Connection) -> None:
@@ -533,7 +536,7 @@ def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Conne
             "INSERT INTO reconciler.reports (tenant_name, reason, since) VALUES ('acme', %s, %s)",
             [reason, BORN + hours * HOUR + timedelta(minutes=1)],
         )
-    verified = {pair.recorded.name: pair.recorded.verified_at for pair in recalled(ledger, []).pairs}
+    verified = {pair.recorded.name: pair.recorded.verified_at for pair in recalled(ledger, []).candidates}
     assert verified == {"acme": BORN + HOUR, "beta": BORN + 4 * HOUR}
 
 
@@ -547,13 +550,13 @@ def test_a_spool_that_starts_again_forgets_what_it_took(ledger: Connection) -> N
         spool.restart()
         spool.add(live(name="b"))
         found = find_candidates(cursor, spool)
-    assert [pair.observed for pair in found.pairs] == [live(name="b")]
+    assert [pair.observed for pair in found.candidates] == [live(name="b")]
 
 
 def test_a_spool_is_handed_on_in_blocks() -> None:
     with spooled(live(name=f"tenant-{number}", org="x" * 200) for number in range(6000)) as spool:
         blocks = list(spool.blocks())
-        assert [len(block) for block in blocks[:-1]] == [BLOCK] * (len(blocks) - 1)
+        assert [len(block) for block in blocks[:-1]] == [BLOCK_BYTES] * (len(blocks) - 1)
         assert len(blocks) > 1
         assert b"".join(blocks).count(b"\n") == 6000
         assert list(spool.blocks()) == blocks

@@ -303,7 +303,7 @@ def test_the_docs_show_what_is_printed(hotel: Story, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLUMNS", "100")
     blocks = fenced(PAGES["docs/explain-and-status.md"])
     (block,) = (block for block in blocks if block.startswith(f"{HOTEL}, organisation"))
-    assert f"{printed(hotel)}\n" == block
+    assert f"{printed(hotel)}\n" == block, printed(hotel)
 
 
 def test_a_correction_is_marked_on_its_day(hotel: Story) -> None:
@@ -359,7 +359,7 @@ def details(story: Story) -> dict[str, str]:
 
 def test_a_correction_says_what_was_wrong_why_then_and_who_found_it() -> None:
     assert details(STORY) == {
-        "what": "The skill was on, and recorded as off. (skill_enable_unrecorded)",
+        "what": "The skill was on but recorded as off. (skill_enable_unrecorded)",
         "why then": "The setting was last written then (field_manager)",
         "between": "2026-05-10 00:00:00 and 2026-05-12 07:00:00",
         "worth": "not priced",

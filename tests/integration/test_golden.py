@@ -1,6 +1,6 @@
 """What other programs rely on, held byte for byte: the JSON of plan and run, the schema, the options and variables.
 
-`UPDATE_GOLDEN=1 pytest tests/test_golden.py` writes the files anew; a change to one of them is a change of the
+`UPDATE_GOLDEN=1 pytest tests/test_golden.py` writes the files again; a change to one of them is a change of the
 contract, and its diff is to be read as such.
 """
 

@@ -1,4 +1,4 @@
-"""What corrections are worth, from the pass to the ledger, the totals and the output."""
+"""The impact of corrections, from the run to the ledger, the totals and the output."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 
 from reconciler import ledger as record
 from reconciler import run
+from reconciler.core import impact
 from reconciler.core.model import Action, Mode
 from reconciler.core.reasons import Reason
-from reconciler.db import apply
+from reconciler.db import apply, runs
 from reconciler.db.connection import connect, transaction
 from reconciler.views.findings import document, summary
 from reconciler.views.usage import histories, usage
@@ -65,9 +66,7 @@ def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: Worl
     assert outcome.impact_chf == owed(priced) - before
 
 
-def test_no_more_of_the_ledger_is_held_to_value_corrections_than_it_takes(
-    priced: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_needed_histories_are_read_in_batches(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tenants are corrected, a few at once; of a skill's event that skill; of a mere report nothing."""
     whole = priced.run(Mode.PLAN)
     asked: list[Any] = []
@@ -77,7 +76,7 @@ def test_no_more_of_the_ledger_is_held_to_value_corrections_than_it_takes(
         return histories(cursor, *needed)
 
     priced.api.create(tenant("broken", packages="mail"), at=priced.now - 40 * DAY)
-    monkeypatch.setattr(run, "AT_ONCE", 2)
+    monkeypatch.setattr(impact, "TENANTS_BATCH", 2)
     monkeypatch.setattr(run, "histories", counted)
     in_parts = priced.run(Mode.PLAN)
 
@@ -116,14 +115,14 @@ def test_every_correction_is_kept_with_its_worth(priced: World) -> None:
     assert any(lowest is not None for *_, lowest, _ in kept)
 
 
-def test_the_totals_grow_by_it_and_keep_what_was_lost_from_what_was_overcharged(priced: World) -> None:
+def test_the_totals_keep_lost_and_overcharged_apart(priced: World) -> None:
     outcome = priced.run()
-    worth = [f.impact_chf for f in outcome.findings if f.impact_chf is not None]
-    assert sum(total.positive_chf for total in outcome.totals.values()) == sum(chf for chf in worth if chf > 0)
-    assert sum(total.negative_chf for total in outcome.totals.values()) == sum(chf for chf in worth if chf < 0)
+    impacts = [f.impact_chf for f in outcome.findings if f.impact_chf is not None]
+    assert sum(total.positive_chf for total in outcome.totals.values()) == sum(chf for chf in impacts if chf > 0)
+    assert sum(total.negative_chf for total in outcome.totals.values()) == sum(chf for chf in impacts if chf < 0)
 
 
-def test_the_document_has_it_as_text_for_the_pass_and_for_each_finding(priced: World) -> None:
+def test_the_json_has_impact_as_text(priced: World) -> None:
     outcome = priced.run()
     read = json.loads(document(outcome))
     assert read["impact_chf"] == str(outcome.impact_chf)
@@ -156,8 +155,8 @@ def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
             "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
             "VALUES ('added', '2871', 'wiki', 'enabled')"
         )
-        return apply.last_look(*given)
+        return apply.drop_stale(*given)
 
-    monkeypatch.setattr(run, "last_look", late)
+    monkeypatch.setattr(runs, "drop_stale", late)
     (deferred,) = (f for f in priced.run().findings if f.tenant == "added")
     assert (deferred.action, deferred.impact_chf, deferred.impact_range) == (Action.DEFER, None, None)

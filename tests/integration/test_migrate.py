@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OWN = ["closed_lives", "corrections", "exceptions", "reports", "runs", "source", "totals"]
 """The tables of schema reconciler."""
+VIEWS = ["proving_runs"]
+"""Its views."""
 COVERING = ["index public.reconciler_skill_state", "index public.reconciler_suspension_state"]
 
 # Each column: its type, "!" where it is not null, "=" and its default.
@@ -296,11 +298,11 @@ def test_what_is_kept_about_a_run_speaks_the_vocabulary(ledger: Connection) -> N
     assert f"CHECK (action in {writing})" in checks["reconciler.corrections"]
 
 
-def test_every_own_table_says_what_it_is(ledger: Connection) -> None:
+def test_every_own_table_and_view_says_what_it_is(ledger: Connection) -> None:
     assert ledger.execute(
         "SELECT relname, obj_description(oid, 'pg_class') IS NOT NULL FROM pg_class "
-        "WHERE relnamespace = 'reconciler'::regnamespace AND relkind = 'r' ORDER BY 1"
-    ).fetchall() == [(table, True) for table in OWN]
+        "WHERE relnamespace = 'reconciler'::regnamespace AND relkind IN ('r', 'v') ORDER BY relname COLLATE \"C\""
+    ).fetchall() == [(name, True) for name in sorted(OWN + VIEWS)]
 
 
 def test_the_report_names_everything_in_the_order_of_the_files(empty_url: str) -> None:
@@ -311,7 +313,7 @@ def test_the_report_names_everything_in_the_order_of_the_files(empty_url: str) -
     assert report[:2] == ["table public.platform_pricing", "row public.platform_pricing 1"]
     assert report[-2:] == COVERING
     assert report.index("schema reconciler") < report.index("table reconciler.runs")
-    assert len(report) == len(set(report)) == 11 + 1 + len(INDEXES) + 1 + len(OWN) + 3
+    assert len(report) == len(set(report)) == 11 + 1 + len(INDEXES) + 1 + len(OWN) + len(VIEWS) + 3
 
 
 def test_a_second_migration_creates_nothing_and_says_nothing(empty_url: str) -> None:
@@ -368,7 +370,7 @@ def test_migrations_of_an_empty_database_at_the_same_time_all_succeed(empty_url:
     with ThreadPoolExecutor(sessions) as pool:
         reports = list(pool.map(_migrate, [empty_url] * sessions))
     assert sorted(map(bool, reports)) == [False] * (sessions - 1) + [True]
-    assert len(max(reports, key=len)) == 11 + 1 + len(INDEXES) + 1 + len(OWN) + 3
+    assert len(max(reports, key=len)) == 11 + 1 + len(INDEXES) + 1 + len(OWN) + len(VIEWS) + 3
 
 
 @pytest.mark.parametrize("sessions", [2, 8])
@@ -418,7 +420,7 @@ def test_another_sessions_build_is_not_waited_for_for_ever(
     with ThreadPoolExecutor(1) as pool, _open_insert(ledger_url):
         first = pool.submit(_migrate, ledger_url)
         _wait_for_a_build(portal)
-        monkeypatch.setattr(migrate, "BUILD_LIMIT", 0.5)
+        monkeypatch.setattr(migrate, "MAX_BUILD_SECONDS", 0.5)
         with pytest.raises(migrate.MigrationBusy):
             _migrate(ledger_url)
         portal.execute(
@@ -432,7 +434,7 @@ def test_an_index_that_a_dead_build_left_is_rebuilt(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, _open_insert(ledger_url):
-        patch.setattr(migrate, "BUILD_LIMIT", 0.5)
+        patch.setattr(migrate, "MAX_BUILD_SECONDS", 0.5)
         with pytest.raises(migrate.MigrationHeldUp, match="reconciler_skill_state was not built in time"):
             _migrate(ledger_url)
     assert _valid(portal) == {"reconciler_skill_state": False}
@@ -447,14 +449,14 @@ def test_an_index_that_a_dead_build_left_is_rebuilt(
 def test_a_build_that_fell_victim_to_a_deadlock_is_repeated(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, fails = migrate._run, [psycopg.errors.DeadlockDetected("deadlock detected")]  # noqa: SLF001
+    run, fails = migrate._execute_bounded, [psycopg.errors.DeadlockDetected("deadlock detected")]  # noqa: SLF001
 
     def once_a_victim(*arguments: Any) -> None:
         if fails:
             raise fails.pop()
         run(*arguments)
 
-    monkeypatch.setattr(migrate, "_run", once_a_victim)
+    monkeypatch.setattr(migrate, "_execute_bounded", once_a_victim)
     assert _migrate(ledger_url) == COVERING
     assert all(_valid(portal).values())
 
@@ -479,6 +481,10 @@ def test_duplicate_rows_are_named_and_leave_no_index_that_would_refuse_more(
     [
         ("CREATE VIEW invoices AS SELECT 1", r"table public\.invoices .*something else has that name"),
         ("CREATE TABLE invoices (id uuid)", "table public.invoice_lines does not fit"),
+        (
+            "CREATE SCHEMA reconciler; CREATE TABLE reconciler.proving_runs (id int)",
+            "view reconciler.proving_runs does not fit",
+        ),
         ("CREATE TABLE tenant_skill_events (id int)", "index public.idx_tenant_skill_events_tenant_skill"),
         (
             (
@@ -519,7 +525,7 @@ def test_it_sees_what_the_migration_before_it_made_under_any_isolation(empty_url
         connection.execute("SET default_transaction_isolation = 'repeatable read'")
         with ThreadPoolExecutor(1) as pool:
             with holder.transaction():
-                holder.execute(migrate._query("lock"))  # noqa: SLF001
+                holder.execute(queries.query("migration_lock"))
                 report = pool.submit(migrate.migrate, connection)
                 time.sleep(0.3)
                 holder.execute("CREATE TABLE public.skill_pricing (skill_id text PRIMARY KEY)")
@@ -569,6 +575,40 @@ def run(ledger: Connection) -> UUID:
         [run],
     )
     return run
+
+
+@pytest.fixture
+def runs_of_every_kind(ledger: Connection) -> Connection:
+    """A ledger with a thousand runs of each mode, outcome and source."""
+    ledger.execute(
+        "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source) "
+        "SELECT gen_random_uuid(), now(), now() - number * interval '1 min', mode, outcome, '1', source "
+        "FROM generate_series(1, 1000) AS number, unnest(%s::text[]) AS mode, unnest(%s::text[]) AS outcome, "
+        "     unnest(%s::text[]) AS source",
+        [list(Mode), list(Result), ["snapshot", "a cluster", None]],
+    )
+    ledger.execute("ANALYZE reconciler.runs")
+    return ledger
+
+
+def test_only_whole_runs_over_a_cluster_prove_anything(runs_of_every_kind: Connection) -> None:
+    assert runs_of_every_kind.execute(
+        "SELECT mode, outcome, source, count(*) FROM reconciler.proving_runs GROUP BY 1, 2, 3 ORDER BY 2"
+    ).fetchall() == [("run", outcome, "a cluster", 1000) for outcome in ("clean", "corrected", "drift")]
+
+
+def test_the_latest_proving_run_is_found_by_its_index(runs_of_every_kind: Connection) -> None:
+    plan = runs_of_every_kind.execute(
+        "EXPLAIN SELECT observed_at FROM reconciler.proving_runs "
+        "WHERE observed_at <= now() AND 'acme' <> ALL (unverified) ORDER BY observed_at DESC LIMIT 1"
+    ).fetchall()
+    assert any("Index Scan using runs_succeeded" in line for (line,) in plan)
+    assert not any("Sort" in line for (line,) in plan)
+
+
+def test_a_missing_view_is_created(ledger: Connection) -> None:
+    ledger.execute("DROP VIEW reconciler.proving_runs")
+    assert migrate.migrate(ledger) == ["view reconciler.proving_runs"]
 
 
 @pytest.mark.parametrize("missing", [{}, {"subject": None}, {"supersedes_event_id": None}])

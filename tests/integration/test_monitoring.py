@@ -1,4 +1,4 @@
-"""Rules, dashboard and pushes, held against what is exported, and against the real Prometheus and Pushgateway."""
+"""Rules, dashboard and pushes match the exported metrics, and work with the real Prometheus and Pushgateway."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from reconciler.alerts.pushgateway import Pushgateway
 from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import RunMetrics
-from tests.integration.test_metrics import FULL, LABELS, PERIOD, Series, found, outcome, read, shown
+from tests.integration.test_metrics import FULL, LABELS, PERIOD, Series, make_finding, make_outcome, read, scrape
 from tests.support.pages import section
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 TARGETS = [(panel, target) for panel in PANELS for target in panel["targets"]]
 QUERIES = [rule["expr"] for rule in ALERTS.values()] + [target["expr"] for _, target in TARGETS]
 
-OF_THE_TARGET = {"job", "instance", "pod"}
-"""Labels that Prometheus gives to what it scrapes."""
+TARGET_LABELS = {"job", "instance", "pod"}
+"""Labels that Prometheus adds to what it scrapes."""
 VALUES: dict[str, set[str]] = {
     "outcome": {*Result},
     "reason": {*Reason},
@@ -65,16 +65,16 @@ VALUES: dict[str, set[str]] = {
     "sign": {"positive", "negative"},
     "job": {"$job"},
 }
-"""What a query may ask a label to be."""
+"""The values that a query may select for a label."""
 
 BCRYPT_OF_HUNTER2 = "$2b$04$Od50XXcyzzZnD5vKJ5IQQePx462Y2hrFoBc6wNcctYMHAhlIIMTQa"
 
-SOON = 30.0
-"""Seconds in which everything comes about that is waited for, on a busy machine."""
+PATIENCE = 30.0
+"""Seconds within which everything that a test waits for must happen, on a busy machine."""
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
-    """Skip where one of them is not installed."""
+    """Skip the test if one of the programs is not installed."""
     missing = [program for program in programs if not shutil.which(program)]
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
@@ -87,35 +87,35 @@ each_target = pytest.mark.parametrize(
 )
 
 
-# --- rules and dashboard against what is exported: no program is needed ------------------------------------------
+# --- rules and dashboard match the exported metrics: no program is needed ----------------------------------------
 
 
 @each_query
-def test_a_query_names_only_metrics_that_are_exported(query: str) -> None:
+def test_a_query_names_only_exported_metrics(query: str) -> None:
     named = set(re.findall(r"\breconciler_\w+", query))
     assert named
     assert named <= LABELS.keys()
 
 
 @each_query
-def test_a_query_selects_only_by_labels_that_the_metric_has(query: str) -> None:
+def test_a_query_selects_only_by_existing_labels(query: str) -> None:
     for name, selector in re.findall(r"\b(reconciler_\w+)\{([^}]*)\}", query):
         matchers = re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', selector)
         assert matchers
-        assert {label for label, _ in matchers} <= LABELS[name] | OF_THE_TARGET
+        assert {label for label, _ in matchers} <= LABELS[name] | TARGET_LABELS
         for label, value in matchers:
             assert set(value.split("|")) <= VALUES[label]
 
 
 @each_query
-def test_a_query_groups_only_by_labels_that_one_of_its_metrics_has(query: str) -> None:
+def test_a_query_groups_only_by_existing_labels(query: str) -> None:
     known = {label for name in re.findall(r"\breconciler_\w+", query) for label in LABELS[name]}
     for labels in re.findall(r"\b(?:by|without) \(([^)]*)\)", query):
-        assert {label.strip() for label in labels.split(",")} <= known | OF_THE_TARGET
+        assert {label.strip() for label in labels.split(",")} <= known | TARGET_LABELS
 
 
 @each_alert
-def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: str) -> None:
+def test_an_alert_has_severity_summary_description_and_runbook(alert: str) -> None:
     rule = ALERTS[alert]
     assert re.fullmatch(r"Reconciler[A-Z][A-Za-z]+", alert)
     assert rule["labels"].keys() == {"severity"}
@@ -126,15 +126,15 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: s
 
 
 @each_alert
-def test_an_alert_outlives_the_restart_of_a_process(alert: str) -> None:
-    """What is asked of the present moment alone is kept for the time that a first pass takes."""
+def test_an_alert_survives_the_restart_of_a_process(alert: str) -> None:
+    """An alert whose query does not look back keeps firing for as long as a first run takes."""
     rule = ALERTS[alert]
     looks_back = re.search(r"\[\w+\]", rule["expr"])
     assert looks_back or rule.get("keep_firing_for")
 
 
 @each_alert
-def test_an_alert_is_the_same_whichever_pod_it_comes_from(alert: str) -> None:
+def test_an_alert_is_the_same_for_every_pod(alert: str) -> None:
     expression = ALERTS[alert]["expr"]
     for metric in re.finditer(r"\breconciler_\w+", expression):
         opened: list[str] = []
@@ -143,7 +143,7 @@ def test_an_alert_is_the_same_whichever_pod_it_comes_from(alert: str) -> None:
                 opened.append(expression[:at].rstrip())
             elif character == ")":
                 opened.pop()
-        # of what is absent there are no labels
+        # an absent metric has no labels
         around = [
             before for before in opened if re.search(r"without \(instance, pod[^)]*\)$|absent_over_time$", before)
         ]
@@ -151,7 +151,7 @@ def test_an_alert_is_the_same_whichever_pod_it_comes_from(alert: str) -> None:
 
 
 @each_alert
-def test_what_an_alert_says_of_its_labels_it_has(alert: str) -> None:
+def test_an_alert_has_the_labels_that_its_text_uses(alert: str) -> None:
     rule = ALERTS[alert]
     names = re.findall(r"\breconciler_\w+", rule["expr"])
     kept = {label for name in names for label in LABELS[name]} - {
@@ -167,7 +167,7 @@ def test_the_docs_list_the_alerts() -> None:
 
 
 def test_the_dashboard_has_no_data_source_of_its_own() -> None:
-    """It asks for one, by a variable: it can be loaded anywhere."""
+    """It takes one from a variable, so that it can be loaded anywhere."""
 
     def sources(node: Any) -> Iterator[Any]:
         if isinstance(node, dict):
@@ -186,8 +186,8 @@ def test_the_dashboard_has_no_data_source_of_its_own() -> None:
     assert named == variables.keys()
 
 
-def test_the_dashboard_is_of_a_grafana_that_can_read_it() -> None:
-    """38 is Grafana 10's; later ones bring it up to date themselves."""
+def test_the_dashboard_is_for_grafana_10_and_later() -> None:
+    """38 is Grafana 10's version; later ones migrate it themselves."""
     assert DASHBOARD["schemaVersion"] == 38
     assert DASHBOARD["timezone"] == "utc", "billing days are UTC days"
 
@@ -204,7 +204,7 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
 
 
 @each_panel
-def test_a_panel_has_a_title_and_says_what_it_shows(panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_title_and_a_description(panel: dict[str, Any]) -> None:
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert [target["refId"] for target in panel["targets"]] == list("ABC")[: len(panel["targets"])]
@@ -218,43 +218,43 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs("promtool")
-def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     checked = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
     assert checked.returncode == 0, checked.stderr
     assert f"{len(ALERTS)} rules found" in checked.stdout
 
 
 @needs("promtool")
-def test_each_alert_fires_when_it_should_and_else_does_not() -> None:
+def test_each_alert_fires_exactly_when_it_should() -> None:
     tested = promtool("test", "rules", RULES_TEST)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 @each_alert
-def test_an_alert_is_tested_both_ways(alert: str) -> None:
+def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
     tests = [test for group in yaml.safe_load(RULES_TEST.read_text())["tests"] for test in group["alert_rule_test"]]
     fires = {bool(test.get("exp_alerts")) for test in tests if test["alertname"] == alert}
     assert fires == {True, False}
 
 
-# --- a Pushgateway that is none ----------------------------------------------------------------------------------
+# --- a fake Pushgateway ------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Gateway:
-    """A server that keeps what is pushed to it, and answers as it is told."""
+class FakeGateway:
+    """A server that keeps what is pushed to it and answers as configured."""
 
     port: int = 0
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     silent: threading.Event = field(default_factory=threading.Event)
-    """Set: it never answers."""
+    """If set, it never answers."""
     requests: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
 
 
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    kept, over = Gateway(), threading.Event()
+def gateway() -> Iterator[FakeGateway]:
+    fake, over = FakeGateway(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one_request(self) -> None:
@@ -263,12 +263,12 @@ def gateway() -> Iterator[Gateway]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            kept.requests.append((self.command, self.path, dict(self.headers), body))
-            if kept.silent.is_set():
-                over.wait(SOON)
+            fake.requests.append((self.command, self.path, dict(self.headers), body))
+            if fake.silent.is_set():
+                over.wait(PATIENCE)
                 return
-            self.send_response(kept.status)
-            for name, value in kept.headers.items():
+            self.send_response(fake.status)
+            for name, value in fake.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -277,124 +277,124 @@ def gateway() -> Iterator[Gateway]:
             """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        kept.port = server.server_port
+        fake.port = server.server_port
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield kept
+        yield fake
         over.set()
         server.shutdown()
         thread.join()
 
 
-def sink(url: str, **fields: Any) -> Pushgateway:
+def make_sink(url: str, **fields: Any) -> Pushgateway:
     return replace(Pushgateway(url=url, period=PERIOD, now=time.time), **fields)
 
 
-def undelivered(to: Pushgateway, told: Outcome = FULL) -> str:
-    """Return why it could not be pushed; it does not take longer than its timeout says."""
+def undelivered(to: Pushgateway, outcome: Outcome = FULL) -> str:
+    """Return why the push failed, which must not take longer than the timeout."""
     began = time.monotonic()
     with pytest.raises(Undelivered) as failed:
-        to.tell(told)
+        to.notify(outcome)
     assert time.monotonic() - began < to.timeout + 1
     return str(failed.value)
 
 
-def test_a_push_adds_to_the_group_of_the_job(gateway: Gateway) -> None:
-    """POST, and not PUT, which would erase the last success."""
-    sink(f"http://127.0.0.1:{gateway.port}/").tell(FULL)
+def test_a_push_posts_to_the_group_of_the_job(gateway: FakeGateway) -> None:
+    """POST and not PUT, which would erase the last success."""
+    make_sink(f"http://127.0.0.1:{gateway.port}/").notify(FULL)
     ((method, path, _, _),) = gateway.requests
     assert (method, path) == ("POST", "/metrics/job/reconciler")
 
 
-def test_the_group_is_another_for_another_job(gateway: Gateway) -> None:
-    sink(f"http://127.0.0.1:{gateway.port}/behind/a/proxy", job="billing").tell(FULL)
+def test_another_job_has_another_group(gateway: FakeGateway) -> None:
+    make_sink(f"http://127.0.0.1:{gateway.port}/behind/a/proxy", job="billing").notify(FULL)
     assert gateway.requests[0][1] == "/behind/a/proxy/metrics/job/billing"
 
 
-def test_an_address_may_go_without_a_scheme(gateway: Gateway) -> None:
-    sink(f"127.0.0.1:{gateway.port}").tell(FULL)
+def test_an_address_may_lack_a_scheme(gateway: FakeGateway) -> None:
+    make_sink(f"127.0.0.1:{gateway.port}").notify(FULL)
     assert len(gateway.requests) == 1
 
 
-def test_what_is_pushed_is_what_the_pass_determines(gateway: Gateway) -> None:
-    """What others could not be told in this process is not: the next process would begin at 0 again."""
+def test_a_push_has_what_the_run_updates(gateway: FakeGateway) -> None:
+    """Undelivered messages are not pushed: the next process would begin at 0 again."""
     now = 1_750_000_000.0
-    sink(f"http://127.0.0.1:{gateway.port}", now=lambda: now).tell(FULL)
+    make_sink(f"http://127.0.0.1:{gateway.port}", now=lambda: now).notify(FULL)
     alone = RunMetrics(period=PERIOD)
-    alone.take(FULL, now)
-    assert read(gateway.requests[0][3]) == shown(alone)
+    alone.record(FULL, now)
+    assert read(gateway.requests[0][3]) == scrape(alone)
     assert "reconciler_alerts_undelivered_total" not in gateway.requests[0][3]
 
 
 @pytest.mark.parametrize("result", [Result.BLOCKED, Result.FAILED])
-def test_a_pass_that_was_stopped_pushes_nothing_of_the_ledger(gateway: Gateway, result: Result) -> None:
-    sink(f"http://127.0.0.1:{gateway.port}").tell(outcome(result, *FULL.findings))
+def test_a_stopped_run_pushes_nothing_about_the_ledger(gateway: FakeGateway, result: Result) -> None:
+    make_sink(f"http://127.0.0.1:{gateway.port}").notify(make_outcome(result, *FULL.findings))
     pushed = {series.name for series in read(gateway.requests[0][3])}
     assert pushed == {name for name in LABELS if re.search("last_run|build|period", name)}
 
 
-def test_a_plan_is_not_pushed(gateway: Gateway) -> None:
-    sink(f"http://127.0.0.1:{gateway.port}").tell(replace(FULL, mode=Mode.PLAN))
+def test_a_plan_is_not_pushed(gateway: FakeGateway) -> None:
+    make_sink(f"http://127.0.0.1:{gateway.port}").notify(replace(FULL, mode=Mode.PLAN))
     assert gateway.requests == []
 
 
-def test_it_is_told_of_every_pass() -> None:
-    """Also of a clean one: its success is the news."""
-    assert sink("http://127.0.0.1:1").deduplicates
-    assert sink("http://127.0.0.1:1").name == "pushgateway"
+def test_it_gets_every_run() -> None:
+    """Clean runs too, because they update the last success."""
+    assert make_sink("http://127.0.0.1:1").deduplicates
+    assert make_sink("http://127.0.0.1:1").name == "pushgateway"
 
 
-def test_name_and_password_are_sent_and_not_shown(gateway: Gateway) -> None:
-    to = sink(f"http://me:{quote('pa/ss:wörd@', safe='')}@127.0.0.1:{gateway.port}")
-    to.tell(FULL)
+def test_user_name_and_password_are_sent_but_not_shown(gateway: FakeGateway) -> None:
+    to = make_sink(f"http://me:{quote('pa/ss:wörd@', safe='')}@127.0.0.1:{gateway.port}")
+    to.notify(FULL)
     ((_, path, headers, _),) = gateway.requests
     assert b64decode(headers["Authorization"].removeprefix("Basic ")).decode() == "me:pa/ss:wörd@"
     assert "me:" not in path + headers["Host"] + repr(to)
 
 
-def test_the_address_that_libraries_see_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they do not know, no error of theirs and no log can show."""
+def test_libraries_get_the_address_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do not have, their errors and logs cannot show."""
     seen: list[str] = []
     monkeypatch.setattr("reconciler.alerts.pushgateway.pushadd_to_gateway", lambda url, **_: seen.append(url))
-    sink("http://me:hunter2@pushgateway:9091").tell(FULL)
+    make_sink("http://me:hunter2@pushgateway:9091").notify(FULL)
     assert seen == ["http://pushgateway:9091"]
 
 
-def test_without_a_name_nothing_is_sent_to_authenticate(gateway: Gateway) -> None:
-    sink(f"http://127.0.0.1:{gateway.port}").tell(FULL)
+def test_without_a_user_name_no_authorization_is_sent(gateway: FakeGateway) -> None:
+    make_sink(f"http://127.0.0.1:{gateway.port}").notify(FULL)
     assert "Authorization" not in gateway.requests[0][2]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
-def test_what_is_not_taken_is_undelivered(gateway: Gateway, status: int) -> None:
+def test_metrics_that_are_not_accepted_are_undelivered(gateway: FakeGateway, status: int) -> None:
     gateway.status = status
-    assert f"answered {status}" in undelivered(sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
+    assert f"answered {status}" in undelivered(make_sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(gateway: Gateway, status: int) -> None:
-    """The push would arrive as a GET without metrics, and the password somewhere else."""
+def test_a_redirect_is_not_followed(gateway: FakeGateway, status: int) -> None:
+    """The push would become a GET without metrics, and the password would be sent elsewhere."""
     gateway.status, gateway.headers = status, {"Location": f"http://127.0.0.1:{gateway.port}/elsewhere"}
-    assert f"answered {status}" in undelivered(sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
+    assert f"answered {status}" in undelivered(make_sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
     assert len(gateway.requests) == 1
 
 
-def test_a_gateway_that_does_not_answer_is_left_in_time(gateway: Gateway) -> None:
+def test_a_gateway_that_does_not_answer_is_given_up_in_time(gateway: FakeGateway) -> None:
     gateway.silent.set()
-    why = undelivered(sink(f"http://127.0.0.1:{gateway.port}", timeout=0.3))
+    why = undelivered(make_sink(f"http://127.0.0.1:{gateway.port}", timeout=0.3))
     assert why == "The Pushgateway was not reached: no answer in time."
 
 
-def test_a_gateway_that_is_not_there_is_named_so() -> None:
-    why = undelivered(sink(f"http://127.0.0.1:{free_port()}"))
+def test_an_unreachable_gateway_is_reported_as_such() -> None:
+    why = undelivered(make_sink(f"http://127.0.0.1:{free_port()}"))
     assert why == "The Pushgateway was not reached: Connection refused."
 
 
 @given(st.text(max_size=12))
 @settings(deadline=None)
-def test_no_message_holds_the_password(more: str) -> None:
-    """Nor where it was not encoded, and parts of it are taken for a host, a port or a path."""
-    to = sink(f"http://127.0.0.1:hunter2{more}@127.0.0.1:1", timeout=0.5)
+def test_no_message_contains_the_password(more: str) -> None:
+    """Not even if it is not encoded and parts of it are parsed as a host, a port or a path."""
+    to = make_sink(f"http://127.0.0.1:hunter2{more}@127.0.0.1:1", timeout=0.5)
     assert "hunter" not in undelivered(to) + repr(to)
 
 
@@ -409,7 +409,7 @@ def free_port() -> int:
 
 
 def get(url: str, **parameters: Any) -> bytes:
-    """Return what is there; 401 is an answer as well."""
+    """Return the body of a response; 401 counts as a response."""
     with urllib3.PoolManager() as pool:
         answer = pool.request("GET", url, fields=parameters, timeout=5, retries=False)
     assert answer.status in {200, 401}, answer.data
@@ -417,8 +417,8 @@ def get(url: str, **parameters: Any) -> bytes:
 
 
 def eventually(check: Callable[[], Any]) -> Any:
-    """Return what the check says as soon as it says something; within `SOON` it must."""
-    ends = time.monotonic() + SOON
+    """Return the first result of the check that is not empty; it must come within `PATIENCE`."""
+    ends = time.monotonic() + PATIENCE
     while True:
         try:
             said = check()
@@ -426,13 +426,13 @@ def eventually(check: Callable[[], Any]) -> Any:
             said = None
         if said is not None and said != []:
             return said
-        assert time.monotonic() < ends, "it did not come about in time"
+        assert time.monotonic() < ends, "it did not happen in time"
         time.sleep(0.1)
 
 
 def settled(check: Callable[[], Any], wanted: object) -> object:
-    """Return what the check says once it says what is wanted, or after `SOON` whatever it says."""
-    ends = time.monotonic() + SOON
+    """Return the result of the check once it is the wanted one, or the last result after `PATIENCE`."""
+    ends = time.monotonic() + PATIENCE
     while (said := check()) != wanted and time.monotonic() < ends:
         time.sleep(0.1)
     return said
@@ -440,19 +440,19 @@ def settled(check: Callable[[], Any], wanted: object) -> object:
 
 @contextmanager
 def running(ready: str, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends, however it does."""
+    """Run a server until the block ends."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: get(ready))
         yield process
     finally:
         process.kill()
-        process.wait(SOON)
+        process.wait(PATIENCE)
 
 
 @contextmanager
 def pushgateway(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run a Pushgateway that keeps nothing on disk."""
+    """Run a Pushgateway that stores nothing on disk."""
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--persistence.file=", *options]
     with running(f"http://{address}/-/ready", *command) as process:
@@ -460,19 +460,19 @@ def pushgateway(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def group(url: str, job: str = "reconciler") -> dict[Series, float]:
-    """Return what a Pushgateway shows of a job, without the labels and the metrics that are its own."""
+    """Return a job's metrics in a Pushgateway, without the labels and metrics that the Pushgateway adds."""
     return {
-        Series(series.name, tuple(pair for pair in series.labels if pair[0] not in OF_THE_TARGET)): value
+        Series(series.name, tuple(pair for pair in series.labels if pair[0] not in TARGET_LABELS)): value
         for series, value in read(get(f"{url}/metrics").decode()).items()
         if ("job", job) in series.labels and not series.name.startswith("push_")
     }
 
 
 @needs("prometheus-pushgateway")
-def test_a_failed_pass_keeps_the_last_success_of_a_pushgateway() -> None:
+def test_a_failed_run_keeps_the_last_success_in_a_pushgateway() -> None:
     with pushgateway() as (url, _):
-        sink(url, now=lambda: 1000.0).tell(FULL)
-        sink(url, now=lambda: 2000.0).tell(outcome(Result.FAILED))
+        make_sink(url, now=lambda: 1000.0).notify(FULL)
+        make_sink(url, now=lambda: 2000.0).notify(make_outcome(Result.FAILED))
         kept = group(url)
     assert kept[Series("reconciler_last_success_timestamp_seconds")] == 1000
     assert kept[Series("reconciler_last_run_timestamp_seconds")] == 2000
@@ -480,98 +480,98 @@ def test_a_failed_pass_keeps_the_last_success_of_a_pushgateway() -> None:
 
 
 _outcomes = st.builds(
-    lambda result, findings, totals, tenants: outcome(result, *findings, totals=totals, tenants_observed=tenants),
+    lambda result, findings, totals, tenants: make_outcome(result, *findings, totals=totals, tenants_observed=tenants),
     st.sampled_from(Result),
-    st.lists(st.builds(found, st.sampled_from(Reason))),
+    st.lists(st.builds(make_finding, st.sampled_from(Reason))),
     st.dictionaries(st.sampled_from(sorted(CORRECTING)), st.builds(Total, st.integers(0, 9), st.just(0), st.just(0))),
     st.integers(0, 9),
 )
 
 
 @needs("prometheus-pushgateway")
-def test_what_is_pushed_and_what_is_scraped_are_the_same() -> None:
-    """After any passes: a process that lives shows what as many that ended have left behind."""
+def test_pushed_and_scraped_metrics_are_the_same() -> None:
+    """After any runs: one process that goes on shows the same as several that have ended."""
     jobs = count()
 
     @given(st.lists(_outcomes, min_size=1, max_size=5))
     @settings(max_examples=25, deadline=None)
-    def hold(outcomes: list[Outcome]) -> None:
-        job, lifetimes = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
+    def check(outcomes: list[Outcome]) -> None:
+        job, metrics = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
         for ended_at, each in enumerate(outcomes):
-            lifetimes.take(each, ended_at)
-            sink(url, job=job, now=partial(float, ended_at)).tell(each)
-        assert group(url, job) == shown(lifetimes)
+            metrics.record(each, ended_at)
+            make_sink(url, job=job, now=partial(float, ended_at)).notify(each)
+        assert group(url, job) == scrape(metrics)
 
     with pushgateway() as (url, _):
-        hold()
+        check()
 
 
 @needs("prometheus-pushgateway")
-def test_a_pushgateway_that_was_killed_is_undelivered_in_time() -> None:
+def test_a_killed_pushgateway_is_undelivered_in_time() -> None:
     with pushgateway() as (url, process):
-        sink(url).tell(FULL)
+        make_sink(url).notify(FULL)
         process.kill()
-        process.wait(SOON)
-        assert "Connection refused" in undelivered(sink(url))
+        process.wait(PATIENCE)
+        assert "Connection refused" in undelivered(make_sink(url))
 
 
 @needs("prometheus-pushgateway")
-def test_a_pushgateway_that_stands_still_is_undelivered_in_time() -> None:
+def test_a_stopped_pushgateway_is_undelivered_in_time() -> None:
     with pushgateway() as (url, process):
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
-        assert "no answer in time" in undelivered(sink(url, timeout=0.5))
+        assert "no answer in time" in undelivered(make_sink(url, timeout=0.5))
 
 
 @needs("prometheus-pushgateway")
-def test_what_a_pushgateway_takes_for_inconsistent_is_undelivered() -> None:
+def test_metrics_that_a_pushgateway_calls_inconsistent_are_undelivered() -> None:
     with pushgateway() as (url, _):
         with urllib3.PoolManager() as pool:
             other = "# TYPE reconciler_findings counter\nreconciler_findings 1\n"
             assert pool.request("POST", f"{url}/metrics/job/other", body=other).status == HTTPStatus.OK
-        assert "answered 400" in undelivered(sink(url))
+        assert "answered 400" in undelivered(make_sink(url))
 
 
 @needs("prometheus-pushgateway")
-def test_a_pushgateway_that_asks_for_a_password_is_given_it(tmp_path: Path) -> None:
+def test_a_pushgateway_that_needs_a_password_gets_it(tmp_path: Path) -> None:
     users = tmp_path / "web.yaml"
     users.write_text(yaml.safe_dump({"basic_auth_users": {"me": BCRYPT_OF_HUNTER2}}))
     with pushgateway(f"--web.config.file={users}") as (url, _):
         address = urlsplit(url).netloc
-        sink(f"http://me:hunter2@{address}").tell(FULL)
-        assert "answered 401" in undelivered(sink(f"http://me:hunter3@{address}"))
+        make_sink(f"http://me:hunter2@{address}").notify(FULL)
+        assert "answered 401" in undelivered(make_sink(f"http://me:hunter3@{address}"))
 
 
 # --- the real Prometheus -----------------------------------------------------------------------------------------
 
 HISTORY = timedelta(hours=50)
-"""How far back what Prometheus knows goes: two whole days and more."""
+"""How far back the data in Prometheus goes: more than two whole days."""
 STEP = 600
-"""Seconds between the passes of the history."""
+"""Seconds between the runs of the history."""
 DAY = 86_400
 SCRAPED = "reconciler"
-"""The job of the process that lives and is scraped; the others push."""
+"""The job of the process that is scraped; the others push."""
 
 
 @dataclass
 class Watched:
-    """A Prometheus that watches a process and a Pushgateway, and has a history."""
+    """A Prometheus that scrapes a process and a Pushgateway, and has a history."""
 
     url: str
-    lifetimes: RunMetrics
+    metrics: RunMetrics
     began: int
     """When its history begins, in seconds since the epoch."""
 
     def ask(self, path: str, **parameters: Any) -> Any:
-        """Ask its HTTP API."""
+        """Return the data of a request to its HTTP API."""
         answer = json.loads(get(f"{self.url}/api/v1/{path}", **parameters))
         assert answer["status"] == "success"
         return answer["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return what a query finds now."""
-        found_now: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
-        return found_now
+        """Return the current result of a query."""
+        result: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
+        return result
 
     def alerts(self, rules: str) -> set[tuple[str, str, str]]:
         """Return name, state and job of the alerts of a group of rules."""
@@ -585,44 +585,46 @@ class Watched:
 
 
 def corrected(at: int, began: int) -> int:
-    """Return how many corrections the history has by then: a little more each hour."""
+    """Return how many corrections the history has by a time: a little more each hour."""
     return ((at - began) // STEP) ** 2 // 100
 
 
 def history(began: int, ends: int) -> str:
-    """Return two days of passes as OpenMetrics: one process that lives, and told some in vain in the last hour."""
+    """Return two days of runs as OpenMetrics: one process, with undelivered messages in the last half hour."""
     families: dict[tuple[str, str], list[str]] = defaultdict(list)
-    lifetimes = RunMetrics(period=PERIOD, sinks=["alertmanager"])
+    metrics = RunMetrics(period=PERIOD, sinks=["alertmanager"])
     for at in range(began, ends, STEP):
         total = Total(corrected(at, began), Decimal(corrected(at, began)) * 2, -Decimal(corrected(at, began)))
-        made = fresh(Result.CORRECTED, *FULL.findings, at=at)
-        lifetimes.take(replace(made, totals={Reason.DELETION_UNRECORDED: total}), at)
+        outcome = make_verified_outcome(Result.CORRECTED, *FULL.findings, at=at)
+        metrics.record(replace(outcome, totals={Reason.DELETION_UNRECORDED: total}), at)
         if at > ends - 1800:
-            lifetimes.undelivered("alertmanager")
-        for family in lifetimes.collect():
+            metrics.undelivered("alertmanager")
+        for family in metrics.collect():
             for name, labels, value, *_ in family.samples:
                 pairs = ",".join(f'{label}="{is_}"' for label, is_ in ({"job": SCRAPED} | labels).items())
                 families[family.name, family.type].append(f"{name}{{{pairs}}} {value} {at}\n")
     return "".join(f"# TYPE {name} {kind}\n{''.join(lines)}" for (name, kind), lines in families.items()) + "# EOF\n"
 
 
-def fresh(result: Result, *findings: Finding, at: float) -> Outcome:
-    """Return the outcome of a run that has proved everything up to then."""
-    proved = {"verified_until": datetime.fromtimestamp(at, UTC)} if outcome(result).failure is None else {}
-    return outcome(result, *findings, **proved)
+def make_verified_outcome(result: Result, *findings: Finding, at: float) -> Outcome:
+    """Return the outcome of a run that has verified the ledger up to a time, if it succeeded."""
+    verified = {"verified_until": datetime.fromtimestamp(at, UTC)} if make_outcome(result).failure is None else {}
+    return make_outcome(result, *findings, **verified)
 
 
 def push(url: str) -> None:
-    """Leave at a Pushgateway what each alert but those about counters is there for, under a job of its own."""
+    """Push what makes each alert fire, except those about counters, each under its own job."""
     now = time.time()
     for job in ("true", "blocked", "failed"):
-        sink(url, job=job).tell(fresh(Result.CLEAN, at=now))
-    sink(url, job="blocked").tell(fresh(Result.BLOCKED, at=now))
-    sink(url, job="failed").tell(fresh(Result.FAILED, at=now))
-    unreadable = [found(Reason.TENANT_UNREADABLE, tenant=name) for name in ("acme", "beta")]
-    sink(url, job="reports").tell(fresh(Result.DRIFT, *unreadable, found(Reason.ORG_MOVED), at=now))
+        make_sink(url, job=job).notify(make_verified_outcome(Result.CLEAN, at=now))
+    make_sink(url, job="blocked").notify(make_verified_outcome(Result.BLOCKED, at=now))
+    make_sink(url, job="failed").notify(make_verified_outcome(Result.FAILED, at=now))
+    unreadable = [make_finding(Reason.TENANT_UNREADABLE, tenant=name) for name in ("acme", "beta")]
+    make_sink(url, job="reports").notify(
+        make_verified_outcome(Result.DRIFT, *unreadable, make_finding(Reason.ORG_MOVED), at=now)
+    )
     long_ago = now - 10 * 3600
-    sink(url, job="late", now=lambda: long_ago).tell(fresh(Result.CLEAN, at=long_ago))
+    make_sink(url, job="late", now=lambda: long_ago).notify(make_verified_outcome(Result.CLEAN, at=long_ago))
 
 
 class Quiet(WSGIRequestHandler):
@@ -631,10 +633,10 @@ class Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def scraped(lifetimes: RunMetrics) -> Iterator[str]:
-    """Serve the metrics as a process does that lives, and yield where."""
+def scraped(metrics: RunMetrics) -> Iterator[str]:
+    """Serve the metrics over HTTP and yield the address."""
     registry = CollectorRegistry()
-    registry.register(lifetimes)
+    registry.register(metrics)
     with make_server("127.0.0.1", 0, make_wsgi_app(registry), ThreadingWSGIServer, Quiet) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -647,9 +649,9 @@ def scraped(lifetimes: RunMetrics) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Prometheus with the rules as they are, and with a copy of them that waits for nothing."""
+    """Run Prometheus with the rules as they are, and with a copy that has no `for`."""
     folder = tmp_path_factory.mktemp("prometheus")
-    # the history ends before what is scraped begins
+    # the history ends before the scraping begins
     ends = int(time.time()) - 30
     began = (ends - int(HISTORY.total_seconds())) // STEP * STEP
     (folder / "history").write_text(history(began, ends))
@@ -659,9 +661,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     at_once = [{name: value for name, value in rule.items() if name != "for"} for rule in GROUP["rules"]]
     copy = {"groups": [{"name": "at once", "rules": at_once}]}
     (folder / "at_once.yaml").write_text(yaml.safe_dump(copy))
-    lifetimes = RunMetrics(period=PERIOD, sinks=["alertmanager"])
-    lifetimes.take(fresh(Result.CORRECTED, *FULL.findings, at=time.time()), time.time())
-    with scraped(lifetimes) as target, pushgateway() as (gateway_url, _):
+    metrics = RunMetrics(period=PERIOD, sinks=["alertmanager"])
+    metrics.record(make_verified_outcome(Result.CORRECTED, *FULL.findings, at=time.time()), time.time())
+    with scraped(metrics) as target, pushgateway() as (gateway_url, _):
         push(gateway_url)
         pushed = {"job_name": "pushgateway", "honor_labels": True}
         config = {
@@ -681,10 +683,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={address}",
         ):
-            found_at_all = Watched(f"http://{address}", lifetimes, began)
-            eventually(lambda: found_at_all.query('up{job="reconciler"} == 1'))
-            eventually(lambda: found_at_all.query('reconciler_period_seconds{job="late"}'))
-            yield found_at_all
+            watched = Watched(f"http://{address}", metrics, began)
+            eventually(lambda: watched.query('up{job="reconciler"} == 1'))
+            eventually(lambda: watched.query('reconciler_period_seconds{job="late"}'))
+            yield watched
 
 
 real = needs("prometheus", "promtool", "prometheus-pushgateway")
@@ -705,14 +707,14 @@ def test_prometheus_scrapes_every_metric_with_its_type(watched: Watched) -> None
 
 
 @real
-def test_prometheus_sees_a_pass_as_it_ends(watched: Watched) -> None:
-    seen = fresh(Result.CORRECTED, *FULL.findings, at=time.time())
-    watched.lifetimes.take(replace(seen, tenants_observed=4711), time.time())
+def test_prometheus_sees_a_run_as_soon_as_it_ends(watched: Watched) -> None:
+    seen = make_verified_outcome(Result.CORRECTED, *FULL.findings, at=time.time())
+    watched.metrics.record(replace(seen, tenants_observed=4711), time.time())
     eventually(lambda: watched.query(f'reconciler_tenants_observed{{job="{SCRAPED}"}} == 4711'))
 
 
 @real
-def test_what_was_pushed_keeps_the_name_of_its_job_and_has_no_instance(watched: Watched) -> None:
+def test_pushed_metrics_keep_their_job_and_have_no_instance(watched: Watched) -> None:
     (series,) = watched.query('reconciler_last_success_timestamp_seconds{job="true"}')
     assert series["metric"] == {"__name__": "reconciler_last_success_timestamp_seconds", "job": "true"}
 
@@ -738,45 +740,45 @@ FIRES = {
 
 @real
 @each_alert
-def test_an_alert_fires_for_whom_it_should_and_for_nobody_else(watched: Watched, alert: str) -> None:
-    """By the copy of the rules without `for`, which would take an hour."""
+def test_an_alert_fires_for_exactly_the_right_jobs(watched: Watched, alert: str) -> None:
+    """With the copy of the rules without `for`, which would take an hour."""
     wanted = {(alert, "firing", job) for job in FIRES[alert]}
     assert settled(lambda: {each for each in watched.alerts("at once") if each[0] == alert}, wanted) == wanted
 
 
 @real
-def test_by_the_rules_as_they_are_what_waits_is_pending_and_what_does_not_fires(watched: Watched) -> None:
+def test_alerts_with_a_wait_are_pending_and_others_fire(watched: Watched) -> None:
     wanted = {(name, "pending" if "for" in rule else "firing") for name, rule in ALERTS.items()}
     assert settled(lambda: {alert[:2] for alert in watched.alerts(GROUP["name"])}, wanted) == wanted
 
 
 def points(watched: Watched, panel: dict[str, Any], expression: str) -> list[dict[str, Any]]:
-    """Return what a panel is given, as Grafana asks for it: its variables replaced, its steps aligned."""
+    """Return the data for a panel as Grafana queries it: variables replaced, steps aligned."""
     expression = expression.replace("$job", SCRAPED)
     if panel["targets"][0]["instant"]:
         return watched.query(expression)
     step = DAY if panel.get("interval") == "1d" else STEP
     now = int(time.time())
     start = watched.began // step * step
-    found_then: list[dict[str, Any]] = watched.ask(
+    result: list[dict[str, Any]] = watched.ask(
         "query_range", query=expression, start=start, end=now // step * step, step=step
     )["result"]
-    return found_then
+    return result
 
 
 @real
 @each_target
-def test_a_query_of_the_dashboard_finds_data(watched: Watched, panel: dict[str, Any], target: dict[str, Any]) -> None:
+def test_a_dashboard_query_finds_data(watched: Watched, panel: dict[str, Any], target: dict[str, Any]) -> None:
     series = eventually(lambda: points(watched, panel, target["expr"]))
     values = [float(value) for each in series for _, value in each.get("values") or [each["value"]]]
-    assert any(value == value for value in values)  # noqa: PLR0124 - not the number that is none
+    assert any(value == value for value in values)  # noqa: PLR0124 - it is not NaN
     legend = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
     assert all(set(legend) <= each["metric"].keys() for each in series)
 
 
 @real
-def test_a_bar_of_the_dashboard_is_what_was_corrected_on_that_day(watched: Watched) -> None:
-    """To the row and to the centime: it is no rate, and nothing is extrapolated."""
+def test_a_dashboard_bar_is_the_corrections_of_that_day(watched: Watched) -> None:
+    """To the row and the centime: it is not a rate, and nothing is extrapolated."""
     yesterday = int(time.time()) // DAY * DAY - DAY
 
     def by_then(at: int) -> int:

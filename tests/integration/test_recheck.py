@@ -1,4 +1,4 @@
-"""Which drift counts at once, which is looked at twice, and when a pass gives up."""
+"""Which drift counts at once, which is rechecked, and when a run gives up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler import run
-from reconciler.db import apply
+from reconciler.core import recheck
+from reconciler.db import apply, runs
 from reconciler.deadline import DeadlineExceeded
 from reconciler.sources.cluster import LIST_RESTARTS
 from tests.support.double import ApiDouble
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 
 
-@pytest.mark.parametrize(("heard", "looks"), [(-HOUR / 6, 2), (-3 * HOUR, 1)], ids=["later", "earlier"])
-def test_drift_is_looked_at_twice_where_the_ledger_has_later_news_than_the_resource(
-    world: World, heard: timedelta, looks: int
-) -> None:
+@pytest.mark.parametrize(("recorded", "looks"), [(-HOUR / 6, 2), (-3 * HOUR, 1)], ids=["later", "earlier"])
+def test_drift_older_than_the_ledgers_event_is_rechecked(world: World, recorded: timedelta, looks: int) -> None:
     """The portal changes the resource first: a resource older than the ledger's last event may be a stale one."""
     world.api.create(tenant("acme", ["search"]), at=world.now - 2 * HOUR)
-    world.record("acme", -4 * HOUR, search=-4 * HOUR, mail=heard)
+    world.record("acme", -4 * HOUR, search=-4 * HOUR, mail=recorded)
 
     outcome = world.run()
 
@@ -38,7 +36,7 @@ def test_drift_is_looked_at_twice_where_the_ledger_has_later_news_than_the_resou
     assert 1 + len(world.slept) == looks
 
 
-def test_a_package_that_left_a_set_is_looked_at_twice(world: World) -> None:
+def test_a_package_that_left_a_set_is_rechecked(world: World) -> None:
     """A removal from a set moves no time: the portal's row may still be on its way."""
     world.api.set_lists = True
     world.api.create(tenant("acme", ["mail", "search"]), at=world.now - 2 * HOUR)
@@ -49,7 +47,7 @@ def test_a_package_that_left_a_set_is_looked_at_twice(world: World) -> None:
     assert len(world.slept) == 1
 
 
-def test_a_resumption_by_taking_the_field_away_is_looked_at_twice(world: World) -> None:
+def test_a_resumption_by_removing_the_field_is_rechecked(world: World) -> None:
     """Taking a field away moves no time either."""
     world.api.create(tenant("acme", suspend=True), at=world.now - 2 * HOUR)
     world.record("acme", -2 * HOUR)
@@ -65,7 +63,7 @@ def test_a_resumption_by_taking_the_field_away_is_looked_at_twice(world: World) 
 
 
 @pytest.mark.parametrize(("legacy", "looks"), [(True, 2), (False, 1)], ids=["before 1.25", "since 1.25"])
-def test_all_drift_is_looked_at_twice_where_the_server_does_not_date_its_writes(
+def test_all_drift_on_an_old_server_is_rechecked(
     world: World,
     legacy: bool,  # noqa: FBT001 - of the table above
     looks: int,
@@ -79,33 +77,33 @@ def test_all_drift_is_looked_at_twice_where_the_server_does_not_date_its_writes(
     assert 1 + len(world.slept) == looks
 
 
-@pytest.mark.parametrize(("doubted", "asked", "looks"), [(5, 5, 1), (6, 0, 2)], ids=["few", "many"])
-def test_tenants_in_doubt_are_asked_for_one_by_one_while_that_is_less_than_a_list(
-    world: World, monkeypatch: pytest.MonkeyPatch, doubted: int, asked: int, looks: int
+@pytest.mark.parametrize(("doubtful", "asked", "looks"), [(5, 5, 1), (6, 0, 2)], ids=["few", "many"])
+def test_few_tenants_are_rechecked_by_name_many_by_a_list(
+    world: World, monkeypatch: pytest.MonkeyPatch, doubtful: int, asked: int, looks: int
 ) -> None:
     """However large the cluster is, a few tenants that are not quiet cost a few requests, and no second list."""
-    monkeypatch.setattr(run, "ONE_BY_ONE", 1)
-    monkeypatch.setattr(run, "REQUEST_COST", 4)
+    monkeypatch.setattr(recheck, "MIN_RELISTED", 1)
+    monkeypatch.setattr(recheck, "REQUEST_COST", 4)
     names = [f"tenant-{number:02}" for number in range(20)]
     for number, name in enumerate(names):
-        late = number < doubted
+        late = number < doubtful
         world.api.create(tenant(name, ["mail"]), at=world.now - (HOUR / 120 if late else 2 * HOUR))
         world.record(name, -2 * HOUR, **({} if late else {"mail": -2 * HOUR}))
 
     def late_rows() -> None:
-        for name in names[:doubted]:
+        for name in names[:doubtful]:
             world.record_skill(name, "mail", -HOUR / 120)
 
     world.on_sleep = late_rows
     findings = world.run().findings
 
-    assert [(finding.tenant, finding.action) for finding in findings] == [(name, "defer") for name in names[:doubted]]
+    assert [(finding.tenant, finding.action) for finding in findings] == [(name, "defer") for name in names[:doubtful]]
     assert len(world.api.gets) == asked
     assert sum("continue" not in request.query for request in world.api.lists) == looks
 
 
 @pytest.mark.parametrize(("absent", "looks"), [(1, 1), (2, 2)])
-def test_absent_tenants_whose_namespace_nobody_knows_are_looked_up_in_one_list(
+def test_absent_namespaced_tenants_are_rechecked_in_one_list(
     ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path, absent: int, looks: int
 ) -> None:
     """To find one of them, the API server reads all tenants."""
@@ -131,7 +129,7 @@ def test_a_deadline_that_ends_while_rows_are_written_leaves_none(world: World, m
         apply.apply(*given)
         object.__setattr__(world.deadline, "ends", 0.0)
 
-    monkeypatch.setattr(run, "apply", apply_too_late)
+    monkeypatch.setattr(runs, "apply", apply_too_late)
     outcome = world.run()
 
     assert isinstance(outcome.failure, DeadlineExceeded)

@@ -64,6 +64,7 @@ PERMITTED = [
         "ON CONFLICT (id) DO UPDATE SET resource_version = excluded.resource_version"
     ),
     "SELECT * FROM reconciler.corrections",
+    "SELECT * FROM reconciler.proving_runs",
 ]
 
 FORBIDDEN = [

@@ -547,7 +547,7 @@ def test_the_document_of_a_ledger_over_which_no_run_was_made_is_whole_too(histor
     assert (found["verified_until"], found["runs"], found["last_month"]["verified"]) == (None, [], False)
 
 
-def test_the_readme_shows_what_is_printed() -> None:
+def test_the_docs_show_what_is_printed() -> None:
     at = datetime(2026, 6, 2, 3, 15, 8, tzinfo=UTC)
     recreated = ("velo-stadler", "tenant_recreated")
     counts = {"tenant_recreated": {"report": 1}, "event_time_invalid": {"report": 1}}

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines, valued
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines
+from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
@@ -281,7 +282,7 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
         (read,) = histories(cursor, ["acme"]).values()
         now = as_of(cursor)
         everything = date(2026, 1, 1), (now + timedelta(days=1)).date()
-        for priced in valued(made, read, prices(cursor), now):
+        for priced in with_impact(made, read, prices(cursor), now):
             before = total(usage(cursor, *everything))
             if priced.reason is Reason.DELETION_UNRECORDED:
                 cursor.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(26, 12)])
@@ -414,10 +415,10 @@ def test_a_period_without_usage_says_so_and_shows_no_table() -> None:
     assert printed(stated()) == "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
 
 
-# --- the README's month ------------------------------------------------------------------------------------------
+# --- the docs' month --------------------------------------------------------------------------------------------
 
 
-def readme_month() -> tuple[History, Prices]:
+def documented_month() -> tuple[History, Prices]:
     """Return the history and the prices of the example, as its tables say."""
     lived: dict[str, datetime] = {}
     happened: dict[str | None, list[tuple[str, datetime]]] = {FEE: []}
@@ -436,8 +437,8 @@ def readme_month() -> tuple[History, Prices]:
     return of, Prices(monthly_fee_chf=Decimal(fee[1]), daily_chf=priced)
 
 
-def test_the_readmes_figures_are_those_of_the_rules() -> None:
-    of, at = readme_month()
+def test_the_documented_figures_follow_the_rules() -> None:
+    of, at = documented_month()
     explained = [
         (next(iter(names(item)), FEE), int(days), Decimal(amount))
         for item, _, days, amount, _ in table("docs/billing.md", "item")
@@ -446,8 +447,8 @@ def test_the_readmes_figures_are_those_of_the_rules() -> None:
     assert [(line.item, line.days, line.amount_chf) for line in computed] == explained
 
 
-def test_the_readmes_month_is_what_the_command_prints(ledger: Connection, desk: Desk) -> None:
-    of, at = readme_month()
+def test_the_command_prints_the_documented_month(ledger: Connection, desk: Desk) -> None:
+    of, at = documented_month()
     with transaction(ledger) as cursor:
         write(cursor, {"hotel-seeblick": of}, at)
     assert desk("--month", "2026-05").out in fenced(PAGES["docs/billing.md"])

@@ -52,48 +52,56 @@ TENANT = "tests/integration/test_recheck.py tests/faults/test_tenant.py"
 ALERTS = "tests/integration/test_alerts.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 
+LIST = "sources/listing.py"
+
 GUARDS = (
-    Guard("the brake", "core/plan.py", "        if over:\n", "        if False:\n", "tests/unit/test_plan.py"),
+    Guard("the safety limits", "core/plan.py", "        if over:\n", "        if False:\n", "tests/unit/test_plan.py"),
     Guard("the empty list", "core/plan.py", "if not tenants_observed and", "if False and", "tests/unit/test_plan.py"),
     Guard(
-        "the brake counts tenants of each reason",
+        "the limit counts tenants of each reason",
         "core/plan.py",
         "n > allowed and reason not in limits.allow_mass",
         "n > allowed * 1000 and reason not in limits.allow_mass",
         "tests/unit/test_plan.py",
     ),
     Guard(
-        "the second look",
+        "the recheck",
         "run.py",
-        "        doubted = [name for name in first.findings if self._is_doubted(first, name)]\n",
-        "        doubted: list[str] = []\n",
+        "doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []",
+        "doubtful: list[str] = []",
         TENANT,
     ),
     Guard(
-        "an absence is always doubted",
-        "run.py",
-        "        if observed is None or observed.last_modified_at is None or",
-        "        if observed is None:\n            return False\n        if observed.last_modified_at is None or",
+        "an absence is always rechecked",
+        "core/recheck.py",
+        "    if observed is None or observed.last_modified_at is None or",
+        "    if observed is None:\n        return True\n    if observed.last_modified_at is None or",
         TENANT,
     ),
     Guard(
-        "what is_live no time is doubted",
-        "run.py",
+        "a change that moves no time is rechecked",
+        "core/recheck.py",
         "if any(_is_undated(finding.reason, observed) for finding in findings):",
         "if False:",
         TENANT,
     ),
-    Guard("what is younger than settle is doubted", "run.py", "observed.last_modified_at > quiet_since or", "", TENANT),
     Guard(
-        "what the ledger has later news of is doubted",
-        "run.py",
-        " or (news is not None and news > observed.last_modified_at + ROUNDING)",
-        "",
+        "what is younger than settle is rechecked",
+        "core/recheck.py",
+        "return observed.last_modified_at <= quiet_since",
+        "return True",
+        TENANT,
+    ),
+    Guard(
+        "what the ledger knows a later change of is rechecked",
+        "core/recheck.py",
+        "if recorded is not None and recorded > observed.last_modified_at + ROUNDING:",
+        "if False:",
         TENANT,
     ),
     Guard(
         "the same resource at both looks",
-        "run.py",
+        "core/recheck.py",
         "return (first.uid, first.generation, first.deleting_at) == "
         "(second.uid, second.generation, second.deleting_at)",
         "return True",
@@ -101,40 +109,34 @@ GUARDS = (
     ),
     Guard(
         "the same drift at both looks",
-        "run.py",
-        "yield finding if _drift(finding) in seen else deferred(finding)",
+        "core/recheck.py",
+        "yield finding if _identity(finding) in before else finding.deferred()",
         "yield finding",
         TENANT,
     ),
-    Guard("the source pin", "run.py", "if last and last.source != identity and not accept:", "if False:", API),
-    Guard("one source in one run", "run.py", "if listing.source != identity:", "if False:", API),
+    Guard("the source pin", LIST, "if last and last.source != identity and not accept:", "if False:", API),
+    Guard("one source in one run", LIST, "if listing.source != identity:", "if False:", API),
     Guard(
         "a list no older than the last",
-        "run.py",
+        LIST,
         "if last and not accept and _is_older(",
         "if False and _is_older(",
         API,
     ),
     Guard(
         "the outcome of a lost commit",
-        "run.py",
-        "if outcome is None or not self._is_committed():",
-        "if outcome is None or True:",
+        "db/runs.py",
+        "if not reached_end or not _is_committed(",
+        "if True or not _is_committed(",
         LEDGER,
     ),
-    Guard(
-        "the deadline before the commit",
-        "run.py",
-        "                self.deadline.left()\n        except",
-        "        except",
-        LEDGER,
-    ),
+    Guard("the deadline before the commit", "db/runs.py", "            time_left()\n", "", LEDGER),
     Guard("the lock", "db/apply.py", '    cursor.execute(query("lock"))\n', "", LEDGER),
     Guard(
-        "the last look",
+        "the last look inside the transaction",
         "db/apply.py",
-        '    cursor.execute(query("last_look"))\n    moved = {tenant for (tenant,) in cursor}\n',
-        "    moved: set[str] = set()\n",
+        '    cursor.execute(query("drop_stale"))\n    stale = {tenant for (tenant,) in cursor}\n',
+        "    stale: set[str] = set()\n",
         LEDGER,
     ),
     Guard("rows counted before the commit", "db/apply.py", "    if planned != written:\n", "    if False:\n", LEDGER),
@@ -183,7 +185,7 @@ GUARDS = (
     Guard(
         "no event after now is corrected",
         "core/compare.py",
-        "return event is None or timely(event, self.as_of)",
+        "return event is None or is_past(event, self.as_of)",
         "return True",
         "tests/unit/test_compare.py",
     ),
@@ -241,7 +243,7 @@ GUARDS = (
     ),
     Guard(
         "no resource twice",
-        "db/candidates.py",
+        "db/staging.py",
         '    if repeated := cursor.execute(query("repeated")).fetchone():',
         "    if repeated := None:",
         "tests/integration/test_candidates.py",
@@ -256,7 +258,7 @@ GUARDS = (
     Guard(
         "every event has its proof",
         "db/apply.py",
-        '    _hold("write_corrections", len(plan.corrections), cursor.rowcount)\n',
+        '    _raise_unless_equal("write_corrections", len(plan.corrections), cursor.rowcount)\n',
         "",
         "tests/faults/test_ledger.py",
     ),
@@ -268,14 +270,14 @@ GUARDS = (
         API,
     ),
     Guard(
-        "an empty list at the second look",
+        "an empty list at the recheck",
         "run.py",
-        "        if many:\n            refuse_empty(",
-        "        if False:\n            refuse_empty(",
+        "    if relist:\n        refuse_empty(",
+        "    if False:\n        refuse_empty(",
         API,
     ),
     Guard(
-        "the life before is not stamped again",
+        "the lifetime before is not stamped again",
         "queries/run.sql",
         "p.occurred_at < l.created_at",
         "p.occurred_at IS NULL",
@@ -290,17 +292,17 @@ GUARDS = (
     ),
     Guard(
         "what is accepted is no drift",
-        "model.py",
+        "core/model.py",
         "is not Action.DEFER and self.accepted_until is None",
         "is not Action.DEFER",
         ALERTS,
     ),
-    Guard("a report is told once", "alerts/__init__.py", "or report(f) not in told", "or True", ALERTS),
+    Guard("a report is told once", "alerts/__init__.py", "or finding_report(f) not in notified", "or True", ALERTS),
     Guard(
         "what was not delivered is not remembered",
         "alerts/__init__.py",
-        "for sink, message, delivery in calls if self._delivered(sink, delivery)]",
-        "for sink, message, delivery in calls if self._delivered(sink, delivery) or True]",
+        "for sink, message, delivery in calls if self._wait_for(sink, delivery)]",
+        "for sink, message, delivery in calls if self._wait_for(sink, delivery) or True]",
         ALERTS,
     ),
     Guard(
@@ -317,9 +319,9 @@ GUARDS = (
         "WHERE %(deferred)s::text[] IS NOT NULL AND NOT EXISTS (",
         ALERTS,
     ),
-    Guard("one pass at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
+    Guard("one run at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
     Guard(
-        "a pass that starts late is made",
+        "a run that starts late is made",
         "cli/serve.py",
         "misfire_grace_time=None",
         "misfire_grace_time=1",
@@ -356,6 +358,11 @@ GUARDS = (
 )
 
 
+def source_of(guard: Guard, root: Path = ROOT) -> Path:
+    """Return the file that a guard stands in."""
+    return root / ("sql" if guard.file.endswith(".sql") else "reconciler") / guard.file
+
+
 def killer(guard: Guard) -> tuple[str, bool, float]:
     """Take one guard away and run its tests.
 
@@ -370,7 +377,7 @@ def killer(guard: Guard) -> tuple[str, bool, float]:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             elif source.exists():
                 shutil.copy(source, target)
-        file = Path(folder) / ("sql" if guard.file.endswith(".sql") else "reconciler") / guard.file
+        file = source_of(guard, Path(folder))
         text = file.read_text(encoding="utf-8")
         if text.count(guard.stands) != 1:
             return f"stands {text.count(guard.stands)} times in {guard.file}, not once", False, 0.0

@@ -1,4 +1,4 @@
-"""Every place where a pass speaks to the world outside: there time passes, the portal acts, and faults strike."""
+"""Every place where a run speaks to the world outside: there time runs, the portal acts, and faults strike."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from psycopg.transaction import Transaction
 
 from reconciler import run
 from reconciler.db import connection as database
+from reconciler.db import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ class Died(BaseException):
 
 @dataclass
 class Boundaries:
-    """Counts the boundaries of a pass, and does at each what it is told."""
+    """Counts the boundaries of a run, and does at each what it is told."""
 
     at: Callable[[str], None] = lambda _: None
     passed: list[str] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Boundaries:
 
     @contextmanager
     def installed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Put a boundary around every statement and every end of a transaction that a pass makes."""
+        """Put a boundary around every statement and every end of a transaction that a run makes."""
         boundaries = self
 
         class Cursor(psycopg.Cursor[Any]):
@@ -78,12 +79,13 @@ class Boundaries:
 
         with monkeypatch.context() as patch:
             patch.setattr(run, "connect", connect)
+            patch.setattr(runs, "connect", connect)
             yield
 
 
 @dataclass
 class Looks:
-    """The source as the pass sees it, with a boundary around every call, and a record of what was shown."""
+    """The source as the run sees it, with a boundary around every call, and a record of what was shown."""
 
     source: Cluster
     boundaries: Boundaries
@@ -135,13 +137,13 @@ class Looks:
         return again
 
     def last_of(self, name: str) -> datetime:
-        """When the pass looked at a tenant for the last time."""
+        """When the run looked at a tenant for the last time."""
         return max(
             at for look, at in zip(self.shown, self.shown_at, strict=True) if isinstance(look, dict) or look[0] == name
         )
 
     def of(self, name: str) -> list[Observed | None]:
-        """Every look that the pass had at a tenant."""
+        """Every look that the run had at a tenant."""
         return [
             look.get(name) if isinstance(look, dict) else look[1]
             for look in self.shown

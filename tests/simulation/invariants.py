@@ -1,4 +1,4 @@
-"""What must hold after every pass, whatever struck it. Each check is named after what it claims."""
+"""What must hold after every run, whatever struck it. Each check is named after what it claims."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Ledger:
 
 
 def fail_closed(outcome: Outcome, before: Ledger, after: Ledger, portal: Portal) -> None:
-    """I2, I8: a pass that failed or was refused has written nothing that is billed."""
+    """I2, I8: a run that failed or was refused has written nothing that is billed."""
     if outcome.failure:
-        assert after.rows["corrections"] == before.rows["corrections"], "a pass that did not succeed has corrected"
-        assert _ours(after, portal) == _ours(before, portal), "a pass that did not succeed has written"
+        assert after.rows["corrections"] == before.rows["corrections"], "a run that did not succeed has corrected"
+        assert _ours(after, portal) == _ours(before, portal), "a run that did not succeed has written"
 
 
 def accounted_for(after: Ledger, portal: Portal) -> None:
@@ -88,7 +88,7 @@ def append_only(before: Ledger, after: Ledger) -> None:
 
 
 def corrections_of(outcome: Outcome | None, before: Ledger, after: Ledger) -> list[tuple[Any, ...]]:
-    """Return the corrections that one pass wrote; of one that was killed, all that nobody else accounts for."""
+    """Return the corrections that one run wrote; of one that was killed, all that nobody else accounts for."""
     new = after.rows["corrections"] - before.rows["corrections"]
     return sorted((row for row in new if outcome is None or row[1] == outcome.run_id), key=str)
 
@@ -108,7 +108,7 @@ def proved_absent(corrections: list[tuple[Any, ...]], looks: Looks) -> None:
 
 
 def justified(corrections: list[tuple[Any, ...]], looks: Looks, portal: Portal) -> None:
-    """I4: every row states what the resource showed at every look, and what could still move was looked at twice."""
+    """I4: every row states what the resource showed at every look, and what could still move was rechecked."""
     for correction in corrections:
         reason, name, subject = correction[2:5]
         seen = looks.of(name)
@@ -182,16 +182,16 @@ def _truly(truth: Truth, reason: str, skill: str | None, by: datetime) -> dateti
 
 
 def has_an_end(outcome: Outcome | None, before: Ledger, after: Ledger) -> None:
-    """I10: a pass that was not killed ends with an outcome and a row of its own, unless the ledger could not be had."""
+    """I10: a run that was not killed ends with an outcome and a row of its own, unless the ledger could not be had."""
     if outcome is None:
         return
     new = {row[0]: row for row in after.rows["runs"] - before.rows["runs"]}
     if outcome.run_id in new:
         assert new[outcome.run_id][1] == outcome.result, "the run's row says otherwise"
     else:
-        assert outcome.failure, "a pass succeeded without a row"
+        assert outcome.failure, "a run succeeded without a row"
     if outcome.result is Result.CORRECTED:
-        assert outcome.run_id in new, "a pass wrote without a row"
+        assert outcome.run_id in new, "a run wrote without a row"
 
 
 def stable(portal: Portal, after: Ledger) -> None:

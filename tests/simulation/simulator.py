@@ -1,6 +1,6 @@
 """A world in one process, driven by one seed: tenants live and change, the reconciler runs now and then, faults strike.
 
-Three kinds of disturbance, after Sieve (Sun et al., OSDI 2022): the pass dies between any two steps; what it reads is
+Three kinds of disturbance, after Sieve (Sun et al., OSDI 2022): the run dies between any two steps; what it reads is
 stale; what it needed to see was never shown.
 """
 
@@ -22,7 +22,7 @@ from reconciler.core.model import Mode
 from reconciler.core.plan import Limits
 from reconciler.db import connection as database
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
@@ -47,7 +47,7 @@ TIGHT = Limits(count=1, percent=0)
 
 HTTP_FAULTS: dict[str, Callable[[random.Random], Fault]] = {
     "503 once": lambda _: Fault(faults.status(503), when=faults.anything),
-    "503 for ever": lambda _: Fault(faults.status(503), when=faults.anything, times=None),
+    "503 indefinitely": lambda _: Fault(faults.status(503), when=faults.anything, times=None),
     "401": lambda _: Fault(faults.status(401), when=faults.anything),
     "403": lambda _: Fault(faults.status(403), when=faults.anything),
     "404 of the list": lambda _: Fault(faults.status(404), when=faults.lists),
@@ -101,7 +101,7 @@ class Simulation:
         self._held: psycopg.Connection[Any] | None = None
 
     def play(self) -> None:
-        """Let the world go on, with passes and faults in it; then let it come to rest."""
+        """Let the world go on, with runs and faults in it; then let it come to rest."""
         try:
             for _ in range(PASSES):
                 self._live()
@@ -125,11 +125,11 @@ class Simulation:
         invariants.stable(self.portal, self._read())
         before = self._read()
         outcome, _ = self._pass(None)
-        assert outcome, "the last pass died"
+        assert outcome, "the last run died"
         assert self._read().billed() == before.billed(), "I7: a ledger at rest was written to"
 
     def _pass(self, fault: str | None) -> tuple[Outcome | None, Looks]:
-        """Make one pass, and check every invariant after it."""
+        """Make one run, and check every invariant after it."""
         before = self._read()
         limits = TIGHT if fault == "tight" else UNLIMITED
         boundaries = Boundaries()
@@ -154,7 +154,7 @@ class Simulation:
         return outcome, looks
 
     def _killed(self) -> None:
-        """Kill a pass anywhere, then make a clean one: the ledger is what one clean pass alone would have made it."""
+        """Kill a run anywhere, then make a clean one: the ledger is what one clean run alone would have made it."""
         began = self.clock.now
         self.clock.ledger.close()
         with _twin_of(self.url) as twin:
@@ -201,16 +201,16 @@ class Simulation:
             api=api, group="pieced.ch", plural="piecedtenants", org_label="pieced.ch/zitadel-org-id", page_size=3
         )
         looks = Looks(source, boundaries, self.clock)
-        terms = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
-        attempt = Pass(database_url=url, source=looks, terms=terms, deadline=deadline, sleep=self.clock.advance)
+        options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
+        attempt = Job(database_url=url, source=looks, options=options, deadline=deadline, sleep=self.clock.advance)
         with boundaries.installed(self.monkeypatch):
             try:
-                return attempt.execute(), looks
+                return reconcile(attempt), looks
             except Died:
                 return None, looks
 
     def _disturbance(self, fault: str | None, boundaries: Boundaries) -> Callable[[str], None]:
-        """Return what happens at the boundaries of one pass."""
+        """Return what happens at the boundaries of one run."""
         self._others = []
         if fault == "http":
             name = self.random.choice(sorted(HTTP_FAULTS))

@@ -1,4 +1,4 @@
-"""Whatever strikes a run, nothing wrong is written: a seeded world, every invariant after every pass."""
+"""Whatever strikes a run, nothing wrong is written: a seeded world, every invariant after every run."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 from reconciler.core.model import Action, FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
@@ -225,20 +225,20 @@ class Stage:
         change(resource)
         self.api.plant(resource)
 
-    def attempt(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Pass:
+    def attempt(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Job:
         """Return a pass that has not begun."""
         deadline = Deadline.after(self.deadline)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         cluster = Cluster(
             api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=self.page_size
         )
-        return Pass(
+        return Job(
             database_url=url or self.url,
             source=Looks(cluster, boundaries, self.clock) if boundaries else cluster,
-            terms=RunOptions(
+            options=RunOptions(
                 mode=Mode.RUN,
                 settle=self.settle,
-                uncertain=self.uncertain,
+                fallback=self.uncertain,
                 limits=self.limits,
                 accept_source=self.accept_source,
             ),
@@ -255,10 +255,10 @@ class Stage:
             stamina.set_testing(testing=self.attempts is not None, attempts=self.attempts or 1),
         ):
             if boundaries is None:
-                outcome = attempt.execute()
+                outcome = reconcile(attempt)
             else:
                 with boundaries.installed(self.monkeypatch):
-                    outcome = attempt.execute()
+                    outcome = reconcile(attempt)
         self.took = time.monotonic() - began
         self.logged = logged
         return outcome

@@ -1,4 +1,4 @@
-"""An HTTP listener of our own for whoever is told of passes: it keeps what it is sent, and fails when told to."""
+"""A local HTTP server that stands for a receiver: it keeps every request, and fails as configured."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The decoded body."""
+        """Return the decoded body."""
         return json.loads(self.body)
 
 
 class Receiver:
-    """A server on a port of its own on loopback.
+    """A server on its own port on loopback.
 
         with Receiver() as receiver:
             receiver.answers.append(status(503))
@@ -43,8 +43,8 @@ class Receiver:
 
     Attributes:
         requests: every request so far.
-        answers: how the next ones are answered, each used once.
-        otherwise: how all others are.
+        answers: the answers to the next requests, each used once.
+        otherwise: the answer to all other requests.
     """
 
     def __init__(self) -> None:
@@ -66,12 +66,12 @@ class Receiver:
 
     @property
     def host(self) -> str:
-        """Host and port."""
+        """Return host and port."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Return the address."""
         return f"http://{self.host}"
 
 
@@ -88,7 +88,7 @@ class Exchange:
         self.connection.sendall(data)
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, or the server stop."""
+        """Wait that long, or until the server stops."""
         self.stopping.wait(seconds)
 
 
@@ -96,7 +96,7 @@ Answer = Callable[[Exchange], None]
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Answer:
-    """Answer with this status; in the names of headers `_` stands for `-`."""
+    """Answer with this status; `_` in the name of a header stands for `-`."""
     lines = {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Length": str(len(body))}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return lambda exchange: exchange.send(f"HTTP/1.1 {code} Answered\r\n{head}\r\n".encode() + body)
@@ -113,7 +113,7 @@ def cut(after: bytes = b"HTTP/1.1 2") -> Answer:
 
 
 def drip(interval: float) -> Answer:
-    """Answer one byte after the other, for a minute at most."""
+    """Answer one byte after another, for a minute at most."""
 
     def answer(exchange: Exchange) -> None:
         for byte in b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * int(60 / interval):
@@ -126,7 +126,7 @@ def drip(interval: float) -> Answer:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """One thread a connection; all of them end, and are waited for, when it stops."""
+    """A server with one thread a connection; it waits for all of them when it stops."""
 
     daemon_threads = False
 
@@ -136,7 +136,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away, or that speak TLS."""
+        """Log nothing about clients that went away or that speak TLS."""
 
     def stop(self) -> None:
         self.stopping.set()
@@ -148,7 +148,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Keep the request, and answer it as the test asks for."""
+        """Keep the request and answer it as configured."""
         parts = urlsplit(self.path)
         request = Received(
             method=self.command,
@@ -166,4 +166,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815 - the standard library's name
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: the test asks."""
+        """Log nothing."""

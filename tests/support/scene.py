@@ -11,7 +11,7 @@ import pytest
 from reconciler.alerts import Alerts
 from reconciler.core.model import Mode
 from reconciler.deadline import Deadline
-from reconciler.run import Pass, RunOptions
+from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from tests.support.world import ORG_LABEL
@@ -58,14 +58,15 @@ class World:
         """Make one pass."""
         api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
         source = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
-        return Pass(
+        job = Job(
             database_url=self.url,
             source=source,
-            terms=RunOptions(mode=mode),
+            options=RunOptions(mode=mode),
             deadline=self.deadline,
             alerts=self.alerts,
             sleep=self._sleep,
-        ).execute()
+        )
+        return reconcile(job)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

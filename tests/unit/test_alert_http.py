@@ -1,4 +1,4 @@
-"""One request to who is told: tried again where that helps, and no more of the address in any word than its origin."""
+"""One request to a receiver: retried where that helps, and no text shows more of the address than its origin."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def receiver() -> Iterator[Receiver]:
 
 
 @contextmanager
-def heard() -> Iterator[io.StringIO]:
-    """Yield what a program gets to hear that listens to the logs of all libraries."""
+def library_logs() -> Iterator[io.StringIO]:
+    """Yield everything that libraries log."""
     handler = logging.StreamHandler(io.StringIO())
     logging.getLogger().addHandler(handler)
     yield handler.stream
     logging.getLogger().removeHandler(handler)
 
 
-def secret(url: str) -> Endpoint:
-    """Return the endpoint of an address all of whose parts are secrets."""
+def secret_endpoint(url: str) -> Endpoint:
+    """Return the endpoint of an address that is secret in all its parts."""
     scheme, _, host = url.partition("://")
     return Endpoint.at(f"{scheme}://alice:p%40ss@{host}/s3cret-path/?token=s3cret-query", "test")
 
 
-def nobody() -> str:
+def unused_address() -> str:
     """Return an address where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -56,8 +56,8 @@ def nobody() -> str:
 # --- what is sent ------------------------------------------------------------------------------------------------
 
 
-def test_a_name_and_password_are_sent_as_basic_authentication_and_not_in_the_address(receiver: Receiver) -> None:
-    secret(receiver.url).send("POST", "/more", body=b"text")
+def test_credentials_are_sent_as_basic_authentication(receiver: Receiver) -> None:
+    secret_endpoint(receiver.url).send("POST", "/more", body=b"text")
     (request,) = receiver.requests
     scheme, _, credentials = request.headers["authorization"].partition(" ")
     assert (scheme, base64.b64decode(credentials)) == ("Basic", b"alice:p@ss")
@@ -65,58 +65,58 @@ def test_a_name_and_password_are_sent_as_basic_authentication_and_not_in_the_add
 
 
 def test_path_and_query_follow_those_of_the_address(receiver: Receiver) -> None:
-    secret(receiver.url).send("GET", "/more", query=[("filter", 'a="b&c"'), ("filter", "d")])
+    secret_endpoint(receiver.url).send("GET", "/more", query=[("filter", 'a="b&c"'), ("filter", "d")])
     (request,) = receiver.requests
     assert request.path == "/s3cret-path/more"
     assert request.query == [("token", "s3cret-query"), ("filter", 'a="b&c"'), ("filter", "d")]
 
 
-def test_a_bare_address_is_asked_for_what_was_given_alone(receiver: Receiver) -> None:
+def test_an_address_without_path_gets_only_the_given_path(receiver: Receiver) -> None:
     Endpoint.at(f" {receiver.url}/\n", "test").send("GET", "/api")
     assert [(request.path, request.query) for request in receiver.requests] == [("/api", [])]
 
 
-def test_the_answer_is_read_up_to_a_bound(receiver: Receiver) -> None:
+def test_the_response_is_read_up_to_a_limit(receiver: Receiver) -> None:
     receiver.otherwise = status(200, b"x" * 1000)
     endpoint = Endpoint.at(receiver.url, "test")
-    assert (len(endpoint.send("GET", largest=10)), endpoint.send("GET")) == (10, b"")
+    assert (len(endpoint.send("GET", max_bytes=10)), endpoint.send("GET")) == (10, b"")
 
 
-# --- what is tried again -----------------------------------------------------------------------------------------
+# --- what is retried ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(receiver: Receiver, code: int) -> None:
+def test_transient_errors_are_retried(receiver: Receiver, code: int) -> None:
     receiver.answers = [status(code), status(code)]
-    secret(receiver.url).send("POST", body=b"text")
+    secret_endpoint(receiver.url).send("POST", body=b"text")
     assert [request.body for request in receiver.requests] == [b"text"] * ATTEMPTS
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 413])
-def test_what_will_not_pass_is_not(receiver: Receiver, code: int) -> None:
+def test_permanent_errors_are_not_retried(receiver: Receiver, code: int) -> None:
     receiver.otherwise = status(code)
     with pytest.raises(Undelivered, match=f"^http://{receiver.host} answered {code} "):
-        secret(receiver.url).send("POST")
+        secret_endpoint(receiver.url).send("POST")
     assert len(receiver.requests) == 1
 
 
-def test_a_cut_connection_is_tried_again(receiver: Receiver) -> None:
+def test_a_cut_connection_is_retried(receiver: Receiver) -> None:
     receiver.answers = [cut()]
-    secret(receiver.url).send("POST")
+    secret_endpoint(receiver.url).send("POST")
     assert len(receiver.requests) == 2
 
 
-def test_trying_ends(receiver: Receiver) -> None:
+def test_retries_are_limited(receiver: Receiver) -> None:
     receiver.otherwise = status(503)
     with pytest.raises(Undelivered, match="answered 503 Service Unavailable"):
-        secret(receiver.url).send("POST")
+        secret_endpoint(receiver.url).send("POST")
     assert len(receiver.requests) == ATTEMPTS
 
 
-def test_a_receiver_that_asks_for_a_day_is_not_obeyed(receiver: Receiver) -> None:
+def test_a_long_retry_after_is_ignored(receiver: Receiver) -> None:
     receiver.answers = [status(429, Retry_After="86400")]
     began = time.monotonic()
-    secret(receiver.url).send("POST")
+    secret_endpoint(receiver.url).send("POST")
     assert time.monotonic() - began < 3
 
 
@@ -124,7 +124,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     with Receiver() as elsewhere:
         receiver.otherwise = status(307, Location=elsewhere.url)
         with pytest.raises(Undelivered, match="answered 307 Temporary Redirect"):
-            secret(receiver.url).send("POST", body=b"text")
+            secret_endpoint(receiver.url).send("POST", body=b"text")
         assert elsewhere.requests == []
 
 
@@ -132,63 +132,63 @@ def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, monkeypatch: pyte
     monkeypatch.setattr(http, "READ_TIMEOUT", 0.2)
     receiver.otherwise = hang()
     with pytest.raises(Undelivered, match="was not reached: no answer in time"):
-        secret(receiver.url).send("POST", attempts=1)
+        secret_endpoint(receiver.url).send("POST", attempts=1)
 
 
-def test_no_attempt_begins_late(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_attempt_begins_after_the_last_moment(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READ_TIMEOUT", 0.3)
     monkeypatch.setattr(http, "LATEST_ATTEMPT", 0.2)
     receiver.otherwise = hang()
     with pytest.raises(Undelivered):
-        secret(receiver.url).send("POST")
+        secret_endpoint(receiver.url).send("POST")
     assert len(receiver.requests) == 1
 
 
-# --- what is said ------------------------------------------------------------------------------------------------
+# --- error messages ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "answer", [status(404), status(503), status(302, Location="http://127.0.0.1/s3cret-path"), hang(), cut(), drip(1)]
 )
-def test_no_answer_makes_any_word_show_more_of_the_address_than_its_origin(
+def test_no_response_makes_a_text_show_a_secret(
     receiver: Receiver, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "READ_TIMEOUT", 0.2)
     receiver.otherwise = answer
-    assert_discreet(secret(receiver.url))
+    assert_discreet(secret_endpoint(receiver.url))
 
 
-def test_no_connection_makes_any_word_show_more_of_the_address_than_its_origin(receiver: Receiver) -> None:
-    assert_discreet(secret(nobody()))
-    assert_discreet(secret(receiver.url.replace("http:", "https:")))
+def test_no_connection_error_makes_a_text_show_a_secret(receiver: Receiver) -> None:
+    assert_discreet(secret_endpoint(unused_address()))
+    assert_discreet(secret_endpoint(receiver.url.replace("http:", "https:")))
 
 
 def assert_discreet(endpoint: Endpoint) -> None:
-    """Assert that neither the error, nor what it came from, nor what is logged shows a secret."""
-    with heard() as libraries, capture_logs() as logged, pytest.raises(Undelivered) as raised:
+    """Assert that no secret appears in the error, its causes or the logs."""
+    with library_logs() as libraries, capture_logs() as logged, pytest.raises(Undelivered) as raised:
         endpoint.send("POST", attempts=2)
     said = [*traceback.format_exception(raised.value), repr(raised.value), repr(endpoint), str(logged)]
     assert [word for word in SECRETS if any(word in text for text in (*said, libraries.getvalue()))] == []
     assert endpoint.origin in str(raised.value)
 
 
-def test_a_library_that_logs_the_address_is_not_heard(receiver: Receiver) -> None:
-    """urllib3 does, of headers that end too early."""
+def test_logs_of_urllib3_are_suppressed(receiver: Receiver) -> None:
+    """urllib3 does that if headers end too early."""
     receiver.otherwise = cut(b"HTTP/1.1 200 OK\r\nContent-Le")
-    with heard() as libraries:
-        secret(receiver.url).send("POST")
+    with library_logs() as libraries:
+        secret_endpoint(receiver.url).send("POST")
     assert libraries.getvalue() == ""
 
 
-def test_a_server_without_a_certificate_that_is_trusted_is_not_told(receiver: Receiver) -> None:
+def test_a_server_without_a_trusted_certificate_gets_nothing(receiver: Receiver) -> None:
     with pytest.raises(Undelivered, match="No secure connection to https://"):
-        secret(receiver.url.replace("http:", "https:")).send("POST")
+        secret_endpoint(receiver.url.replace("http:", "https:")).send("POST")
     assert receiver.requests == []
 
 
-def test_nobody_listening_is_said_so() -> None:
+def test_a_refused_connection_is_reported_as_such() -> None:
     with pytest.raises(Undelivered, match=r"was not reached: Connection refused\.$"):
-        secret(nobody()).send("POST", attempts=1)
+        secret_endpoint(unused_address()).send("POST", attempts=1)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
         "http://host/s3cret\n-path",
     ],
 )
-def test_an_address_that_is_none_is_refused_without_showing_it(url: str) -> None:
+def test_an_invalid_address_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(WrongAddress) as raised:
         Endpoint.at(url, "test")
     assert raised.value.exit_code == 64

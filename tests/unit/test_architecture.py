@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "deadline": {"core"},
     "logs": {"core"},
     "metrics": {"core", "__init__"},
-    "db": {"db", "core", "views.terminal"},
+    "db": {"db", "core", "__init__"},
     "ledger": {"ledger", "core", "db"},
     "sources": {"sources", "core", "deadline"},
     "views": {"views", "core", "db"},

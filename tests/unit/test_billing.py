@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, concerned, lines, valued
+from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, lines
+from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
 from reconciler.core.reasons import CORRECTING, Reason
 from tests.unit.test_compare import ACTION
@@ -193,11 +194,11 @@ def test_nothing_counts_from_as_of_on(as_of: datetime, expected: int) -> None:
     assert days(history(LIVED, search=on((may(3, 9), may(5, 9)))), "search", as_of=as_of) == expected
 
 
-# --- lives and organisations -------------------------------------------------------------------------------------
+# --- lifetimes and organisations -------------------------------------------------------------------------------------
 
 
 def twice(first: str, second: str) -> History:
-    """Return a tenant that was deleted at noon of the 28th of May and created anew two hours later."""
+    """Return a tenant that was deleted at noon of the 28th of May and recreated two hours later."""
     return history(
         Lifetime(org=first, began_at=may(10), ended_at=may(28, 12)),
         Lifetime(org=second, began_at=may(28, 14)),
@@ -206,7 +207,7 @@ def twice(first: str, second: str) -> History:
     )
 
 
-def test_a_day_of_two_lives_counts_once_and_two_lives_of_one_organisation_make_one_line() -> None:
+def test_a_day_of_two_lifetimes_counts_once_in_one_line() -> None:
     assert {line.item: (line.org, line.days) for line in billed(twice("1", "1"))} == {
         FEE: ("1", 22),
         "search": ("1", 12),
@@ -214,8 +215,8 @@ def test_a_day_of_two_lives_counts_once_and_two_lives_of_one_organisation_make_o
     }
 
 
-def test_a_day_of_two_lives_is_that_of_the_earlier_one_in_which_it_was_on() -> None:
-    """What was turned on in the second life alone is the second life's."""
+def test_a_shared_day_belongs_to_the_earlier_lifetime() -> None:
+    """What was turned on in the second lifetime alone is the second lifetime's."""
     assert {(line.item, line.org): line.days for line in billed(twice("1", "2"))} == {
         (FEE, "1"): 19,
         (FEE, "2"): 3,
@@ -310,7 +311,7 @@ any_prices = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn, at: st.SearchStrategy[datetime] = instants) -> History:
-    """Draw a tenant with up to three lives, which may overlap; at most the last one is open."""
+    """Draw a tenant with up to three lifetimes, which may overlap; at most the last one is open."""
     bounds = draw(st.lists(st.tuples(at, at), max_size=3))
     lifetimes = [
         Lifetime(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended)
@@ -353,9 +354,7 @@ def owner(item: str | None, of: History, day: date, as_of: datetime) -> str | No
 
 
 @given(histories(), any_prices, periods, instants)
-def test_a_day_is_billed_if_it_was_on_at_any_moment_of_it(
-    of: History, prices: Prices, period: Sequence[date], as_of: datetime
-) -> None:
+def test_a_day_on_at_any_moment_is_billed(of: History, prices: Prices, period: Sequence[date], as_of: datetime) -> None:
     first, until = period
     expected: Counter[tuple[str | None, str, date]] = Counter()
     for item in of.items:
@@ -433,7 +432,7 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
     return replace(of, lifetimes=lifetimes)
 
 
-def worth(of: History, prices: Prices, as_of: datetime) -> Decimal:
+def usage_of(of: History, prices: Prices, as_of: datetime) -> Decimal:
     """Return what a tenant was billed in all the time of these tests."""
     return total(lines("acme", of, prices, first=LONG_AGO.date(), until=LATER.date(), as_of=as_of))
 
@@ -454,12 +453,12 @@ def corrections(draw: st.DrawFn) -> list[Finding]:
 def test_an_impact_is_the_usage_with_the_correction_less_that_without(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    for finding, priced in zip(made, valued(made, of, prices, as_of), strict=True):
+    for finding, priced in zip(made, with_impact(made, of, prices, as_of), strict=True):
         before, after = of, corrected(of, finding)
-        without = worth(before, prices, as_of)
-        assert priced.impact_chf == worth(after, prices, as_of) - without
+        without = usage_of(before, prices, as_of)
+        assert priced.impact_chf == usage_of(after, prices, as_of) - without
         if finding.moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
-            either = [worth(corrected(before, finding, at), prices, as_of) - without for at in finding.moment[:3]]
+            either = [usage_of(corrected(before, finding, at), prices, as_of) - without for at in finding.moment[:3]]
             expected = (min(either), max(either))
             assert priced.impact_range == (expected if expected[0] < expected[1] else None)
         else:
@@ -472,20 +471,20 @@ def test_an_impact_is_the_usage_with_the_correction_less_that_without(
 def test_impacts_add_up_to_what_all_corrections_change_together(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    impacts = [priced.impact_chf or Decimal(0) for priced in valued(made, of, prices, as_of)]
-    without = worth(of, prices, as_of)
+    impacts = [priced.impact_chf or Decimal(0) for priced in with_impact(made, of, prices, as_of)]
+    without = usage_of(of, prices, as_of)
     for finding in made:
         of = corrected(of, finding)
-    assert sum(impacts, Decimal("0.00")) == worth(of, prices, as_of) - without
+    assert sum(impacts, Decimal("0.00")) == usage_of(of, prices, as_of) - without
 
 
 @given(histories(valuable), corrections(), any_prices, near)
 def test_what_no_correction_is_concerned_with_changes_no_impact(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    whole, items = concerned(made)
+    whole, items = needed_histories(made)
     needed = of if whole else replace(of, skills={s: of.skills[s] for s in of.skills if ("acme", s) in items})
-    assert valued(made, needed, prices, as_of) == valued(made, of, prices, as_of)
+    assert with_impact(made, needed, prices, as_of) == with_impact(made, of, prices, as_of)
 
 
 OPEN = history(LIVED, search=events(("enabled", may(1))), suspensions=events(("resumed", may(1))))
@@ -518,14 +517,14 @@ AS_OF = may(20, 12)
     ],
 )
 def test_what_a_correction_is_worth(finding: Finding, impact: str, between: tuple[str, str] | None) -> None:
-    (priced,) = valued([finding], OPEN, PRICES, AS_OF)
+    (priced,) = with_impact([finding], OPEN, PRICES, AS_OF)
     assert str(priced.impact_chf) == impact
     assert priced.impact_range == (between and tuple(map(Decimal, between)))
 
 
 def test_a_resumption_is_what_the_tenant_owes_from_then_on() -> None:
     suspended = history(LIVED, suspensions=events(("suspended", may(1))))
-    (priced,) = valued([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
+    (priced,) = with_impact([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("3.16")
 
 
@@ -535,35 +534,35 @@ def test_a_backfill_is_worth_all_that_it_records() -> None:
         correction(Reason.SKILL_ENABLE_UNRECORDED, may(10, 8), may(10, 8), may(19), subject="search"),
         correction(Reason.SUSPENSION_UNRECORDED, may(15)),
     ]
-    priced = valued(made, History(), PRICES, AS_OF)
+    priced = with_impact(made, History(), PRICES, AS_OF)
     assert [str(finding.impact_chf) for finding in priced] == ["17.39", "3.67", "-9.49"]
     assert [finding.impact_range for finding in priced] == [None, (Decimal("0.67"), Decimal("3.67")), None]
 
 
-def test_an_event_that_is_closed_with_the_deletion_is_worth_nothing_of_its_own() -> None:
+def test_an_event_closed_with_the_deletion_has_no_impact() -> None:
     made = [
         correction(Reason.DELETION_UNRECORDED, may(11), may(9), may(20)),
         correction(Reason.SKILL_OPEN_AFTER_DELETION, may(11), may(9), may(20), subject="search"),
     ]
-    stamped, closed = valued(made, OPEN, PRICES, AS_OF)
+    stamped, closed = with_impact(made, OPEN, PRICES, AS_OF)
     assert (closed.impact_chf, closed.impact_range) == (Decimal("0.00"), None)
-    assert stamped.impact_chf == worth(corrected(OPEN, made[0]), PRICES, AS_OF) - worth(OPEN, PRICES, AS_OF)
+    assert stamped.impact_chf == usage_of(corrected(OPEN, made[0]), PRICES, AS_OF) - usage_of(OPEN, PRICES, AS_OF)
 
 
 @pytest.mark.parametrize("action", [Action.REPORT, Action.DEFER])
 def test_what_is_not_written_is_worth_nothing_and_changes_nothing(action: Action) -> None:
     enabled = correction(Reason.SKILL_ENABLE_UNRECORDED, may(11), subject="files")
     aside = enabled._replace(action=action)
-    assert valued([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *valued([enabled], OPEN, PRICES, AS_OF))
+    assert with_impact([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *with_impact([enabled], OPEN, PRICES, AS_OF))
 
 
 def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
     of = History(lifetimes=(Lifetime(org="1", began_at=FIRST),))
-    (priced,) = valued([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
+    (priced,) = with_impact([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("-1.58")
 
 
-def test_an_organisation_that_joins_two_lines_of_a_month_is_worth_their_rounding() -> None:
+def test_joining_two_lines_has_the_impact_of_their_rounding() -> None:
     """0.13 and 0.13 for a day each become 0.25 for two days."""
     of = history(
         Lifetime(org="1", began_at=may(3), ended_at=may(4)),
@@ -571,5 +570,5 @@ def test_an_organisation_that_joins_two_lines_of_a_month_is_worth_their_rounding
         files=on((may(3), may(7))),
     )
     prices = replace(PRICES, monthly_fee_chf=Decimal(0))
-    (priced,) = valued([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
+    (priced,) = with_impact([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
     assert priced.impact_chf == Decimal("-0.01")

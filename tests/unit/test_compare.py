@@ -440,7 +440,7 @@ def test_every_finding_is_about_its_tenant_and_does_what_its_reason_allows(
 
 
 @given(pairs())
-def test_a_key_is_corrected_once_and_never_where_its_latest_event_is_out_of_time(
+def test_a_key_is_corrected_once_and_never_after_a_future_event(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     findings = list(compare(*pair, as_of=NOW))
@@ -452,7 +452,7 @@ def test_a_key_is_corrected_once_and_never_where_its_latest_event_is_out_of_time
 
 
 @given(pairs())
-def test_of_an_unreadable_tenant_nothing_is_said_but_that_and_what_is_wrong_with_its_events(
+def test_an_unreadable_tenant_gets_no_other_findings_but_invalid_events(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     observed, recorded = pair

@@ -33,7 +33,7 @@ WRITTEN = BORN + 30 * DAY
 
 
 def dated(observed: Observed | None, recorded: Recorded, dating: Dating = Dating(observed_at=NOW)) -> list[Finding]:  # noqa: B008 - it is frozen
-    """Return what a pass finds of a tenant, with the moments."""
+    """Return what a run finds of a tenant, with the moments."""
     return list(dating.dated(compare(observed, recorded, as_of=NOW, tolerance=dating.tolerance), observed, recorded))
 
 
@@ -77,12 +77,12 @@ def test_a_tenant_is_recorded_from_its_creation(generation: int | None) -> None:
     assert moment(CREATED, observed, ledger(None)) == exactly(Evidence.CREATION, BORN)
 
 
-def test_a_creation_by_a_clock_that_runs_ahead_is_dated_at_the_observation() -> None:
+def test_a_creation_in_the_future_is_dated_at_the_observation() -> None:
     observed = live(created_at=NOW + HOUR)
     assert moment(CREATED, observed, ledger(None), tolerance=HOUR) == exactly(Evidence.CREATION, NOW)
 
 
-def test_an_earlier_run_that_did_not_see_the_tenant_does_not_move_its_creation() -> None:
+def test_an_earlier_run_does_not_move_a_creation() -> None:
     """A run of another cluster, say: the tenant is inserted with its own creationTimestamp."""
     observed = live(packages=("a",), generation=1)
     recorded = ledger(None, verified_at=VERIFIED)
@@ -169,7 +169,7 @@ def test_a_deletion_is_not_stamped_before_the_creation() -> None:
 def test_an_absence_is_stamped_by_policy() -> None:
     recorded = ledger(verified_at=VERIFIED)
     assert moment(DELETED, None, recorded) == Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
-    assert moment(DELETED, None, recorded, uncertain=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
+    assert moment(DELETED, None, recorded, fallback=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
     assert moment(DELETED, None, ledger()) == Moment(BORN, BORN, NOW, Evidence.NONE)
 
 
@@ -182,8 +182,8 @@ def test_an_absence_is_stamped_by_policy() -> None:
     ],
     ids=["enabled", "disabled", "resumed"],
 )
-def test_an_absence_is_not_stamped_before_the_last_that_the_ledger_heard_of_the_tenant(recorded: Recorded) -> None:
-    """Whoever enabled a skill in June was not gone in May: a month of revenue hangs on it."""
+def test_an_absence_is_not_stamped_before_the_last_event(recorded: Recorded) -> None:
+    """A tenant that enabled a skill in June was not gone in May: that is a month of revenue."""
     assert moment(DELETED, None, recorded) == Moment(WRITTEN, WRITTEN, NOW, Evidence.NONE)
 
 
@@ -193,26 +193,26 @@ def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
 
 
 @pytest.mark.parametrize("uncertain", FallbackDating)
-def test_a_closing_event_of_an_absent_tenant_has_the_moment_of_the_stamp(uncertain: FallbackDating) -> None:
+def test_a_closing_event_of_an_absent_tenant_has_the_stamps_moment(uncertain: FallbackDating) -> None:
     recorded = ledger(skills={"a": ENABLED}, verified_at=VERIFIED)
-    stamp = moment(DELETED, None, recorded, uncertain=uncertain)
-    assert moment(CLOSE, None, recorded, uncertain=uncertain) == stamp
+    stamp = moment(DELETED, None, recorded, fallback=uncertain)
+    assert moment(CLOSE, None, recorded, fallback=uncertain) == stamp
     assert stamp is not None
     assert stamp.evidence is Evidence.NONE
 
 
-def test_a_closing_event_of_a_row_stamped_before_is_dated_at_the_stamp() -> None:
+def test_a_closing_event_is_dated_at_an_earlier_stamp() -> None:
     recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED})
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
-def test_a_closing_event_of_a_row_stamped_before_is_dated_at_the_stamp_though_a_later_run_found_it_true() -> None:
+def test_a_later_true_run_does_not_move_a_closing_event() -> None:
     """The portal's event came late, after a run had found the deleted tenant true."""
     recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED}, verified_at=WRITTEN + DAY)
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
-def test_a_closing_event_of_a_row_stamped_in_the_future_is_dated_at_the_observation() -> None:
+def test_a_closing_event_of_a_future_stamp_is_dated_at_observation() -> None:
     recorded = ledger(row(deleted_at=NOW + DAY), skills={"a": ENABLED})
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, NOW)
 
@@ -223,7 +223,7 @@ def test_a_closing_event_never_precedes_the_event_that_it_closes() -> None:
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, late.occurred_at)
 
 
-def test_a_closing_event_after_a_late_event_leaves_the_stamp_where_it_is() -> None:
+def test_a_closing_event_after_a_late_event_moves_no_stamp() -> None:
     late = Event(9, "enabled", WRITTEN + DAY)
     recorded = ledger(skills={"a": late, "b": ENABLED})
     findings = dated(live(deleting_at=WRITTEN), recorded)
@@ -234,12 +234,12 @@ def test_a_closing_event_after_a_late_event_leaves_the_stamp_where_it_is() -> No
     ]
 
 
-def test_a_suspension_is_dated_when_the_operator_saw_it_rather_than_when_it_was_written() -> None:
+def test_a_suspension_is_dated_when_the_operator_saw_it() -> None:
     observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN - HOUR)
     assert moment(SUSPEND, observed, ledger()) == proved(Evidence.SUSPENDED_AT, WRITTEN, BORN)
 
 
-def test_a_spec_written_after_the_operator_saw_a_suspension_may_be_another_suspension() -> None:
+def test_a_later_spec_may_be_another_suspension() -> None:
     observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + HOUR)
     assert moment(SUSPEND, observed, ledger()) == Moment(WRITTEN, BORN, WRITTEN + HOUR, Evidence.SUSPENDED_AT)
 
@@ -328,7 +328,7 @@ BY_POLICY = {
 )
 def test_without_evidence_the_policy_decides(reason: Reason, uncertain: FallbackDating, expected: datetime) -> None:
     observed, recorded, *_ = DRIFTS[reason]
-    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), uncertain=uncertain)
+    found = moment(reason, observed, replace(recorded, verified_at=VERIFIED), fallback=uncertain)
     assert found == Moment(expected, VERIFIED, NOW, Evidence.NONE)
 
 
@@ -345,12 +345,12 @@ def test_the_interval_begins_at_the_latest_of_what_is_known() -> None:
         assert moment(DISABLE, observed, recorded) == Moment(expected, expected, NOW, Evidence.NONE)
 
 
-def test_a_start_of_billing_in_the_future_does_not_drag_a_correction_there() -> None:
+def test_a_future_start_of_billing_moves_no_correction() -> None:
     recorded = ledger(row(created_at=NOW + DAY))
     assert moment(ENABLE, live(packages=("a",)), recorded) == exactly(Evidence.NONE, NOW)
 
 
-def test_an_event_that_came_after_the_observation_began_moves_the_correction_behind_it() -> None:
+def test_a_correction_follows_an_event_after_the_observation_began() -> None:
     observed_at = NOW - HOUR
     event = Event(9, "enabled", NOW - SECOND)
     found = moment(DISABLE, live(), ledger(skills={"a": event}), observed_at=observed_at)
@@ -381,7 +381,7 @@ _datings = st.builds(
     Dating,
     observed_at=st.sampled_from([NOW, NOW - SECOND, NOW - HOUR]),
     tolerance=st.sampled_from([timedelta(), SECOND, 2 * HOUR]),
-    uncertain=st.sampled_from(FallbackDating),
+    fallback=st.sampled_from(FallbackDating),
 )
 
 
@@ -402,8 +402,8 @@ def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Can
 
 @given(pairs(), _datings)
 def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, dating: Dating) -> None:
-    customer = dated(*pair, replace(dating, uncertain=CUSTOMER))
-    detected = dated(*pair, replace(dating, uncertain=DETECTED))
+    customer = dated(*pair, replace(dating, fallback=CUSTOMER))
+    detected = dated(*pair, replace(dating, fallback=DETECTED))
     for favoured, neutral in zip(customer, detected, strict=True):
         if not favoured.moment or not neutral.moment:
             continue
@@ -420,9 +420,7 @@ def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, da
 
 
 @given(pairs(), _datings)
-def test_a_closing_event_is_dated_at_the_deletion_or_at_the_event_that_it_closes(
-    pair: Candidate, dating: Dating
-) -> None:
+def test_a_closing_event_is_dated_at_deletion_or_its_event(pair: Candidate, dating: Dating) -> None:
     findings = dated(*pair, dating)
     lifecycle = pair[1].lifecycle
     stamps = [finding.moment.occurred_at for finding in findings if finding.reason is DELETED and finding.moment]

@@ -1,4 +1,4 @@
-"""The heartbeat pairs the beginning of a pass with its end, and fails only where the pass did."""
+"""The heartbeat pairs the start of a run with its end, and reports a failure only if the run failed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def outcome(result: Result, *findings: Finding, failure: Failure | None = None) 
     )
 
 
-def test_the_beginning_is_said(receiver: Receiver) -> None:
+def test_the_start_is_reported(receiver: Receiver) -> None:
     Heartbeat(f"{receiver.url}/uuid").begin(RUN)
     assert [(request.path, request.query) for request in receiver.requests] == [("/uuid/start", RID)]
 
 
-def test_the_beginning_is_tried_once(receiver: Receiver) -> None:
-    """A pass waits for it."""
+def test_the_start_is_tried_once(receiver: Receiver) -> None:
+    """The run waits for it."""
     receiver.otherwise = status(503)
     with pytest.raises(Undelivered):
         Heartbeat(receiver.url).begin(RUN)
@@ -54,20 +54,20 @@ def test_the_beginning_is_tried_once(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("result", [Result.CLEAN, Result.CORRECTED, Result.DRIFT])
-def test_a_pass_that_ended_is_a_success_whatever_it_found(receiver: Receiver, result: Result) -> None:
-    Heartbeat(f"{receiver.url}/uuid").tell(outcome(result))
+def test_a_run_that_ended_is_a_success_whatever_it_found(receiver: Receiver, result: Result) -> None:
+    Heartbeat(f"{receiver.url}/uuid").notify(outcome(result))
     assert [(request.path, request.query) for request in receiver.requests] == [("/uuid", RID)]
 
 
 def test_a_success_comes_with_the_summary(receiver: Receiver) -> None:
     finding = Finding(reason=Reason.ORG_MOVED, tenant="acme", org="1", action=Action.REPORT)
-    Heartbeat(receiver.url).tell(outcome(Result.DRIFT, finding))
+    Heartbeat(receiver.url).notify(outcome(Result.DRIFT, finding))
     assert receiver.requests[0].body == b"Nothing to write; 1 to look at. 12 tenants observed, 11 recorded as open."
 
 
 @pytest.mark.parametrize("result", [Result.BLOCKED, Result.FAILED])
-def test_a_pass_that_was_stopped_fails_with_what_stopped_it(receiver: Receiver, result: Result) -> None:
-    Heartbeat(f"{receiver.url}/uuid").tell(outcome(result, failure=Failure("Zürich is away.", "Wait for it.")))
+def test_a_stopped_run_is_a_failure_with_its_message(receiver: Receiver, result: Result) -> None:
+    Heartbeat(f"{receiver.url}/uuid").notify(outcome(result, failure=Failure("Zürich is away.", "Wait for it.")))
     (request,) = receiver.requests
     assert (request.path, request.query) == ("/uuid/fail", RID)
     assert request.body.decode() == "Zürich is away.\nWait for it."
@@ -75,26 +75,26 @@ def test_a_pass_that_was_stopped_fails_with_what_stopped_it(receiver: Receiver, 
 
 def test_the_end_is_tried_again(receiver: Receiver) -> None:
     receiver.answers = [status(503)] * (ATTEMPTS - 1)
-    Heartbeat(receiver.url).tell(outcome(Result.CLEAN))
+    Heartbeat(receiver.url).notify(outcome(Result.CLEAN))
     assert len(receiver.requests) == ATTEMPTS
 
 
 @pytest.mark.parametrize("address", ["/key/slug?create=1", "/key/slug/?create=1"])
-def test_the_address_may_have_a_query_and_end_with_a_slash(receiver: Receiver, address: str) -> None:
+def test_the_address_may_have_a_query_and_a_final_slash(receiver: Receiver, address: str) -> None:
     heartbeat = Heartbeat(receiver.url + address)
     heartbeat.begin(RUN)
-    heartbeat.tell(outcome(Result.CLEAN))
+    heartbeat.notify(outcome(Result.CLEAN))
     assert [(request.path, request.query) for request in receiver.requests] == [
         ("/key/slug/start", [("create", "1"), *RID]),
         ("/key/slug", [("create", "1"), *RID]),
     ]
 
 
-def test_what_no_encoding_has_is_said_all_the_same(receiver: Receiver) -> None:
-    Heartbeat(receiver.url).tell(outcome(Result.FAILED, failure=Failure("half a pair: \ud83d")))
+def test_text_that_cannot_be_encoded_is_escaped(receiver: Receiver) -> None:
+    Heartbeat(receiver.url).notify(outcome(Result.FAILED, failure=Failure("half a pair: \ud83d")))
     assert receiver.requests[0].body == rb"half a pair: \ud83d"
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(WrongAddress, match="The address of the heartbeat is none"):
+def test_an_invalid_address_is_refused() -> None:
+    with pytest.raises(WrongAddress, match="The address of the heartbeat is not valid"):
         Heartbeat("hc-ping.com/uuid")

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.core.compare import Comparison
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Action, Finding, Mode, Result
-from reconciler.core.plan import EmptyList, Limits, Plan, TooMuchDrift, planned
+from reconciler.core.plan import EmptyList, Limits, Plan, TooMuchDrift, build_plan
 from reconciler.core.reasons import CORRECTING, Reason
+from tests.support.sides import NOW
 from tests.unit.test_compare import ACTION
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED
@@ -26,7 +28,10 @@ def each(reason: Reason, tenants: int, **fields: Any) -> list[Finding]:
 
 
 def plan(findings: list[Finding], *, observed: int = 10, recorded: int = 10, empty: bool = False) -> Plan:
-    return planned(findings, tenants_observed=observed, tenants_recorded=recorded, ledger_is_empty=empty)
+    first = Comparison(
+        observed={}, findings={}, tenants_observed=observed, tenants_recorded=recorded, ledger_is_empty=empty, as_of=NOW
+    )
+    return build_plan(findings, first)
 
 
 _findings = st.lists(
@@ -80,9 +85,9 @@ def test_how_a_pass_ends(findings: list[Finding], mode: Mode, result: Result) ->
 
 @pytest.mark.parametrize("reason", [reason for reason, action in ACTION.items() if action.writes])
 def test_every_correction_is_limited(reason: Reason) -> None:
-    plan(each(reason, 3)).check(Limits())
+    plan(each(reason, 3)).raise_if_unsafe(Limits())
     with pytest.raises(TooMuchDrift) as refused:
-        plan(each(reason, 4)).check(Limits())
+        plan(each(reason, 4)).raise_if_unsafe(Limits())
     assert str(refused.value) == (
         f"This run would correct {reason} on 4 tenants; the limit is 3 of 10 open tenants for each reason."
     )
@@ -111,26 +116,26 @@ def test_every_correction_is_limited(reason: Reason) -> None:
     ],
 )
 def test_the_limit_is_the_count_or_the_share_whichever_allows_more(limits: Limits, recorded: int, allowed: int) -> None:
-    plan(each(DELETED, allowed), recorded=recorded).check(limits)
+    plan(each(DELETED, allowed), recorded=recorded).raise_if_unsafe(limits)
     with pytest.raises(TooMuchDrift, match=f"on {allowed + 1} tenants; the limit is {allowed} of {recorded} open"):
-        plan(each(DELETED, allowed + 1), recorded=recorded).check(limits)
+        plan(each(DELETED, allowed + 1), recorded=recorded).raise_if_unsafe(limits)
 
 
 def test_tenants_are_counted_and_not_their_findings() -> None:
     findings = [found(ENABLE, tenant, skill) for tenant in "abc" for skill in "defghi"]
-    plan(findings).check(Limits())
+    plan(findings).raise_if_unsafe(Limits())
     with pytest.raises(TooMuchDrift, match="on 4 tenants"):
-        plan([*findings, found(ENABLE, "d", "x")]).check(Limits())
+        plan([*findings, found(ENABLE, "d", "x")]).raise_if_unsafe(Limits())
 
 
 def test_every_reason_is_counted_for_itself() -> None:
     corrected = [reason for reason, action in ACTION.items() if action.writes]
-    plan([finding for reason in corrected for finding in each(reason, 3)]).check(Limits())
+    plan([finding for reason in corrected for finding in each(reason, 3)]).raise_if_unsafe(Limits())
 
 
 def test_every_reason_over_the_limit_is_named() -> None:
     with pytest.raises(TooMuchDrift) as refused:
-        plan(each(ENABLE, 5) + each(DELETED, 4) + each(Reason.ORG_RESOLVED, 1)).check(Limits())
+        plan(each(ENABLE, 5) + each(DELETED, 4) + each(Reason.ORG_RESOLVED, 1)).raise_if_unsafe(Limits())
     assert "deletion_unrecorded on 4 tenants, skill_enable_unrecorded on 5 tenants" in str(refused.value)
     assert "--allow-mass deletion_unrecorded --allow-mass skill_enable_unrecorded" in refused.value.remedy
     assert "org_resolved" not in str(refused.value) + refused.value.remedy
@@ -138,21 +143,21 @@ def test_every_reason_over_the_limit_is_named() -> None:
 
 def test_a_reason_that_is_allowed_passes_and_no_other_does() -> None:
     both = plan(each(ENABLE, 5) + each(DELETED, 4))
-    both.check(Limits(allow_mass=frozenset({ENABLE, DELETED})))
+    both.raise_if_unsafe(Limits(allow_mass=frozenset({ENABLE, DELETED})))
     with pytest.raises(TooMuchDrift) as refused:
-        both.check(Limits(allow_mass=frozenset({ENABLE})))
+        both.raise_if_unsafe(Limits(allow_mass=frozenset({ENABLE})))
     assert "skill_enable_unrecorded" not in str(refused.value) + refused.value.remedy
 
 
 def test_reports_and_what_is_deferred_are_not_counted() -> None:
     reports = [finding for reason in Reason for finding in each(reason, 9) if not finding.action.writes]
     deferred = [finding for reason in Reason for finding in each(reason, 9, action=Action.DEFER)]
-    plan(reports + deferred).check(Limits(count=0, percent=0))
+    plan(reports + deferred).raise_if_unsafe(Limits(count=0, percent=0))
 
 
 def test_the_empty_list_is_refused_whatever_is_allowed() -> None:
     with pytest.raises(EmptyList) as refused:
-        plan(each(DELETED, 1), observed=0, recorded=1).check(
+        plan(each(DELETED, 1), observed=0, recorded=1).raise_if_unsafe(
             Limits(count=100, percent=100, allow_mass=frozenset(Reason))
         )
     assert "empty" in str(refused.value)
@@ -163,12 +168,12 @@ def test_the_empty_list_is_refused_whatever_is_allowed() -> None:
 
 def test_the_empty_list_is_refused_before_anything_is_counted() -> None:
     with pytest.raises(EmptyList):
-        plan(each(DELETED, 50), observed=0, recorded=50).check(Limits())
+        plan(each(DELETED, 50), observed=0, recorded=50).raise_if_unsafe(Limits())
 
 
 def test_an_empty_list_against_a_ledger_without_open_tenants_is_taken() -> None:
-    plan([], observed=0, recorded=0).check(Limits())
-    plan(each(Reason.SKILL_OPEN_AFTER_DELETION, 3), observed=0, recorded=0).check(Limits())
+    plan([], observed=0, recorded=0).raise_if_unsafe(Limits())
+    plan(each(Reason.SKILL_OPEN_AFTER_DELETION, 3), observed=0, recorded=0).raise_if_unsafe(Limits())
 
 
 def test_an_empty_ledger_takes_every_tenant_with_its_first_events() -> None:
@@ -178,19 +183,19 @@ def test_an_empty_ledger_takes_every_tenant_with_its_first_events() -> None:
         *each(Reason.SUSPENSION_UNRECORDED, 500),
         *each(DELETED, 20),
     ]
-    plan(findings, observed=500, recorded=0, empty=True).check(Limits(count=0, percent=0))
+    plan(findings, observed=500, recorded=0, empty=True).raise_if_unsafe(Limits(count=0, percent=0))
 
 
 def test_an_empty_ledger_limits_what_is_no_new_tenants() -> None:
     backfill = each(Reason.TENANT_UNRECORDED, 500)
     others = [found(Reason.SKILL_DISABLE_UNRECORDED, f"other-{number}", "a") for number in range(4)]
     with pytest.raises(TooMuchDrift, match="skill_disable_unrecorded on 4 tenants"):
-        plan(backfill + others, observed=500, recorded=0, empty=True).check(Limits())
+        plan(backfill + others, observed=500, recorded=0, empty=True).raise_if_unsafe(Limits())
 
 
 def test_a_ledger_of_closed_tenants_is_not_empty() -> None:
     with pytest.raises(TooMuchDrift, match="tenant_unrecorded on 4 tenants; the limit is 3 of 0 open"):
-        plan(each(Reason.TENANT_UNRECORDED, 4), recorded=0, empty=False).check(Limits())
+        plan(each(Reason.TENANT_UNRECORDED, 4), recorded=0, empty=False).raise_if_unsafe(Limits())
 
 
 @given(_findings, st.integers(0, 5), st.sampled_from([0, 10, 50, 100]), st.integers(0, 12))
@@ -204,6 +209,6 @@ def test_a_plan_that_passes_corrects_no_more_tenants_than_the_limit(
     )
     if most > count and most * 100 > recorded * percent:
         with pytest.raises(TooMuchDrift):
-            made.check(Limits(count=count, percent=percent))
+            made.raise_if_unsafe(Limits(count=count, percent=percent))
     else:
-        made.check(Limits(count=count, percent=percent))
+        made.raise_if_unsafe(Limits(count=count, percent=percent))

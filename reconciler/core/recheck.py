@@ -1,0 +1,111 @@
+"""What must be looked at twice, and what survives it.
+
+The portal changes a custom resource first and writes its row up to `settle` later. Drift that is younger than that may
+be a row still on its way; a tenant that is absent may be one that a list missed. Such tenants are read again, and only
+drift that is the same both times counts. Pure: `run.py` does the waiting and the reading.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.core.dating import ROUNDING
+from reconciler.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import datetime, timedelta
+
+    from reconciler.core.compare import Comparison
+    from reconciler.core.model import Finding, Listing, Observed
+
+MIN_RELISTED = 20
+"""Up to so many tenants are read again one by one, however few there are in all."""
+REQUEST_COST = 20
+"""What a request for one tenant is taken to cost, in tenants of a list. Measured: 8 where the API server is near."""
+
+_PACKAGES = {Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED}
+
+
+def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> list[str]:
+    """Return the names of the tenants whose drift may not be what it seems.
+
+    A tenant is not rechecked only if it is quiet: no time on it is younger than `settle`, by the API server's clock.
+
+    Args:
+        first: what the list showed.
+        listing: the list; without the server's clock no tenant is known to be quiet.
+        settle: how long after a change of the resource the portal may still write its row.
+    """
+    quiet_since = listing.server_time and listing.server_time - settle - ROUNDING
+    return [
+        name
+        for name, findings in first.findings.items()
+        if findings and not _is_unreadable(first.observed[name]) and not _is_quiet(first, name, quiet_since)
+    ]
+
+
+def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -> Iterator[Finding]:
+    """Yield the findings that count. What only one of the two looks found is deferred.
+
+    Args:
+        first: what the list showed.
+        second: what the rechecked tenants showed after the settle period.
+        rechecked: their names; the findings of all others count as they are.
+    """
+    names = frozenset(rechecked)
+    for name, findings in first.findings.items():
+        if name not in names:
+            yield from findings
+            continue
+        unchanged = _is_unchanged(first.observed[name], second.observed.get(name))
+        again = second.findings.get(name, ())
+        before = {_identity(finding) for finding in findings} if unchanged else set()
+        for finding in again:
+            yield finding if _identity(finding) in before else finding.deferred()
+        found_again = {_identity(finding) for finding in again}
+        yield from (finding.deferred() for finding in findings if _identity(finding) not in found_again)
+
+
+def is_relisting_cheaper(first: Comparison, names: Collection[str], *, namespaced: bool) -> bool:
+    """True if one more list costs the API server less than a request for each of these tenants."""
+    # to find a tenant whose namespace is not known, the API server reads all of them
+    unlocated = sum(first.observed[name] is None for name in names) if namespaced else 0
+    return unlocated > 1 or len(names) > max(MIN_RELISTED, first.tenants_observed // REQUEST_COST)
+
+
+def _is_unreadable(observed: Observed | None) -> bool:
+    return observed is not None and observed.problem is not None
+
+
+def _is_quiet(first: Comparison, name: str, quiet_since: datetime | None) -> bool:
+    """True if the resource is there, has not changed lately, and its times can show that."""
+    observed, findings = first.observed[name], first.findings[name]
+    if observed is None or observed.last_modified_at is None or quiet_since is None:
+        return False
+    if any(_is_undated(finding.reason, observed) for finding in findings):
+        return False
+    # the ledger may know of a later change than the resource shows: then what was read may be stale
+    recorded = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
+    if recorded is not None and recorded > observed.last_modified_at + ROUNDING:
+        return False
+    return observed.last_modified_at <= quiet_since
+
+
+def _is_undated(reason: Reason, observed: Observed) -> bool:
+    """True if the change may have moved no time on the resource: removing a field, or a member of a set, moves none."""
+    if reason in _PACKAGES:
+        return observed.packages_written_at is None
+    return reason is Reason.RESUMPTION_UNRECORDED and observed.suspend_written_at is None
+
+
+def _is_unchanged(first: Observed | None, second: Observed | None) -> bool:
+    """True if it is the same resource, and its spec has not changed meanwhile."""
+    if first is None or second is None:
+        return first is second
+    return (first.uid, first.generation, first.deleting_at) == (second.uid, second.generation, second.deleting_at)
+
+
+def _identity(finding: Finding) -> tuple[object, ...]:
+    """Return what makes a finding the same at both looks."""
+    return finding.reason, finding.subject, finding.recorded, finding.observed, finding.supersedes

@@ -1,0 +1,163 @@
+"""A run in the ledger: where it starts from, its row, and who was notified of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from reconciler import __version__
+from reconciler.core.errors import Failure
+from reconciler.core.model import Listing, Mode, Report, Total
+from reconciler.core.reasons import Reason
+from reconciler.db.apply import apply, drop_stale
+from reconciler.db.connection import LedgerUnreachable, connect, transaction
+from reconciler.db.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    import psycopg
+
+    from reconciler.core.model import Outcome
+    from reconciler.core.plan import Plan
+
+RECORD_SECONDS = 1.0
+"""How long recording may wait for anything once the run itself has ended: its deadline may be over already."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Start(NamedTuple):
+    """What a run starts from."""
+
+    observed_at: datetime
+    """When the observation begins, by the database's clock."""
+    last: Listing | None
+    """The source that the ledger belongs to, and the last list of it; None on the first run."""
+
+
+def start(db: psycopg.Connection[Any], seconds: float) -> Start:
+    """Read what a run starts from, within so many seconds."""
+    with transaction(db, seconds) as cursor:
+        row = cursor.execute(query("source")).fetchone()
+        ((now,),) = cursor.execute(query("clock")).fetchall()
+        return Start(now, row and Listing(*row))
+
+
+def commit(
+    database_url: str, db: psycopg.Connection[Any], plan: Plan, outcome: Outcome, time_left: Callable[[], float]
+) -> Outcome:
+    """Write the plan and the run's own row in one transaction, and return the outcome as it was written.
+
+    Args:
+        database_url: the ledger, for asking once more where the end of the transaction is not answered.
+        db: an idle connection to it.
+        plan: what is to be written; what became stale meanwhile is deferred.
+        outcome: of the run so far.
+        time_left: returns the seconds that the run has left, or raises.
+
+    Raises:
+        Failure: nothing was written, or the failure says how to find out.
+    """
+    reached_end = False
+    try:
+        with transaction(db, time_left()) as cursor:
+            plan = drop_stale(cursor, plan)
+            outcome = replace(outcome, result=plan.result(outcome.mode), findings=plan.findings)
+            apply(cursor, plan, _row(outcome))
+            cursor.execute(
+                query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
+            )
+            outcome = _with_memory(cursor, outcome)
+            time_left()
+            reached_end = True
+    except LedgerUnreachable:
+        if not reached_end or not _is_committed(database_url, outcome.run_id):
+            raise
+        _log.warning("commit.unanswered", run_id=str(outcome.run_id), meaning="the run's row says it was committed")
+    return replace(outcome, recorded=True)
+
+
+def record_stop(database_url: str, outcome: Outcome) -> Outcome:
+    """Leave a row that says what stopped the run, where the ledger can be reached, and return the outcome.
+
+    A plan leaves none, nor does a run that had not yet begun to observe.
+    """
+    if outcome.mode is Mode.PLAN or outcome.observed_at is None:
+        return outcome
+    try:
+        with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
+            cursor.execute(query("record_run"), _row(outcome))
+            kind = type(outcome.failure).__name__
+            cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})
+            return replace(_with_memory(cursor, outcome), recorded=True)
+    except Failure as failure:
+        _log.warning("run.unrecorded", error=str(failure))
+        return outcome
+
+
+def record_notified(database_url: str, notified: Mapping[str, tuple[Report, ...]]) -> None:
+    """Record which sink was notified of which reports. What cannot be recorded is sent again by the next run."""
+    try:
+        with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
+            for sink, reports in notified.items():
+                tenants, reasons, subjects = zip(*reports, strict=True)
+                columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
+                cursor.execute(query("mark_notified"), {"sink": sink, **columns})
+    except Failure as failure:
+        _log.warning("alerts.unrecorded", error=str(failure), meaning="the next run notifies of the same again")
+
+
+def _is_committed(database_url: str, run_id: UUID) -> bool:
+    """True if the transaction was committed whose end was not answered: only the run's own row can tell."""
+    try:
+        with closing(connect(database_url)) as db, transaction(db) as cursor:
+            # the lost session may be committing still: it holds the lock until it has ended
+            cursor.execute(query("lock"))
+            return cursor.execute(query("run_outcome"), {"id": run_id}).fetchone() is not None
+    except Failure as failure:
+        raise LedgerUnreachable(
+            f"The connection was lost while the run was being written, and a new one failed: {failure}",
+            f"The run was written, whole, if reconciler.runs has a row {run_id}, and otherwise not at all. "
+            "Running again is safe in either case.",
+        ) from failure
+
+
+def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
+    """Return the outcome with what the ledger keeps of all runs: the totals, and who was notified of what."""
+    known = {*Reason}
+    totals = {Reason(reason): Total(*total) for reason, *total in cursor.execute(query("totals")) if reason in known}
+    notified: dict[str, set[Report]] = {}
+    for sink, *report in cursor.execute(query("notified")):
+        notified.setdefault(sink, set()).add(Report(*report))
+    return replace(outcome, totals=totals, notified={sink: frozenset(reports) for sink, reports in notified.items()})
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    """Return the columns of the run's own row."""
+    counts: dict[str, dict[str, int]] = {}
+    for (reason, action), count in sorted(Counter(map(attrgetter("reason", "action"), outcome.findings)).items()):
+        counts.setdefault(reason, {})[action] = count
+    return {
+        "id": outcome.run_id,
+        "started_at": outcome.observed_at,
+        "observed_at": outcome.observed_at,
+        "mode": outcome.mode,
+        "outcome": outcome.result,
+        "version": __version__,
+        "source": outcome.source,
+        "resource_version": outcome.resource_version,
+        "tenants_observed": outcome.tenants_observed,
+        "tenants_recorded": outcome.tenants_recorded,
+        "counts": Jsonb(counts),
+        "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
+        "error": str(outcome.failure) if outcome.failure else None,
+    }

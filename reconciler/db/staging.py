@@ -1,0 +1,201 @@
+"""Where the listed tenants are kept until PostgreSQL can compare them: a file, then a temporary table.
+
+The file is written while the pages arrive, so that neither memory nor a transaction waits for the cluster. It is copied
+into a table that lives as long as the transaction.
+"""
+
+from __future__ import annotations
+
+import operator
+import tempfile
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import msgspec
+
+from reconciler.core.errors import Failure
+from reconciler.core.model import Observed
+from reconciler.db.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    import psycopg
+
+BLOCK_BYTES = 2**20
+NULL = r"\N"
+
+COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
+"""What of a resource has a column of its own, because it is compared with the ledger."""
+DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
+"""What goes along in one column: it is read again only of tenants that differ."""
+
+# https://www.postgresql.org/docs/current/sql-copy.html: a line a row, its fields between tabs
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_detail = operator.attrgetter(*DETAIL)
+_encode = msgspec.json.Encoder().encode
+
+
+class Counts(NamedTuple):
+    """What is known of both sides once the tenants are staged."""
+
+    tenants_observed: int
+    tenants_recorded: int
+    """Lifecycle rows that are open."""
+    ledger_is_empty: bool
+    """True if there is no lifecycle row at all."""
+    as_of: datetime
+    """The database's clock."""
+    middle: str
+    """The tenant name at which the recorded events halve."""
+    has_duplicates: bool
+    """True if a name or a uid is staged twice."""
+
+
+class SpoolFault(Failure):
+    """The tenants could not be kept on this machine's disk."""
+
+
+class RepeatedTenant(Failure):
+    """The list names one resource twice."""
+
+
+class TenantSpool:
+    """A temporary file of observed tenants, in COPY's text format. A context manager that removes it at its end."""
+
+    def __init__(self) -> None:
+        with _on_disk():
+            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115 - __exit__ closes it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # closing flushes once more, and fails once more if the disk is full
+        with suppress(OSError):
+            self._file.close()
+
+    def add(self, tenant: Observed, /) -> None:
+        """Add one tenant.
+
+        Raises:
+            SpoolFault: the disk is full.
+        """
+        row = _row(tenant)
+        try:
+            self._file.write(row)
+        except OSError as error:
+            raise _full(error) from None
+
+    def restart(self) -> None:
+        """Remove every tenant that was added."""
+        with _on_disk():
+            self._file.seek(0)
+            self._file.truncate()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the file, a block at a time."""
+        with _on_disk():
+            self._file.flush()
+            self._file.seek(0)
+            while block := self._file.read(BLOCK_BYTES):
+                yield block
+
+
+def stage(cursor: psycopg.Cursor[Any], spool: TenantSpool) -> Counts:
+    """Copy the spooled tenants into a temporary table, and return the counts of both sides.
+
+    Args:
+        cursor: in an open transaction; the table goes with it.
+        spool: what was listed.
+
+    Raises:
+        RepeatedTenant: the list names one resource twice.
+    """
+    cursor.execute(query("stage"))
+    _copy(cursor, spool.blocks())
+    counts = _counts(cursor)
+    if counts.has_duplicates:
+        _resolve_duplicates(cursor)
+        counts = _counts(cursor)
+    return counts
+
+
+def escape(text: str | None) -> str:
+    """Return a field of COPY's text format, in which nothing can be taken for the end of the field or of its row."""
+    return NULL if text is None else text.translate(_ESCAPES)
+
+
+def _copy(cursor: psycopg.Cursor[Any], blocks: Iterable[bytes]) -> None:
+    with cursor.copy(query("copy")) as copy:
+        for block in blocks:
+            copy.write(block)
+
+
+def _counts(cursor: psycopg.Cursor[Any]) -> Counts:
+    (counts,) = cursor.execute(query("counts")).fetchall()
+    return Counts(*counts)
+
+
+def _resolve_duplicates(cursor: psycopg.Cursor[Any]) -> None:
+    """Raise if the list repeats a resource; tenants that share a name become one that cannot be read."""
+    if repeated := cursor.execute(query("repeated")).fetchone():
+        raise RepeatedTenant(
+            f"The list of tenants names {'/'.join(filter(None, repeated))} twice: it cannot be trusted.",
+            "Nothing was written. A file may contain each tenant once; an API server never sends one twice.",
+        )
+    namespaces: dict[str, list[str]] = {}
+    for name, namespace in cursor.execute(query("take_ambiguous")):
+        namespaces.setdefault(name, []).append(namespace)
+    problem = "the name stands in more than one namespace: "
+    _copy(cursor, [_row(Observed(name=name, problem=problem + ", ".join(sorted(n)))) for name, n in namespaces.items()])
+
+
+def _row(tenant: Observed) -> bytes:
+    """Return a tenant as a line of COPY's text format."""
+    created_at, deleting_at = tenant.created_at, tenant.deleting_at
+    youngest = max(created_at, deleting_at) if created_at and deleting_at else created_at or deleting_at
+    fields: tuple[str | None, ...] = (
+        tenant.name,
+        tenant.namespace,
+        tenant.uid,
+        tenant.org,
+        None if tenant.problem else "f" if deleting_at else "t",
+        _array_literal(tenant.packages),
+        "t" if tenant.suspended else "f",
+        _encode(youngest)[1:-1].decode() if youngest else None,
+        _encode(_detail(tenant)).decode(),
+    )
+    # most tenants hold nothing that COPY would misread, and to see that is cheaper than to escape it
+    if None not in fields:
+        line = "\t".join(cast("tuple[str, ...]", fields))
+        if not ("\\" in line or "\n" in line or "\r" in line) and line.count("\t") == len(fields) - 1:
+            return line.encode() + b"\n"
+    return "\t".join(map(escape, fields)).encode() + b"\n"
+
+
+def _array_literal(texts: tuple[str, ...]) -> str:
+    """Return a text[] in PostgreSQL's own notation (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO)."""
+    if not texts:
+        return "{}"
+    literal = '{"' + '","'.join(texts) + '"}'
+    if "\\" in literal or literal.count('"') != 2 * len(texts):
+        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+        literal = '{"' + '","'.join(escaped) + '"}'
+    return literal
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _full(error) from None
+
+
+def _full(error: OSError) -> SpoolFault:
+    return SpoolFault(
+        f"The observed tenants could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
+        "Nothing was written. Make room there, or name another folder in TMPDIR.",
+    )

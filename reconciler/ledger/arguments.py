@@ -1,0 +1,132 @@
+"""Check arguments before anything is written: return the value that the ledger will hold, or raise InvalidArgument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import TYPE_CHECKING
+
+from reconciler.core.errors import Failure
+from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class InvalidArgument(Failure, ValueError):  # noqa: N818 - named like every Failure
+    """The ledger cannot hold an argument."""
+
+
+def valid_id(name: str, value: object) -> str:
+    """Return an id: text that is not empty and that PostgreSQL can store."""
+    if not isinstance(value, str):
+        problem = f"of type {type(value).__name__}, but an id is text"
+    elif not value:
+        problem = "empty"
+    elif "\0" in value:
+        problem = "text with a NUL character, which PostgreSQL cannot store"
+    elif value != value.encode(errors="replace").decode():
+        problem = "text with half a surrogate pair, which UTF-8 cannot encode"
+    else:
+        return value
+    raise InvalidArgument(f"{name} is {problem}.", "Nothing was written. Give the id as the cluster has it.")
+
+
+def valid_ids(name: str, values: Iterable[str]) -> set[str]:
+    """Return a set of ids. A single string is refused: it would count as one id per character."""
+    if isinstance(values, str):
+        raise InvalidArgument(
+            f"{name} is a single string, so each of its characters would become a skill.",
+            f'Nothing was written. Give a list: {name}=["{values}"].',
+        )
+    return {valid_id(name, value) for value in values}
+
+
+def valid_org(value: str | None) -> str:
+    """Return the organisation, or `unknown` if it is None or empty."""
+    return UNKNOWN_ORG if value is None or value == "" else valid_id("org", value)
+
+
+def valid_selection(tenant: str | None, org: str | None) -> dict[str, str | None]:
+    """Return which events to read: those of a tenant, of an organisation, or of both together."""
+    if tenant is None and org is None:
+        raise InvalidArgument("Neither a tenant nor an organisation is given.", "Give tenant=…, org=…, or both.")
+    return {
+        "tenant": None if tenant is None else valid_id("tenant", tenant),
+        "org": None if org is None else valid_org(org),
+    }
+
+
+def valid_instant(name: str, value: object) -> datetime:
+    """Return an aware datetime in UTC itself, not in a zone like London that has UTC's offset only in winter."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidArgument(
+            f"{name} is {value!r}, but an instant is a datetime with a time zone.",
+            "Give an aware datetime in UTC, such as datetime.now(UTC).",
+        )
+    if value.utcoffset() != timedelta(0) or value.tzname() != "UTC":
+        raise InvalidArgument(
+            f"{name} is {value}, but the ledger's times are in UTC.", "Convert it with .astimezone(UTC)."
+        )
+    return value
+
+
+def valid_moment(name: str, value: object) -> datetime:
+    """Return an instant at which something can have happened: not a placeholder such as datetime.min."""
+    instant = valid_instant(name, value)
+    if not FIRST < instant < LAST:
+        raise InvalidArgument(
+            f"{name} is {instant}: nothing can have happened then.", "Give the time when it happened."
+        )
+    return instant
+
+
+def valid_moment_or_now(name: str, value: object) -> datetime | None:
+    """Return a moment, or None where the database's clock is to date the row."""
+    return None if value is None else valid_moment(name, value)
+
+
+def valid_period(since: datetime, until: datetime) -> dict[str, datetime]:
+    """Return both ends of a period, which may be empty."""
+    period = {"since": valid_instant("since", since), "until": valid_instant("until", until)}
+    if until < since:
+        raise InvalidArgument(f"until, {until}, is before since, {since}.", "Give the earlier time first.")
+    return period
+
+
+def valid_flag(name: str, value: object) -> bool:
+    """Return True or False. None is refused: SQL would read it as "leave this setting as it is"."""
+    if not isinstance(value, bool):
+        raise InvalidArgument(
+            f"{name} is {value!r}, but it must be True or False.", "Nothing was written. Give one of the two."
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class NumericColumn:
+    """A column of type numeric(precision, scale)."""
+
+    precision: int
+    scale: int
+
+    def valid(self, name: str, value: object) -> Decimal:
+        """Return the value with the column's decimals. More digits are refused: PostgreSQL would round silently."""
+        if not isinstance(value, Decimal):
+            raise InvalidArgument(
+                f"{name} is {value!r}, of type {type(value).__name__}, but money is Decimal.",
+                f'Nothing was written. Give Decimal("{value}"), or better the original value.',
+            )
+        digits = Context(prec=self.precision, traps=[Inexact, InvalidOperation])
+        try:
+            held = value.quantize(Decimal((0, (1,), -self.scale)), context=digits)
+        except (Inexact, InvalidOperation):
+            held = None
+        if held is None or not held.is_finite() or held < 0:
+            raise InvalidArgument(
+                f"{name} is {value}, but it must be at least 0 and below {10 ** (self.precision - self.scale)}, "
+                f"with at most {self.scale} decimals.",
+                "Nothing was written. Round it as the price list does.",
+            )
+        return held

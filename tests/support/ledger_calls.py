@@ -1,0 +1,113 @@
+"""Calls of the ledger's functions, alone, concurrent and overlapping."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from reconciler import ledger as ledger_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Connection = psycopg.Connection[Any]
+
+BORN = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ALL_TIME = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+PUBLIC = {
+    name: getattr(ledger_api, name) for name in ledger_api.__all__ if inspect.isfunction(getattr(ledger_api, name))
+}
+
+CALLS: dict[str, Callable[[Connection], object]] = {
+    "record_creation": lambda c: ledger_api.record_creation(c, "new", "2871", BORN),
+    "record_deletion": lambda c: ledger_api.record_deletion(c, "acme"),
+    "lifecycle": lambda c: ledger_api.lifecycle(c, "acme"),
+    "lifecycles": lambda c: ledger_api.lifecycles(c, "2871"),
+    "record_skills": lambda c: ledger_api.record_skills(c, "acme", "2871", enabled=["wiki"], disabled=["mail"]),
+    "record_suspension": lambda c: ledger_api.record_suspension(c, "acme", "2871"),
+    "record_resumption": lambda c: ledger_api.record_resumption(c, "acme", "2871"),
+    "skill_state_at": lambda c: ledger_api.skill_state_at(c, "acme", BORN),
+    "suspension_state_at": lambda c: ledger_api.suspension_state_at(c, "acme", BORN),
+    "skill_events": lambda c: ledger_api.skill_events(c, *ALL_TIME, tenant="acme"),
+    "suspension_events": lambda c: ledger_api.suspension_events(c, *ALL_TIME, org="2871"),
+    "platform_prices": ledger_api.platform_prices,
+    "change_platform_prices": lambda c: ledger_api.change_platform_prices(c, vat_rate_chli=Decimal("7.7")),
+    "skill_prices": ledger_api.skill_prices,
+    "skill_price": lambda c: ledger_api.skill_price(c, "mail"),
+    "set_skill_price": lambda c: ledger_api.set_skill_price(c, "mail", Decimal(2)),
+    "remove_skill_price": lambda c: ledger_api.remove_skill_price(c, "mail"),
+    "org_billing": lambda c: ledger_api.org_billing(c, "2871"),
+    "change_org_billing": lambda c: ledger_api.change_org_billing(c, "2871", pay_by_invoice=True),
+}
+"""One call of each function, for a ledger with `record_acme`."""
+
+WRITES = {name for name in CALLS if name.startswith(("record_", "change_", "set_", "remove_"))} | {"org_billing"}
+
+
+def record_acme(connection: Connection) -> None:
+    """Record the tenant acme, with a row in every table that is read."""
+    ledger_api.record_creation(connection, "acme", "2871", BORN)
+    ledger_api.record_skills(connection, "acme", "2871", enabled=["mail"], occurred_at=BORN)
+    ledger_api.record_suspension(connection, "acme", "2871", BORN)
+    ledger_api.set_skill_price(connection, "mail", Decimal("0.6"))
+
+
+@contextmanager
+def open_connection(url: str, **how: Any) -> Iterator[Connection]:
+    """Open another connection, as a portal would: not in autocommit mode unless asked for."""
+    with closing(psycopg.connect(url, **how)) as connection:
+        yield connection
+
+
+def is_waiting_for_a_lock(ledger: Connection, waiting: Connection) -> bool:
+    """True if a statement of the connection waits for another transaction."""
+    found = ledger.execute(
+        "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [waiting.info.backend_pid]
+    )
+    return found.fetchone() is not None
+
+
+def call_overlapping(
+    ledger: Connection, url: str, first: Callable[[Connection], object], then: Callable[[Connection], object]
+) -> tuple[object, object]:
+    """Call both on two connections, so that the second begins before the first is committed."""
+    with open_connection(url) as one, open_connection(url) as two, ThreadPoolExecutor(1) as pool:
+        done = first(one)
+        later = pool.submit(then, two)
+        end = time.monotonic() + 30
+        while not is_waiting_for_a_lock(ledger, two):
+            assert not later.done(), later.result()
+            assert time.monotonic() < end, "it did not wait for the other transaction"
+            time.sleep(0.01)
+        one.commit()
+        result = later.result(30)
+        two.commit()
+        return done, result
+
+
+def call_concurrently(url: str, call: Callable[[Connection], object], times: int = 8) -> list[object]:
+    """Call it on that many connections at once."""
+
+    def run(_: int) -> object:
+        with open_connection(url, autocommit=True) as connection:
+            return call(connection)
+
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(run, range(times)))
+
+
+def row_version(ledger: Connection, table: str) -> str:
+    """Return a value that changes with every write of a table's only row."""
+    select = sql.SQL("SELECT xmin::text || ctid::text FROM {}").format(sql.Identifier(table))
+    ((version,),) = ledger.execute(select).fetchall()
+    return str(version)
