@@ -28,8 +28,8 @@ from reconciler.db import runs
 from reconciler.db.candidates import accepted_reports, find_candidates, invoiced_periods
 from reconciler.db.connection import connect, transaction
 from reconciler.db.staging import TenantSpool
+from reconciler.db.usage import histories, prices
 from reconciler.sources.listing import list_tenants
-from reconciler.views.usage import histories, prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

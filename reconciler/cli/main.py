@@ -145,16 +145,13 @@ def serve(
 @settings.options(settings.OUTPUT[:1])
 def explain(*, tenant: str, month: date | None, all_events: bool, picture: str | None, output: str) -> None:
     """Show one tenant's timeline: every event, which ones were corrections, and what proves their moments."""
-    from psycopg import IsolationLevel
+    from reconciler.core.explanation import Period
+    from reconciler.db.connection import snapshot
+    from reconciler.db.explain import read_story
+    from reconciler.views.explain import document, printed, save
 
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views.explain import Period, document, printed, read, save
-
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            story = read(cursor, tenant)
+    with snapshot(settings.database_url()) as cursor:
+        story = read_story(cursor, tenant)
     period = Period.of(month) if month else None
     if picture:
         save(story, picture, period=period, all_events=all_events)
@@ -171,16 +168,12 @@ def status(*, settle: timedelta, output: str) -> None:
 
     The exit code says that it could be shown, not that all is well.
     """
-    from psycopg import IsolationLevel
+    from reconciler.db.connection import snapshot
+    from reconciler.db.status import read_status
+    from reconciler.views.status import document, printed
 
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views.status import document, printed, read
-
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            found = read(cursor, settle=settle)
+    with snapshot(settings.database_url()) as cursor:
+        found = read_status(cursor, settle=settle)
     click.echo(document(found) if output == "json" else printed(found))
 
 
@@ -204,31 +197,27 @@ def usage(
     output: str,
 ) -> None:
     """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill."""
-    from psycopg import IsolationLevel
-
-    from reconciler.db.connection import connect, transaction
-    from reconciler.views import usage as used
+    from reconciler.db import usage as used
+    from reconciler.db.connection import snapshot
+    from reconciler.views import usage as view
 
     begins, until = _period(month, first, last)
-    with closing(connect(settings.database_url())) as ledger:
-        # one state of the ledger throughout: a run may commit meanwhile
-        ledger.isolation_level, ledger.read_only = IsolationLevel.REPEATABLE_READ, True
-        with transaction(ledger) as cursor:
-            today = used.as_of(cursor).date()
-            if begins > today:
-                raise settings.WrongSettings(
-                    f"The period begins on {begins}, and today is {today} in UTC.",
-                    "Give a period that has begun; it is counted up to now.",
-                )
-            statement = used.statement(cursor, begins, until, org, tenant)
-            if verified:
-                used.refuse_unverified(cursor, statement, settle=settle)
+    with snapshot(settings.database_url()) as cursor:
+        today = used.as_of(cursor).date()
+        if begins > today:
+            raise settings.WrongSettings(
+                f"The period begins on {begins}, and today is {today} in UTC.",
+                "Give a period that has begun; it is counted up to now.",
+            )
+        statement = used.statement(cursor, begins, until, org, tenant)
+        if verified:
+            used.refuse_unverified(cursor, statement, settle=settle)
     if output == "json":
-        click.echo(used.document(statement))
+        click.echo(view.document(statement))
     elif output == "csv":
-        click.echo(used.table_of_values(statement), nl=False)
+        click.echo(view.table_of_values(statement), nl=False)
     else:
-        click.echo(used.printed(statement))
+        click.echo(view.printed(statement))
 
 
 @cli.command("except")
@@ -249,20 +238,21 @@ def except_(
     """Accept a report until then: it stays listed, and nobody is told of it."""
     from reconciler.db import decisions
     from reconciler.db.connection import connect, transaction
+    from reconciler.views import decisions as view
 
     if revoke and (until or note):
         raise click.UsageError("--revoke ends it now: it takes neither --until nor --note.")
     if not revoke and not (until and note):
         raise click.UsageError("Until when, and why? Give --until and --note; or --revoke.")
     decider = _decider(by)
-    decided: decisions.Acceptance | decisions.Revocation
     with closing(connect(settings.database_url())) as ledger, transaction(ledger) as cursor:
         if until and note:
-            decided = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
+            accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
+            said = view.accepted(accepted)
         else:
-            decided = decisions.revoke(cursor, tenant, Reason(reason))
+            said = view.revoked(decisions.revoke(cursor, tenant, Reason(reason)))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
-    click.echo(decided.words)
+    click.echo(said)
 
 
 @cli.command()
@@ -279,14 +269,16 @@ def reopen(*, tenant: str, note: str, by: str | None, deadline: timedelta, **giv
     from reconciler.db import decisions
     from reconciler.db.connection import connect, transaction
     from reconciler.deadline import Deadline
+    from reconciler.sources.lookup import look_up
+    from reconciler.views import decisions as view
 
     ends, decider = Deadline.after(deadline.total_seconds()), _decider(by)
     with closing(connect(settings.database_url())) as ledger:
-        sight = decisions.look(wiring.source(ends, **given), tenant)
+        lookup = look_up(wiring.source(ends, **given), tenant)
         with transaction(ledger, ends.left()) as cursor:
-            done = decisions.reopen(cursor, sight, note=note, by=decider)
+            done = decisions.reopen(cursor, lookup, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
-    click.echo(done.words)
+    click.echo(view.reopened(done))
 
 
 @cli.command()
@@ -368,9 +360,11 @@ def _complain(failure: Failure, **facts: str) -> None:
     if not sys.stderr.isatty():
         _log.error("command.failed", **facts, error=str(failure), remedy=failure.remedy)
         return
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {failure}", err=True)
+    from reconciler.views.terminal import visible
+
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {visible(str(failure))}", err=True)
     if failure.remedy:
-        click.echo(failure.remedy, err=True)
+        click.echo(visible(failure.remedy), err=True)
 
 
 def _decider(by: str | None) -> str:

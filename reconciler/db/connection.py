@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -165,6 +165,19 @@ def transaction(
             query("limits"), {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
         )
         yield cursor
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[psycopg.Cursor[Any]]:
+    """Open a read-only transaction that sees one state of the ledger throughout, though a run may commit meanwhile.
+
+    Raises:
+        Failure: what `connect` and `transaction` raise.
+    """
+    with closing(connect(url)) as connection:
+        connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+        with transaction(connection) as cursor:
+            yield cursor
 
 
 @contextmanager

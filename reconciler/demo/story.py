@@ -25,6 +25,7 @@ import yaml
 from reconciler import ledger, logs
 from reconciler.core.model import Mode
 from reconciler.db.connection import connect, transaction
+from reconciler.db.explain import read_story
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
 from reconciler.demo import postgres as embedded
@@ -199,7 +200,7 @@ class _Story:
     def _explain(self, name: str) -> None:
         """Print one tenant's timeline."""
         with closing(connect(self.url)) as connection, transaction(connection) as cursor:
-            click.echo(explain.printed(explain.read(cursor, name)))
+            click.echo(explain.printed(read_story(cursor, name)))
 
 
 @contextmanager

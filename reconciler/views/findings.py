@@ -1,4 +1,4 @@
-"""What people and programs read of a pass: the table, and the JSON document."""
+"""What people and programs read about a run: the table, and the JSON document."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.core.model import Action, Mode, Result, Table
-from reconciler.views.terminal import WIDTH_OF_A_FILE, plural, visible
+from reconciler.views import terminal
+from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from rich.console import Console
-    from rich.table import Table as Grid
     from rich.text import Text
 
     from reconciler.core.model import Finding, Outcome
 
-LONGEST_TABLE = 500
+MAX_ROWS = 500
 """Findings that the table shows; the rest are counted."""
 
 SIGNS = {
@@ -35,7 +35,7 @@ SIGNS = {
 
 
 def counts(outcome: Outcome) -> dict[str, int]:
-    """Return how many rows the pass wrote, or with mode plan would write."""
+    """Return how many rows the run wrote, or a plan would write."""
     written = outcome.failure is None
     actions = Counter((f.reason.table, f.action) for f in outcome.findings) if written else Counter()
     return {
@@ -67,7 +67,7 @@ def document(outcome: Outcome) -> str:
 
 
 def _total(outcome: Outcome) -> Decimal | None:
-    """Return what the pass is worth; None where it was stopped, and so worth nothing that is known."""
+    """Return the impact of all corrections; None if the run was stopped, so that it is not known."""
     return None if outcome.failure else outcome.impact_chf or Decimal("0.00")
 
 
@@ -91,65 +91,50 @@ def _object(finding: Finding) -> dict[str, Any]:
 
 
 def printed(outcome: Outcome) -> str:
-    """Return the table as it fits standard output: its width and colours on a terminal, neither in a file."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_OF_A_FILE)
-    with console.capture() as captured:
-        table(outcome, console)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    """Return the outcome for people, as it fits standard output."""
+    return terminal.printed(lambda console: show(outcome, console))
 
 
-def table(outcome: Outcome, console: Console) -> None:
-    """Print the outcome for people: a line a finding, then one that sums up."""
-    from rich.table import Table as Grid
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the outcome for people: a line for each finding, then a summary."""
     from rich.text import Text
 
     if outcome.findings:
-        grid = Grid(box=None, pad_edge=False, show_header=True, header_style="bold")
-        for name in ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN (UTC)", "EVIDENCE", "CHF"):
-            grid.add_column(name, overflow="fold", justify="right" if name == "CHF" else "left")
-        for finding in outcome.findings[:LONGEST_TABLE]:
-            sign, colour = SIGNS[finding.action]
-            grid.add_row(
-                Text(sign, style=colour),
-                Text(visible(finding.tenant)),
-                Text(finding.reason + _mark(finding)),
-                *(Text(visible(text or "-")) for text in (finding.subject, finding.recorded, finding.observed)),
-                Text(_when(finding)),
-                Text(_evidence(finding)),
-                Text(worth(finding) or "-"),
-            )
-        if console.width >= WIDTH_OF_A_FILE or _width(grid, console) <= console.width:
-            console.print(grid)
-        else:
-            for finding in outcome.findings[:LONGEST_TABLE]:
-                console.print(_stacked(finding), soft_wrap=True)
-        if len(outcome.findings) > LONGEST_TABLE:
-            more = len(outcome.findings) - LONGEST_TABLE
-            console.print(Text(f"… and {more} more; --output json shows all"))
+        columns = ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "WHEN (UTC)", "EVIDENCE", "CHF")
+        print_table(console, columns, map(_row, outcome.findings[:MAX_ROWS]), right={"CHF"})
+        if len(outcome.findings) > MAX_ROWS:
+            console.print(Text(f"… and {len(outcome.findings) - MAX_ROWS} more; --output json shows all"))
         console.print()
     console.print(Text(summary(outcome)))
 
 
-def _width(grid: Grid, console: Console) -> int:
-    """Return how wide a table is if nothing in it is folded."""
-    return console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum
+def _row(finding: Finding) -> Row:
+    from rich.text import Text
+
+    sign, colour = SIGNS[finding.action]
+    cells = (
+        Text(sign, style=colour),
+        Text(visible(finding.tenant)),
+        Text(finding.reason + _mark(finding)),
+        *(Text(visible(text or "-")) for text in (finding.subject, finding.recorded, finding.observed)),
+        Text(_when(finding)),
+        Text(_evidence(finding)),
+        Text(_impact(finding) or "-"),
+    )
+    return Row(cells, _stacked(finding))
 
 
 def _stacked(finding: Finding) -> Text:
-    """Return a finding in two lines, for a terminal that the table is too wide for: no identifier is ever folded."""
+    """Return a finding in two lines, for a narrow terminal: identifiers are never folded."""
     from rich.text import Text
 
     sign, colour = SIGNS[finding.action]
     what = " ".join(visible(text) for text in (finding.tenant, finding.subject) if text)
     change = f"{visible(finding.recorded or '-')} → {visible(finding.observed or '-')}"
     proof = [f"at {_when(finding)}"] * bool(finding.moment) + [_evidence(finding)] * (_evidence(finding) != "-")
-    value = [f"CHF {worth(finding)}"] * bool(worth(finding))
+    impact = [f"CHF {_impact(finding)}"] * bool(_impact(finding))
     return Text.assemble(
-        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *value])
+        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *impact])
     )
 
 
@@ -179,14 +164,14 @@ def summary(outcome: Outcome) -> str:
     else:
         verb = f"Wrote {', '.join(parts)}" if parts else "Nothing to write"
     if any(finding.impact_chf for finding in outcome.findings):
-        verb += f", worth CHF {_total(outcome):+}"
+        verb += f", impact CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:
         verb += ": the ledger is true"
     return f"{'; '.join([verb, *aside])}. {seen}."
 
 
-def worth(finding: Finding) -> str:
-    """Return what a correction is worth in CHF, with what it could be at either end of its interval."""
+def _impact(finding: Finding) -> str:
+    """Return the impact of a correction in CHF, with what it would be at either end of its interval."""
     if finding.impact_chf is None:
         return ""
     between = "" if finding.impact_range is None else " ({:+}…{:+})".format(*finding.impact_range)
@@ -205,7 +190,7 @@ def _when(finding: Finding) -> str:
 
 def _evidence(finding: Finding) -> str:
     if finding.action is Action.DEFER:
-        return "looked at again next time"
+        return "rechecked next time"
     if finding.moment is None:
         return "-"
     first, last = finding.moment.not_before, finding.moment.not_after

@@ -2,15 +2,81 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
 WIDTH_OF_A_FILE = 10_000
 """Columns of a table that is not printed on a terminal: wide enough that nothing is folded."""
 
 
 def plural(count: int, noun: str) -> str:
-    """Return so many of something: `1 tenant`, `2 tenants`."""
+    """Return a count with its noun: `1 tenant`, `2 tenants`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def visible(text: str) -> str:
-    """Return text with what could steer a terminal made visible."""
+    """Escape everything that could steer a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def printed(draw: Callable[[Console], None]) -> str:
+    """Return what `draw` prints as it fits standard output: its width and colours on a terminal, neither in a file."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_OF_A_FILE)
+    with console.capture() as captured:
+        draw(console)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+class Row(NamedTuple):
+    """A row of a table, and the lines that replace it on a terminal too narrow for its columns."""
+
+    cells: Sequence[Text | str]
+    stacked: Text | None = None
+    style: str = ""
+
+
+def print_table(
+    console: Console,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    right: Container[str] = (),
+    header_style: str = "bold",
+) -> None:
+    """Print a table in columns where they fit or its rows cannot be stacked, else as stacked lines.
+
+    Args:
+        console: where it goes.
+        columns: their headings.
+        rows: from above; all of them or none can be stacked.
+        right: the columns that are aligned to the right.
+        header_style: rich's style of the headings.
+    """
+    from rich.table import Table as Grid
+
+    rows = tuple(rows)
+    grid = Grid(box=None, pad_edge=False, header_style=header_style)
+    for column in columns:
+        grid.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    for row in rows:
+        grid.add_row(*row.cells, style=row.style)
+    stacked = [row.stacked for row in rows if row.stacked is not None]
+    if not stacked or console.width >= WIDTH_OF_A_FILE or _unfolded_width(grid, console) <= console.width:
+        console.print(grid)
+    else:
+        for lines in stacked:
+            console.print(lines, soft_wrap=True)
+
+
+def _unfolded_width(grid: Table, console: Console) -> int:
+    return console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum

@@ -1,4 +1,4 @@
-"""A picture of what was on and off over time, for a terminal: a scale of UTC days, a lane a thing, marks on it.
+"""A picture of what was on and off over time, for a terminal: a scale of UTC days, a lane for each thing, and marks.
 
 Pure: the lines depend on the arguments alone. Times are aware UTC datetimes.
 
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from reconciler.views.terminal import plural
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
@@ -24,7 +26,7 @@ MARK_STYLE = "bold magenta"
 FAINT = OFF + "╰┄╯"
 
 NARROWEST = 8
-"""Columns that a picture has at least, however narrow the terminal is."""
+"""Columns that a picture has even on the narrowest terminal."""
 DAY = timedelta(days=1)
 COLUMNS = [timedelta(hours=hours) for hours in (1, 2, 3, 4, 6, 8, 12)]
 """How long a column may be where a day is wide: what divides a day."""
@@ -32,12 +34,12 @@ COLUMNS = [timedelta(hours=hours) for hours in (1, 2, 3, 4, 6, 8, 12)]
 YEARS = [range(0, 10_000, step) for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)]
 MONTHS = [range(1, 13, step) for step in (1, 2, 3, 6)]
 DAYS = [range(1, 32), range(1, 31, 2), (1, 5, 10, 15, 20, 25), (1, 10, 20), (1, 15)]
-"""Which of them are named, the finest choice first: the first is taken that there is room for."""
+"""Which of them are named, the finest choice first: the first one that fits is taken."""
 MONTH_NAMES = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Change(NamedTuple):
-    """From this instant on, something is on or off."""
+    """At this instant, something turns on or off."""
 
     at: datetime
     on: bool
@@ -103,15 +105,14 @@ class Scale:
 
     @property
     def known(self) -> int:
-        """How many of the columns something is known of."""
+        """How many of the columns lie before `known_until`."""
         return self.index(self.known_until) + 1 if self.known_until >= self.start else 0
 
     @property
     def words(self) -> str:
         """How long a column is."""
         unit, name = (DAY, "day") if self.column >= DAY else (COLUMNS[0], "hour")
-        many = self.column // unit
-        return f"{many} {name}{'' if many == 1 else 's'}"
+        return plural(self.column // unit, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ class Timeline:
         return Scale.fitted(self.start, self.end, self.known_until, width - self._room(width) - 3)
 
     def drawn(self, width: int) -> Iterator[Text]:
-        """Yield the picture's lines, none wider than `width` but for a label that is so by itself."""
+        """Yield the picture's lines, none wider than `width` unless its label alone is."""
         scale, room = self.scale(width), self._room(width)
         for row in ruler(scale):
             yield _coloured(" " * (room + 2) + row, "dim")
@@ -145,12 +146,12 @@ class Timeline:
                 yield _coloured(" " * (room + 2) + row, MARK_STYLE)
 
     def _room(self, width: int) -> int:
-        """Return the columns that labels get: one that is longer stands on a line of its own."""
+        """Return the columns that labels get; a longer label stands on a line of its own."""
         return max((length for lane in self.lanes if (length := cell_len(lane.label)) <= width // 4), default=0)
 
 
 def cells(lane: Lane, scale: Scale) -> str:
-    """Return a lane's states: a character a column, and one more for what goes on."""
+    """Return a lane's states: one character for each column, and one more for what goes on."""
     changes = iter(lane.changes)
     change = next(changes, None)
     on, row = False, ""
@@ -205,7 +206,7 @@ def ruler(scale: Scale) -> Iterator[str]:
     first, last = scale.start, scale.end
     years = [datetime(year, 1, 1, tzinfo=UTC) for year in range(first.year + 1, last.year + 1)]
     rows = [_labels(scale, [(at, at.year, str(at.year)) for at in (first, *years)], YEARS)]
-    # a finer unit only where the coarsest choice of it could fit: a picture may span all of time
+    # a picture may span all of time: skip the units of which not even the coarsest choice fits
     if scale.column < 50 * DAY:
         months = [at.replace(month=month) for at in (first.replace(month=1, day=1), *years) for month in range(1, 13)]
         starts = [first, *(at for at in months if first < at <= last)]
@@ -226,11 +227,11 @@ def ruler(scale: Scale) -> Iterator[str]:
 def _labels(
     scale: Scale, starts: Sequence[tuple[datetime, int, str]], choices: Iterable[Container[int]]
 ) -> dict[int, str]:
-    """Return the labels by column, of the finest choice that leaves a blank between any two."""
+    """Return the labels by column, of the finest choice that leaves a blank between neighbours."""
     for chosen in choices:
         row = [(scale.index(at), label) for at, value, label in starts if value in chosen]
         if len(row) > 1 and row[0][0] + len(row[0][1]) >= row[1][0]:
-            del row[0]  # of a unit that had begun before the picture
+            del row[0]  # its unit began before the picture
         if row and row[-1][0] + len(row[-1][1]) > scale.count + 1:
             del row[-1]
         if row and all(index + len(label) < following for (index, label), (following, _) in pairwise(row)):
@@ -239,7 +240,7 @@ def _labels(
 
 
 def _coloured(row: str, style: str) -> Text:
-    """Return a row in its colours; blanks have none, so that whoever draws it elsewhere may place each word alone."""
+    """Return a row in its colours; blanks have none, so that an SVG can place each word by itself."""
 
     def of(cell: str) -> str:
         if cell == NOTHING:

@@ -1,7 +1,7 @@
 """How long it takes to bill a month of a large ledger, beside only reading its events; and to value a backfill of it.
 
 The two queries run on one database in turn, without their rows being sent. The third way is the program's own,
-`reconciler.views.usage.usage`, which gets every line. The table shows medians.
+`reconciler.db.usage.usage`, which gets every line. The table shows medians.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from reconciler.core.model import Recorded
 from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.db.queries import query
+from reconciler.db.usage import prices, usage
 from reconciler.views.terminal import WIDTH_OF_A_FILE
-from reconciler.views.usage import prices, usage
 from tests.bench import server, workload
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What people decide: which reports are accepted for a time, and which tenants begin a new life."""
+"""What people decide: which reports are accepted for a time, and which tenants begin a new lifetime."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core import compare
+from reconciler.core.decisions import NotReopened, Reopening
 from reconciler.core.errors import Failure
 from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Outcome
 from reconciler.core.reasons import REPORTING, Reason
 from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
-from reconciler.db.decisions import NotReopened, NotTheOwner, look
+from reconciler.db.decisions import NotTheOwner
 from reconciler.sources.api_client import Api
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
+from reconciler.sources.lookup import look_up
 from reconciler.views.findings import counts
 from tests.support.command import Ran, invoke
 from tests.support.contents import contents
@@ -42,33 +44,33 @@ if TYPE_CHECKING:
 
 ORG: Final = "2871"
 BORN, ENDED, BORN_AGAIN = timedelta(days=-30), timedelta(days=-20), timedelta(days=-10)
-"""The two lives of acme, from now."""
+"""The two lifetimes of acme, from now."""
 Command = Callable[..., Ran]
 
 
 # --- the scene ---------------------------------------------------------------------------------------------------
 
 
-def second(world: World, at: timedelta) -> datetime:
+def to_second(world: World, at: timedelta) -> datetime:
     """Return an instant as Kubernetes writes it, to the second."""
     return (world.now + at).replace(microsecond=0)
 
 
-def source(world: World) -> Cluster:
+def make_cluster(world: World) -> Cluster:
     """Return the cluster as a command sees it."""
     api = Api(kubeconfig=world.kubeconfig, context=None, deadline=world.deadline)
     return Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
 
 
-def reopen(world: World, name: str = "acme", *, url: str | None = None) -> decisions.Reopening:
+def reopen(world: World, name: str = "acme", *, url: str | None = None) -> Reopening:
     """Reopen a tenant as the command does."""
     with closing(database.connect(url or world.url)) as ledger:
-        sight = look(source(world), name)
+        lookup = look_up(make_cluster(world), name)
         with transaction(ledger) as cursor:
-            return decisions.reopen(cursor, sight, note="it came back", by="elena")
+            return decisions.reopen(cursor, lookup, note="it came back", by="elena")
 
 
-def event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
+def record_event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
     """Write an event of acme as the portal does."""
     table, columns = ("tenant_skill_events", "skill_id, ") if skill is not None else ("tenant_suspension_events", "")
     values = [skill] if skill is not None else []
@@ -79,8 +81,8 @@ def event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
     )
 
 
-def end(world: World, **times: timedelta) -> None:
-    """Record acme's first life in a ledger that belongs to the cluster."""
+def record_closed_lifetime(world: World, **times: timedelta) -> None:
+    """Record acme's first lifetime in a ledger that belongs to the cluster."""
     world.ledger.execute(
         "INSERT INTO tenant_billing_lifecycle VALUES ('acme', %s, %s, %s)",
         [ORG, world.now + times.get("born", BORN), world.now + times.get("ended", ENDED)],
@@ -88,12 +90,12 @@ def end(world: World, **times: timedelta) -> None:
     world.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
 
 
-def an_hour_passes(world: World, at: timedelta) -> None:
-    """Let all runs so far have been then."""
+def move_runs_to(world: World, at: timedelta) -> None:
+    """Move all runs so far to an instant."""
     world.ledger.execute("UPDATE reconciler.runs SET started_at = %(at)s, observed_at = %(at)s", {"at": world.now + at})
 
 
-def lifecycle(world: World) -> tuple[Any, ...]:
+def read_lifecycle(world: World) -> tuple[Any, ...]:
     """Return acme's row: organisation, creation, deletion."""
     ((org, created_at, deleted_at),) = world.ledger.execute(
         "SELECT zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle WHERE tenant_name = 'acme'"
@@ -101,8 +103,8 @@ def lifecycle(world: World) -> tuple[Any, ...]:
     return org, created_at, deleted_at
 
 
-def written(outcome: Outcome) -> list[tuple[str, str | None, datetime | None]]:
-    """Return what a pass corrected: reason, skill, moment."""
+def corrections_of(outcome: Outcome) -> list[tuple[str, str | None, datetime | None]]:
+    """Return what a run corrected: reason, skill, moment."""
     assert outcome.failure is None, outcome.failure
     return [
         (one.reason, one.subject, one.moment.occurred_at if one.moment else None)
@@ -128,7 +130,7 @@ WAITING: Final = (
 )
 
 
-class Held:
+class HeldLock:
     """The lock that all runs share, held while others wait for it."""
 
     def __init__(self, world: World, holder: psycopg.Connection[Any]) -> None:
@@ -163,22 +165,22 @@ class Held:
 
 
 @pytest.fixture
-def held(world: World) -> Iterator[Held]:
+def held(world: World) -> Iterator[HeldLock]:
     with closing(database.connect(world.url)) as holder:
-        yield Held(world, holder)
+        yield HeldLock(world, holder)
 
 
 # --- except ------------------------------------------------------------------------------------------------------
 
 
-def accepted(world: World) -> list[tuple[Any, ...]]:
+def read_exceptions(world: World) -> list[tuple[Any, ...]]:
     """Return every exception."""
     return world.ledger.execute(
         "SELECT tenant_name, reason, note, created_by, expires_at FROM reconciler.exceptions"
     ).fetchall()
 
 
-def test_the_reasons_that_can_be_accepted_are_those_that_are_reported() -> None:
+def test_exactly_the_reported_reasons_can_be_accepted() -> None:
     table = (compare.__doc__ or "").split("\n")
     reported = {re.search(r"(\w+)\s+report$", line).group(1) for line in table if line.endswith("  report")}  # type: ignore[union-attr]
     assert set(REPORTING) == reported
@@ -190,23 +192,23 @@ def test_an_exception_says_who_accepted_what_until_when_and_why(world: World, co
     ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "moves in January")
 
     assert ran.code == 0
-    assert accepted(world) == [
+    assert read_exceptions(world) == [
         ("acme", "org_moved", "moves in January", "elena", datetime(3000, 1, 1, tzinfo=UTC)),
     ]
     ((age,),) = world.ledger.execute("SELECT now() - created_at FROM reconciler.exceptions").fetchall()
     assert timedelta() <= age < timedelta(minutes=1)
 
 
-def test_a_day_is_accepted_to_its_end_and_an_instant_up_to_it(world: World, command: Command) -> None:
+def test_a_day_is_accepted_to_its_end_an_instant_exactly(world: World, command: Command) -> None:
     world.record("acme", BORN)
     for until, expires_at, said in (
         ("2999-12-31", datetime(3000, 1, 1, tzinfo=UTC), "until the end of 2999-12-31, in UTC"),
         ("2999-12-31T18:00+02:00", datetime(2999, 12, 31, 16, tzinfo=UTC), "until 2999-12-31 16:00:00, in UTC"),
     ):
         ran = command("except", "acme", "org_moved", "--until", until, "--note", "known")
-        assert accepted(world)[0][-1] == expires_at
+        assert read_exceptions(world)[0][-1] == expires_at
         assert said in ran.out
-        assert f"told of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
+        assert f"notified of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
 
 
 def test_today_can_be_accepted_to_its_end(world: World, command: Command) -> None:
@@ -221,7 +223,7 @@ def test_what_was_accepted_before_is_replaced_and_said(world: World, command: Co
 
     ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second", "--by", "marco")
 
-    assert [row[2:4] for row in accepted(world)] == [("second", "marco")]
+    assert [row[2:4] for row in read_exceptions(world)] == [("second", "marco")]
     assert "It was accepted until 2999-01-02 00:00:00 UTC before." in ran.out
 
 
@@ -234,7 +236,7 @@ def test_it_is_said_whether_the_report_is_open(world: World, command: Command) -
     assert "No such report is open now" in command("except", "acme", "org_moved", *arguments).out
 
 
-def test_the_next_run_shows_what_is_accepted_and_does_not_take_it_for_news(world: World, command: Command) -> None:
+def test_the_next_run_shows_accepted_reports_without_calling_them_drift(world: World, command: Command) -> None:
     world.api.create(tenant("acme", org=None), at=world.now + BORN)
     world.run()
 
@@ -261,24 +263,24 @@ def test_a_tenant_may_be_known_from_anywhere(world: World, command: Command, kno
     assert command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known").code == 0
 
 
-def test_a_misspelt_tenant_is_refused_and_the_one_that_is_meant_is_named(world: World, command: Command) -> None:
+def test_a_misspelt_tenant_is_refused_with_a_suggestion(world: World, command: Command) -> None:
     world.record("hotel-seeblick", BORN)
     world.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
 
     ran = command("except", "hotel-seblick", "org_moved", "--until", "2999-12-31", "--note", "known")
 
-    assert (ran.code, ran.out, accepted(world)) == (3, "", [])
-    assert "Nobody has heard of a tenant hotel-seblick" in ran.complaint["error"]
-    assert "Is it hotel-seeblick?" in ran.complaint["remedy"]
+    assert (ran.code, ran.out, read_exceptions(world)) == (3, "", [])
+    assert 'no tenant "hotel-seblick"' in ran.complaint["error"]
+    assert ran.complaint["remedy"] == "Nothing was changed. Did you mean hotel-seeblick?"
 
 
-def test_a_time_that_is_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: Command) -> None:
+def test_a_time_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: Command) -> None:
     world.record("acme", BORN)
     yesterday = f"{world.now - timedelta(days=1):%Y-%m-%d}"
 
     ran = command("except", "acme", "org_moved", "--until", yesterday, "--note", "known")
 
-    assert (ran.code, accepted(world)) == (64, [])
+    assert (ran.code, read_exceptions(world)) == (64, [])
     assert "is past: by the ledger's clock it is" in ran.complaint["error"]
 
 
@@ -299,7 +301,7 @@ def test_a_time_that_is_past_by_the_ledgers_clock_is_wrong_usage(world: World, c
 def test_wrong_usage_changes_nothing(world: World, command: Command, arguments: list[str], says: str) -> None:
     world.record("acme", BORN)
     ran = command("except", "acme", *arguments)
-    assert (ran.code, ran.out, accepted(world)) == (64, "", [])
+    assert (ran.code, ran.out, read_exceptions(world)) == (64, "", [])
     assert says in " ".join(ran.err.split())
 
 
@@ -315,19 +317,19 @@ def test_an_account_without_a_name_must_say_who_decides(
     arguments = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
 
     ran = command(*arguments)
-    assert (ran.code, accepted(world)) == (64, [])
+    assert (ran.code, read_exceptions(world)) == (64, [])
     assert "Give --by" in ran.complaint["remedy"]
     assert command(*arguments, "--by", "marco").code == 0
 
 
-def test_an_exception_ends_at_once_where_it_is_revoked_and_stays_on_record(world: World, command: Command) -> None:
+def test_a_revoked_exception_ends_at_once_and_stays_on_record(world: World, command: Command) -> None:
     world.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
 
     ran = command("except", "acme", "org_moved", "--revoke", "--by", "marco")
 
     assert (ran.code, ran.out.splitlines()[0]) == (0, "No longer accepted: org_moved of acme")
-    ((*_, note, by, expires_at),) = accepted(world)
+    ((*_, note, by, expires_at),) = read_exceptions(world)
     assert (note, by) == ("known", "elena")
     assert expires_at <= datetime.now(UTC)
     assert [line["by"] for line in ran.logged] == ["marco"]
@@ -358,7 +360,7 @@ def test_the_role_of_the_runs_may_accept_and_revoke(world: World, command: Comma
     assert command("except", "acme", "org_moved", "--revoke", DATABASE_URL=role_url).code == 0
 
 
-def test_a_ledger_that_cannot_be_reached_is_a_failure_without_the_password(command: Command) -> None:
+def test_an_unreachable_ledger_fails_without_showing_the_password(command: Command) -> None:
     arguments = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
     ran = command(*arguments, DATABASE_URL="postgresql://portal:sesame@127.0.0.1:1/billing")
     assert ran.code == 1
@@ -382,107 +384,113 @@ def test_two_who_accept_at_once_leave_one_exception(world: World) -> None:
     for thread in threads:
         thread.join()
 
-    ((_, _, note, by, _),) = accepted(world)
+    ((_, _, note, by, _),) = read_exceptions(world)
     assert note == by
 
 
-def test_an_exception_that_somebody_else_is_changing_is_not_waited_for_without_end(
+def test_waiting_for_a_locked_exception_has_a_limit(
     world: World, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-01-01", "--note", "first")
-    before = accepted(world)
+    before = read_exceptions(world)
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     with closing(database.connect(world.url)) as other, other.transaction():
         other.execute("UPDATE reconciler.exceptions SET note = 'theirs'")
         ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second")
         assert (ran.code, ran.out) == (1, "")
-        assert accepted(world) == before
+        assert read_exceptions(world) == before
 
 
 # --- reopen ------------------------------------------------------------------------------------------------------
 
 
 def test_the_whole_story_of_a_tenant_that_comes_back(world: World, command: Command) -> None:
-    """Created, deleted, created anew, reported, reopened, corrected, deleted again, and once more from the start."""
+    """Created, deleted, recreated, reported, reopened, corrected, deleted again, and once more from the start."""
     api = world.api
     api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
     world.run()
-    an_hour_passes(world, BORN + timedelta(hours=1))
+    move_runs_to(world, BORN + timedelta(hours=1))
     api.delete("acme", at=world.now + ENDED)
-    assert [reason for reason, *_ in written(world.run())] == ["deletion_unrecorded", "skill_open_after_deletion"]
-    first = lifecycle(world)
-    assert first == (ORG, second(world, BORN), second(world, ENDED))
+    assert [reason for reason, *_ in corrections_of(world.run())] == [
+        "deletion_unrecorded",
+        "skill_open_after_deletion",
+    ]
+    first = read_lifecycle(world)
+    assert first == (ORG, to_second(world, BORN), to_second(world, ENDED))
     api.finalize("acme")
-    an_hour_passes(world, ENDED + timedelta(hours=1))
-    assert written(world.run()) == []
-    an_hour_passes(world, ENDED + timedelta(hours=2))
+    move_runs_to(world, ENDED + timedelta(hours=1))
+    assert corrections_of(world.run()) == []
+    move_runs_to(world, ENDED + timedelta(hours=2))
     api.create(tenant("acme", ["mail", "wiki"], org="2872", suspend=True, finalizers=["f"]), at=world.now + BORN_AGAIN)
 
     reported = world.run()
     assert [one.reason for one in reported.findings] == ["tenant_recreated"]
-    assert lifecycle(world) == first
+    assert read_lifecycle(world) == first
 
     ran = command("reopen", "acme", "--note", "the customer came back")
     assert ran.code == 0, ran.err
-    assert lifecycle(world) == ("2872", second(world, BORN_AGAIN), None)
+    assert read_lifecycle(world) == ("2872", to_second(world, BORN_AGAIN), None)
     assert world.ledger.execute(
         "SELECT tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note FROM reconciler.closed_lives"
     ).fetchall() == [("acme", *first, "elena", "the customer came back")]
 
-    corrected = written(world.run())
+    corrected = corrections_of(world.run())
     assert corrected == [
-        ("skill_enable_unrecorded", "mail", second(world, BORN_AGAIN)),
-        ("skill_enable_unrecorded", "wiki", second(world, BORN_AGAIN)),
-        ("suspension_unrecorded", None, second(world, BORN_AGAIN)),
+        ("skill_enable_unrecorded", "mail", to_second(world, BORN_AGAIN)),
+        ("skill_enable_unrecorded", "wiki", to_second(world, BORN_AGAIN)),
+        ("suspension_unrecorded", None, to_second(world, BORN_AGAIN)),
     ]
     again = world.run()
-    assert (written(again), again.result) == ([], "clean")
+    assert (corrections_of(again), again.result) == ([], "clean")
     assert world.ledger.execute("SELECT FROM reconciler.reports").fetchall() == []
 
-    an_hour_passes(world, timedelta(days=-6))
+    move_runs_to(world, timedelta(days=-6))
     api.delete("acme", at=world.now + timedelta(days=-5))
-    ended = written(world.run())
+    ended = corrections_of(world.run())
     assert [reason for reason, *_ in ended] == ["deletion_unrecorded", *["skill_open_after_deletion"] * 2]
-    assert lifecycle(world) == ("2872", second(world, BORN_AGAIN), second(world, timedelta(days=-5)))
+    assert read_lifecycle(world) == ("2872", to_second(world, BORN_AGAIN), to_second(world, timedelta(days=-5)))
 
     api.finalize("acme")
-    an_hour_passes(world, timedelta(days=-4))
+    move_runs_to(world, timedelta(days=-4))
     api.create(tenant("acme", ["mail"]), at=world.now + timedelta(days=-3))
     assert [one.reason for one in world.run().findings] == ["tenant_recreated"]
     assert command("reopen", "acme", "--note", "and again").code == 0
     assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 2
-    assert {reason for reason, *_ in written(world.run())} == {"skill_enable_unrecorded", "resumption_unrecorded"}
-    assert written(world.run()) == []
+    assert {reason for reason, *_ in corrections_of(world.run())} == {
+        "skill_enable_unrecorded",
+        "resumption_unrecorded",
+    }
+    assert corrections_of(world.run()) == []
 
 
-def test_what_was_done_is_said_with_both_lives(world: World, command: Command) -> None:
-    end(world)
+def test_reopening_names_both_lifetimes(world: World, command: Command) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme", org="2872"), at=world.now + BORN_AGAIN)
     ran = command("reopen", "acme", "--note", "n")
     began, ended, again = (f"{world.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
     assert ran.out.splitlines()[:2] == [
-        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was created anew.",
-        f"Its life before is kept: {ORG}, {began} to {ended} UTC.",
+        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was recreated.",
+        f"Its lifetime before is kept: {ORG}, {began} to {ended} UTC.",
     ]
     assert [(line["event"], line["by"]) for line in ran.logged] == [("tenant.reopened", "elena")]
 
 
-def test_a_new_life_without_a_label_is_of_no_known_organisation(world: World) -> None:
-    end(world)
+def test_a_new_lifetime_without_a_label_has_an_unknown_organisation(world: World) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme", org=None), at=world.now + BORN_AGAIN)
     reopen(world)
-    assert lifecycle(world)[0] == UNKNOWN_ORG
+    assert read_lifecycle(world)[0] == UNKNOWN_ORG
 
 
-def test_a_ledger_that_belongs_to_files_is_reopened_from_a_file(world: World, command: Command, tmp_path: Path) -> None:
-    end(world)
+def test_a_ledger_of_files_is_reopened_from_a_file(world: World, command: Command, tmp_path: Path) -> None:
+    record_closed_lifetime(world)
     world.ledger.execute("UPDATE reconciler.source SET identity = %s", [SNAPSHOT])
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
     file.write_bytes(world.api.encoded("acme") or b"")
     assert command("reopen", "acme", "--note", "n", "--tenants", str(file)).code == 0
-    assert lifecycle(world)[2] is None
+    assert read_lifecycle(world)[2] is None
 
 
 # what is refused
@@ -498,9 +506,9 @@ def _refused(sentence: str, says: str) -> Callable[[Callable[[World], None]], Ca
     return entered
 
 
-@_refused("a tenant that nobody has heard of", "has no life of acme")
-def _unheard_of(world: World) -> None:
-    end(world)
+@_refused("a tenant that the ledger does not know", "has no lifetime of acme")
+def _unknown(world: World) -> None:
+    record_closed_lifetime(world)
     world.ledger.execute("UPDATE tenant_billing_lifecycle SET tenant_name = 'acne'")
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
@@ -514,80 +522,80 @@ def _open(world: World) -> None:
 
 @_refused("a tenant that is reopened already, and by whom", "by elena: it came back")
 def _reopened(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     reopen(world)
 
 
 @_refused("a tenant that lived when its deletion was recorded", "whose deletion is recorded wrongly")
 def _contradicted(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN)
 
 
 @_refused("a tenant that was created in the instant of the deletion", "whose deletion is recorded wrongly")
 def _at_once(world: World) -> None:
-    end(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [second(world, BORN_AGAIN)])
+    record_closed_lifetime(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [to_second(world, BORN_AGAIN)])
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
-@_refused("a tenant whose recorded life began no earlier", "whose deletion is recorded wrongly")
+@_refused("a tenant whose recorded lifetime began no earlier", "whose deletion is recorded wrongly")
 def _of_the_same_second(world: World) -> None:
-    end(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [second(world, BORN_AGAIN)])
+    record_closed_lifetime(world)
+    world.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [to_second(world, BORN_AGAIN)])
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
 @_refused("a tenant that is deleted at the end of time", "whose deletion is recorded wrongly")
-def _for_ever(world: World) -> None:
-    end(world)
+def _indefinitely(world: World) -> None:
+    record_closed_lifetime(world)
     world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = 'infinity'")
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
 @_refused("a tenant that is not there", "There is no acme: it was deleted, as the ledger says")
 def _absent(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("other"))
 
 
 @_refused("a tenant that is being deleted again", "acme is being deleted, since")
 def _leaving(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme", finalizers=["f"]), at=world.now + BORN_AGAIN)
     world.api.delete("acme")
 
 
 @_refused("a tenant that cannot be read", "acme cannot be read: ")
 def _unreadable(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme", "mail"), at=world.now + BORN_AGAIN)
 
 
 @_refused("a tenant that was created in the future", "metadata.creationTimestamp lies in the future")
 def _unborn(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + timedelta(hours=1))
 
 
 @_refused("a tenant of another cluster", "and this is another-cluster")
 def _elsewhere(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.source_uid = "another-cluster"
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
-@_refused("a tenant of a ledger over which no run was made", "No run has been made yet")
+@_refused("a tenant of a ledger without any run", "There has been no run yet")
 def _unpinned(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.ledger.execute("DELETE FROM reconciler.source")
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
 
 @_refused("a list that begins in one cluster and ends in another", "led to two clusters")
 def _moving(world: World) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
     def move(request: Any) -> None:
@@ -599,7 +607,7 @@ def _moving(world: World) -> None:
 
 @pytest.mark.parametrize(("arrange", "says"), _REFUSED)
 def test_refused(world: World, command: Command, arrange: Callable[[World], None], says: str) -> None:
-    """Nothing is written, the exit code says that a rule stands in the way, and it is said what to do."""
+    """Nothing is written, the exit code is that of a refusal, and the remedy says what to do."""
     arrange(world)
     before = contents(world.url)
 
@@ -611,8 +619,8 @@ def test_refused(world: World, command: Command, arrange: Callable[[World], None
     assert contents(world.url) == before
 
 
-def test_a_name_in_two_namespaces_is_no_tenant(world: World, tmp_path: Path) -> None:
-    end(world)
+def test_a_name_in_two_namespaces_is_not_reopened(world: World, tmp_path: Path) -> None:
+    record_closed_lifetime(world)
     with ApiDouble(namespaced=True) as api:
         for namespace in ("a", "b"):
             api.create(tenant("acme", namespace=namespace), at=world.now + BORN_AGAIN)
@@ -622,25 +630,25 @@ def test_a_name_in_two_namespaces_is_no_tenant(world: World, tmp_path: Path) -> 
 
 
 def test_a_file_does_not_stand_in_for_the_cluster(world: World, tmp_path: Path) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
     file.write_bytes(world.api.encoded("acme") or b"")
-    sight = look(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
+    lookup = look_up(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
     with pytest.raises(NotReopened, match="and this is snapshot"), transaction(world.ledger) as cursor:
-        decisions.reopen(cursor, sight, note="n", by="elena")
+        decisions.reopen(cursor, lookup, note="n", by="elena")
 
 
-def test_a_new_life_of_this_second_counts_though_the_ledgers_clock_is_behind(world: World) -> None:
-    end(world)
+def test_a_lifetime_of_this_second_counts_despite_a_slow_ledger_clock(world: World) -> None:
+    record_closed_lifetime(world)
     world.api.clock = lambda: datetime.now(UTC) + timedelta(seconds=30)
     world.api.create(tenant("acme"))
     reopen(world)
-    assert lifecycle(world)[2] is None
+    assert read_lifecycle(world)[2] is None
 
 
-def test_the_role_of_the_runs_may_not_reopen_and_is_told_who_may(world: World, command: Command, role_url: str) -> None:
-    end(world)
+def test_the_role_of_the_runs_learns_who_may_reopen(world: World, command: Command, role_url: str) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     before = contents(world.url)
 
@@ -652,8 +660,8 @@ def test_the_role_of_the_runs_may_not_reopen_and_is_told_who_may(world: World, c
     assert contents(world.url) == before
 
 
-def test_denied_it_is_a_failure_of_its_own_and_not_a_missing_grant(world: World, role_url: str) -> None:
-    end(world)
+def test_a_denied_reopening_is_not_a_missing_grant(world: World, role_url: str) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     with pytest.raises(NotTheOwner) as raised:
         reopen(world, url=role_url)
@@ -661,15 +669,15 @@ def test_denied_it_is_a_failure_of_its_own_and_not_a_missing_grant(world: World,
 
 
 def test_a_note_is_needed(world: World, command: Command) -> None:
-    end(world)
+    record_closed_lifetime(world)
     assert command("reopen", "acme").code == 64
 
 
 # faults, and others at the same time
 
 
-def test_of_two_who_reopen_at_once_one_does_and_the_other_hears_of_it(world: World, held: Held) -> None:
-    end(world)
+def test_of_two_who_reopen_at_once_one_is_refused(world: World, held: HeldLock) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
 
     ended = held.call(lambda: reopen(world), 2)
@@ -680,10 +688,8 @@ def test_of_two_who_reopen_at_once_one_does_and_the_other_hears_of_it(world: Wor
     assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 1
 
 
-def test_a_lock_that_is_not_had_in_time_is_a_failure_and_nothing_is_written(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end(world)
+def test_reopening_without_the_lock_in_time_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     world.ledger.execute("SELECT pg_advisory_lock(7234897103)")
@@ -693,8 +699,8 @@ def test_a_lock_that_is_not_had_in_time_is_a_failure_and_nothing_is_written(
     assert contents(world.url) == before
 
 
-def test_a_connection_that_is_lost_writes_nothing_and_the_next_time_it_is_done(world: World, held: Held) -> None:
-    end(world)
+def test_a_lost_connection_writes_nothing_and_a_retry_succeeds(world: World, held: HeldLock) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     before = contents(world.url)
 
@@ -708,8 +714,8 @@ def test_a_connection_that_is_lost_writes_nothing_and_the_next_time_it_is_done(w
     assert reopen(world).closed.org == ORG
 
 
-def test_a_row_that_the_owner_opens_by_hand_meanwhile_is_open_already(world: World) -> None:
-    end(world)
+def test_a_row_opened_by_hand_meanwhile_is_open_already(world: World) -> None:
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     ended: list[object] = []
 
@@ -735,7 +741,7 @@ def test_a_row_that_the_owner_opens_by_hand_meanwhile_is_open_already(world: Wor
 
 @pytest.mark.parametrize("table", ["tenant_billing_lifecycle", "reconciler.closed_lives"])
 def test_where_one_of_the_two_writes_fails_neither_is_kept(world: World, table: str) -> None:
-    end(world)
+    record_closed_lifetime(world)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     world.ledger.execute(
         f"CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; "
@@ -747,10 +753,10 @@ def test_where_one_of_the_two_writes_fails_neither_is_kept(world: World, table: 
     assert contents(world.url) == before
 
 
-def test_a_run_that_has_looked_before_defers_what_was_reopened_meanwhile(world: World, held: Held) -> None:
-    """It would have closed a skill of the life before, in a tenant that is open again."""
-    end(world)
-    event(world, "mail", "enabled", BORN)
+def test_a_run_defers_what_was_reopened_meanwhile(world: World, held: HeldLock) -> None:
+    """It would have closed a skill of the lifetime before, in a tenant that is open again."""
+    record_closed_lifetime(world)
+    record_event(world, "mail", "enabled", BORN)
     world.api.create(tenant("other"), at=world.now + BORN)
     world.api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
     world.api.delete("acme", at=world.now + ENDED)
@@ -759,7 +765,7 @@ def test_a_run_that_has_looked_before_defers_what_was_reopened_meanwhile(world: 
         world.api.finalize("acme")
         world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(make_cluster(world), "acme"), note="n", by="elena")
 
     (outcome,) = held.call(world.run, meanwhile=comes_back)
 
@@ -768,21 +774,19 @@ def test_a_run_that_has_looked_before_defers_what_was_reopened_meanwhile(world: 
     assert [(one.reason, one.action) for one in outcome.findings if one.tenant == "acme"] == [
         ("skill_open_after_deletion", "defer")
     ]
-    assert lifecycle(world) == (ORG, second(world, BORN_AGAIN), None)
+    assert read_lifecycle(world) == (ORG, to_second(world, BORN_AGAIN), None)
 
 
-# the life before does no harm
+# the lifetime before does no harm
 
 
 @pytest.mark.parametrize("kind", ["enabled", "disabled"])
 @pytest.mark.parametrize("packages", [["mail"], []])
-def test_an_event_between_the_lives_changes_nothing_of_the_new_one(
-    world: World, kind: str, packages: list[str]
-) -> None:
+def test_an_event_between_lifetimes_does_not_change_the_new_one(world: World, kind: str, packages: list[str]) -> None:
     """The portal wrote late. What is on is on from the new creation, what is off costs nothing."""
-    end(world)
-    event(world, "mail", "enabled", BORN)
-    event(world, "mail", kind, ENDED + timedelta(days=1))
+    record_closed_lifetime(world)
+    record_event(world, "mail", "enabled", BORN)
+    record_event(world, "mail", kind, ENDED + timedelta(days=1))
     world.api.create(tenant("acme", packages), at=world.now + BORN_AGAIN)
     reopen(world)
 
@@ -790,17 +794,17 @@ def test_an_event_between_the_lives_changes_nothing_of_the_new_one(
 
     expected = {
         ("enabled", 1): [],
-        ("disabled", 1): [("skill_enable_unrecorded", "mail", second(world, BORN_AGAIN))],
-        ("enabled", 0): [("skill_disable_unrecorded", "mail", second(world, BORN_AGAIN))],
+        ("disabled", 1): [("skill_enable_unrecorded", "mail", to_second(world, BORN_AGAIN))],
+        ("enabled", 0): [("skill_disable_unrecorded", "mail", to_second(world, BORN_AGAIN))],
         ("disabled", 0): [],
     }
-    assert written(outcome) == expected[kind, len(packages)]
-    assert written(world.run()) == []
+    assert corrections_of(outcome) == expected[kind, len(packages)]
+    assert corrections_of(world.run()) == []
 
 
-def test_an_event_of_the_life_before_that_lies_in_the_future_is_reported_and_left_alone(world: World) -> None:
-    end(world)
-    event(world, "mail", "disabled", timedelta(days=1))
+def test_a_future_event_of_the_lifetime_before_is_only_reported(world: World) -> None:
+    record_closed_lifetime(world)
+    record_event(world, "mail", "disabled", timedelta(days=1))
     world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
     reopen(world)
     outcome = world.run()
@@ -824,7 +828,7 @@ EVENTS = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, packages=st.sets(st.sampled_from(["mail", "wiki", "voice"])), suspended=st.booleans())
-def test_whatever_the_life_before_left_one_run_makes_the_new_one_true_and_writes_nothing_before_it(
+def test_one_run_makes_any_new_lifetime_true_from_its_beginning(
     world: World,
     events: list[tuple[str | None, bool, timedelta]],
     packages: set[str],
@@ -836,18 +840,18 @@ def test_whatever_the_life_before_left_one_run_makes_the_new_one_true_and_writes
     ):
         world.ledger.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - of these
     world.api.reset()
-    end(world)
+    record_closed_lifetime(world)
     for skill, on, at in events:
         kinds = ("disabled", "enabled") if skill else ("resumed", "suspended")
-        event(world, skill, kinds[on], at)
+        record_event(world, skill, kinds[on], at)
     world.api.create(tenant("acme", sorted(packages), suspend=suspended), at=world.now + BORN_AGAIN)
     reported = world.run()
-    assert written(reported) == []
+    assert corrections_of(reported) == []
     reopen(world)
 
     outcome = world.run()
 
-    assert all(at and at >= second(world, BORN_AGAIN) for _, _, at in written(outcome))
+    assert all(at and at >= to_second(world, BORN_AGAIN) for _, _, at in corrections_of(outcome))
     enabled = world.ledger.execute(
         "SELECT skill_id FROM (SELECT DISTINCT ON (skill_id) * FROM tenant_skill_events "
         "ORDER BY skill_id, occurred_at DESC, id DESC) latest WHERE event_kind = 'enabled'"
@@ -858,13 +862,13 @@ def test_whatever_the_life_before_left_one_run_makes_the_new_one_true_and_writes
     ).fetchone()
     assert (last == ("suspended",)) is suspended
     again = world.run()
-    assert (written(again), again.result) == ([], "clean")
+    assert (corrections_of(again), again.result) == ([], "clean")
     assert not any(counts(again).values())
 
 
-def test_a_run_that_would_stamp_the_life_before_leaves_the_new_one_alone(world: World, held: Held) -> None:
+def test_a_stamp_for_the_lifetime_before_spares_the_new_one(world: World, held: HeldLock) -> None:
     """The portal recorded the deletion itself, the tenant came back and was reopened, all while the run waited."""
-    end(world)
+    record_closed_lifetime(world)
     world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
     world.api.create(tenant("other"), at=world.now + BORN)
 
@@ -872,20 +876,20 @@ def test_a_run_that_would_stamp_the_life_before_leaves_the_new_one_alone(world: 
         world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [world.now + ENDED])
         world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look(source(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(make_cluster(world), "acme"), note="n", by="elena")
 
     (outcome,) = held.call(world.run, meanwhile=comes_back)
 
     assert isinstance(outcome, Outcome)
     assert outcome.failure is None, outcome.failure
     assert [one.action for one in outcome.findings if one.tenant == "acme"] == ["defer"]
-    assert lifecycle(world) == (ORG, second(world, BORN_AGAIN), None)
+    assert read_lifecycle(world) == (ORG, to_second(world, BORN_AGAIN), None)
 
 
-def test_a_suspension_of_the_life_before_does_not_reach_into_the_new_one(world: World) -> None:
+def test_a_suspension_ends_with_its_lifetime(world: World) -> None:
     """It runs from its creation, and is billed from then: nobody has suspended it."""
-    end(world)
-    event(world, None, "suspended", BORN)
+    record_closed_lifetime(world)
+    record_event(world, None, "suspended", BORN)
     world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
     reopen(world)
-    assert written(world.run()) == [("resumption_unrecorded", None, second(world, BORN_AGAIN))]
+    assert corrections_of(world.run()) == [("resumption_unrecorded", None, to_second(world, BORN_AGAIN))]

@@ -79,7 +79,7 @@ def processes(folder: Path) -> list[str]:
 
 def test_the_first_run_is_the_backfill(told: str) -> None:
     backfill = chapter(told, 1)
-    assert "Wrote 12 tenants, 16 skill events, 1 suspension event, worth CHF CHF; 1 to look at." in timeless(backfill)
+    assert "Wrote 12 tenants, 16 skill events, 1 suspension event, impact CHF CHF; 1 to look at." in timeless(backfill)
     assert "12 tenants observed, 0 recorded as open." in backfill
     assert re.search(r"\+  hotel-seeblick +tenant_unrecorded .* 2026-03-19 10:31:26  creation +[+]\d", backfill)
     assert re.search(r"\+  holzbau-kaelin +suspension_unrecorded .* 2026-04-20 16:45:23  suspended_at, ", backfill)
@@ -90,8 +90,8 @@ def test_every_lost_row_is_corrected_at_its_time_with_its_evidence(told: str) ->
     lost = chapter(told, 2)
     assert timeless(CORRECTIONS) in timeless(lost)
     rows = "3 skill events, 1 suspension event, 1 deletion, 1 organisation"
-    assert f"Plan: would write {rows}, worth CHF -" in lost
-    assert f"Wrote {rows}, worth CHF -" in lost
+    assert f"Plan: would write {rows}, impact CHF -" in lost
+    assert f"Wrote {rows}, impact CHF -" in lost
 
 
 def test_the_plan_comes_before_the_run_and_writes_nothing(told: str) -> None:

@@ -17,8 +17,8 @@ from reconciler.core.model import Action, Mode
 from reconciler.core.reasons import Reason
 from reconciler.db import apply, runs
 from reconciler.db.connection import connect, transaction
+from reconciler.db.usage import histories, usage
 from reconciler.views.findings import document, summary
-from reconciler.views.usage import histories, usage
 from tests.support.world import tenant
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Is the ledger true yet: what `reconciler status` finds in a history, and how people and programs read it."""
+"""Is the ledger true yet: what `reconciler status` finds, and how people and programs read it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
+from reconciler.core.status import Corrected, Exemption, OpenReport, Run, Status, Unverified
 from reconciler.db import connection as database
-from reconciler.db import queries
+from reconciler.db import queries, status
 from reconciler.db.connection import transaction
-from reconciler.views import status
-from reconciler.views.status import Corrected, Exemption, OpenReport, Run, Status, Unverified, document, read, show
+from reconciler.db.status import read_status
+from reconciler.views import status as view
+from reconciler.views.status import document, show
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES
 
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
 SETTLE: Final = timedelta(seconds=60)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NOW: Final = datetime(2026, 6, 10, 3, 0, tzinfo=UTC)
-"""When statuses are printed that no ledger gave."""
+"""When made-up statuses are printed."""
 
 
 # --- the history -------------------------------------------------------------------------------------------------
 
 
-class History:
-    """A ledger, and what stands in it about the runs so far."""
+class StatusLedger:
+    """A ledger, and the rows in it about runs, tenants, reports and exceptions."""
 
     def __init__(self, ledger: Connection) -> None:
         self.ledger = ledger
@@ -93,12 +95,12 @@ class History:
     def status(self) -> Status:
         """Read how things stand."""
         with transaction(self.ledger) as cursor:
-            return read(cursor, settle=SETTLE)
+            return read_status(cursor, settle=SETTLE)
 
 
 @pytest.fixture
-def history(ledger: Connection) -> History:
-    return History(ledger)
+def history(ledger: Connection) -> StatusLedger:
+    return StatusLedger(ledger)
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def command(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return run
 
 
-def text(shown: Status, width: int = 80) -> str:
+def render(shown: Status, width: int = 80) -> str:
     """Return the status as a terminal of that width gets it."""
     console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
     with console.capture() as captured:
@@ -123,7 +125,7 @@ def text(shown: Status, width: int = 80) -> str:
 # --- up to when it is verified -----------------------------------------------------------------------------------
 
 
-def test_it_is_verified_up_to_the_beginning_of_the_last_run_that_succeeded_less_settle(history: History) -> None:
+def test_verified_up_to_the_last_succeeded_run_less_settle(history: StatusLedger) -> None:
     history.run(2 * HOUR)
     at = history.run(HOUR, "corrected")
     assert history.status().verified_until == at - SETTLE
@@ -139,22 +141,22 @@ def test_it_is_verified_up_to_the_beginning_of_the_last_run_that_succeeded_less_
     ],
     ids=str,
 )
-def test_a_run_that_proved_nothing_moves_nothing(history: History, nothing_proved: dict[str, Any]) -> None:
+def test_a_run_that_proved_nothing_moves_nothing(history: StatusLedger, nothing_proved: dict[str, Any]) -> None:
     at = history.run(HOUR, "drift")
     history.run(timedelta(), **nothing_proved)
     assert history.status().verified_until == at - SETTLE
 
 
-def test_without_a_run_nothing_is_verified(history: History) -> None:
+def test_without_a_run_nothing_is_verified(history: StatusLedger) -> None:
     shown = history.status()
     assert (shown.verified_until, shown.unverified, shown.runs) == (None, (), ())
-    assert text(shown).splitlines()[:2] == [
+    assert render(shown).splitlines()[:2] == [
         "No run over the cluster has succeeded yet: nothing is verified.",
         "No run is on record.",
     ]
 
 
-def test_a_tenant_that_the_last_run_could_not_verify_is_verified_up_to_an_earlier_one(history: History) -> None:
+def test_an_unverified_tenant_is_verified_up_to_an_earlier_run(history: StatusLedger) -> None:
     history.tenant("acme")
     history.run(5 * HOUR)
     at = history.run(4 * HOUR, unverified=["other"])
@@ -164,23 +166,23 @@ def test_a_tenant_that_the_last_run_could_not_verify_is_verified_up_to_an_earlie
     assert history.status().unverified == (Unverified("acme", at - SETTLE),)
 
 
-def test_a_tenant_that_is_verified_again_is_no_exception(history: History) -> None:
+def test_a_tenant_that_is_verified_again_is_not_listed(history: StatusLedger) -> None:
     history.run(2 * HOUR, "drift", unverified=["acme"])
     history.run(HOUR)
     assert history.status().unverified == ()
 
 
-def test_a_run_before_its_life_began_proves_nothing_of_a_tenant(history: History) -> None:
+def test_a_run_before_its_lifetime_proves_nothing_about_a_tenant(history: StatusLedger) -> None:
     history.run(2 * HOUR)
     history.tenant("young", ago=HOUR)
     history.run(timedelta(minutes=5), "drift", unverified=["unrecorded", "young"])
     assert history.status().unverified == (Unverified("unrecorded", None), Unverified("young", None))
 
 
-def test_the_search_begins_where_the_report_does_however_long_that_is_ago(
-    history: History, monkeypatch: pytest.MonkeyPatch
+def test_the_search_begins_where_the_report_does_however_old(
+    history: StatusLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "REACH", 3)
+    monkeypatch.setattr(status, "MAX_RUNS_SEARCHED", 3)
     history.tenant("reported")
     history.tenant("deferred")
     at = history.run(20 * HOUR)
@@ -201,8 +203,8 @@ def test_the_search_begins_where_the_report_does_however_long_that_is_ago(
         max_size=12,
     )
 )
-def test_every_exception_is_what_a_look_at_each_run_finds(
-    history: History, runs: list[tuple[str, str | None, set[str]]]
+def test_every_unverified_tenant_is_what_each_run_shows(
+    history: StatusLedger, runs: list[tuple[str, str | None, set[str]]]
 ) -> None:
     history.ledger.execute("TRUNCATE reconciler.runs, tenant_billing_lifecycle CASCADE")
     for name in "abc":
@@ -272,16 +274,14 @@ JUNE: Final = datetime(2026, 6, 1, tzinfo=UTC)
         ),
     ],
 )
-def test_the_month_that_ended_last_can_be_invoiced_where_it_is_verified_to_its_end(
-    shown: Status, sentence: str
-) -> None:
-    assert text(shown).splitlines()[2] == sentence
+def test_the_last_month_can_be_invoiced_if_verified_to_its_end(shown: Status, sentence: str) -> None:
+    assert render(shown).splitlines()[2] == sentence
 
 
 # --- reports and exceptions --------------------------------------------------------------------------------------
 
 
-def test_reports_of_the_runs_themselves_come_first_and_accepted_ones_last(history: History) -> None:
+def test_reports_about_runs_come_first_and_accepted_ones_last(history: StatusLedger) -> None:
     history.report("old", ago=9 * DAY)
     history.report("new", ago=HOUR)
     history.report("accepted", ago=timedelta(minutes=1))
@@ -292,7 +292,7 @@ def test_reports_of_the_runs_themselves_come_first_and_accepted_ones_last(histor
     assert [one.accepted_until for one in shown.reports] == [None, None, None, history.now + DAY]
 
 
-def test_a_report_of_another_reason_is_not_accepted_with_it_nor_is_one_whose_time_is_over(history: History) -> None:
+def test_other_reasons_and_expired_exceptions_accept_no_report(history: StatusLedger) -> None:
     history.report("acme", "org_moved")
     history.report("acme", "event_time_invalid", subject="mail")
     history.accept("acme", "org_unlabelled")
@@ -300,13 +300,13 @@ def test_a_report_of_another_reason_is_not_accepted_with_it_nor_is_one_whose_tim
     assert {one.accepted_until for one in history.status().reports} == {None}
 
 
-def test_how_long_a_report_is_open_is_said(history: History) -> None:
+def test_how_long_a_report_is_open_is_said(history: StatusLedger) -> None:
     history.report("acme", ago=3 * DAY + HOUR)
-    line = next(line for line in text(history.status(), 200).splitlines() if line.startswith("!"))
+    line = next(line for line in render(history.status(), 200).splitlines() if line.startswith("!"))
     assert "  3 d  " in line
 
 
-def test_an_exception_that_has_expired_is_marked_while_it_is_missed(history: History) -> None:
+def test_an_expired_exception_is_marked_while_it_is_missed(history: StatusLedger) -> None:
     history.accept("in-force", until=DAY)
     history.accept("expired-lately", until=-DAY)
     history.accept("expired-long-ago", until=-400 * DAY)
@@ -318,22 +318,22 @@ def test_an_exception_that_has_expired_is_marked_while_it_is_missed(history: His
         ("expired-lately", True),
         ("in-force", False),
     ]
-    lines = text(shown, 200).splitlines()
+    lines = render(shown, 200).splitlines()
     (marked,) = (line for line in lines if line.startswith("expired-lately"))
     assert "expired 24 h ago" in marked
     assert "expired" not in next(line for line in lines if line.startswith("in-force"))
 
 
-def test_an_exception_for_ever_is_shown(history: History) -> None:
+def test_an_indefinite_exception_is_shown(history: StatusLedger) -> None:
     history.report("acme")
     history.accept("acme", until="infinity")
     shown = history.status()
     assert shown.reports[0].accepted_until == shown.exceptions[0].expires_at == datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def test_an_exception_is_shown_with_its_last_day_who_and_why(history: History) -> None:
+def test_an_exception_shows_its_last_day_who_and_why(history: StatusLedger) -> None:
     history.accept("acme", until="2999-01-01T00:00Z")
-    lines = text(history.status(), 120).splitlines()
+    lines = render(history.status(), 120).splitlines()
     assert lines[lines.index("ACCEPTED REPORTS") + 2].split() == [
         "acme",
         "org_unlabelled",
@@ -343,9 +343,9 @@ def test_an_exception_is_shown_with_its_last_day_who_and_why(history: History) -
     ]
 
 
-def test_more_than_are_read_are_counted(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "MOST", 3)
-    monkeypatch.setattr(status, "SHOWN", 2)
+def test_more_than_are_read_are_counted(history: StatusLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MAX_ROWS", 3)
+    monkeypatch.setattr(view, "MAX_ROWS", 2)
     names = [f"t{number}" for number in range(5)]
     for name in names:
         history.tenant(name)
@@ -356,14 +356,14 @@ def test_more_than_are_read_are_counted(history: History, monkeypatch: pytest.Mo
     assert [len(shown.unverified), len(shown.reports), len(shown.exceptions)] == [3, 3, 3]
     assert [shown.unverified_count, shown.reports_count, shown.exceptions_count] == [5, 5, 5]
     assert shown.invoicing.but_for_count == 5
-    assert text(shown).count("… and 3 more; --output json shows 3") == 3
+    assert render(shown).count("… and 3 more; --output json shows 3") == 3
 
 
 # --- corrections and runs ----------------------------------------------------------------------------------------
 
 
-def test_corrections_are_counted_by_utc_day_over_four_weeks(history: History) -> None:
-    """What is only reported or deferred is none, nor is what a run that was stopped would have written."""
+def test_corrections_are_counted_by_utc_day_over_four_weeks(history: StatusLedger) -> None:
+    """Neither reports and deferrals count, nor what a stopped run would have written."""
     midnight = history.now.replace(hour=0, minute=0, second=0, microsecond=0)
     for ago, events, stamps in (
         (history.now - midnight, 2, 0),
@@ -388,19 +388,19 @@ def test_one_correction_shows_beside_a_backfill() -> None:
     days = [date(2026, 5, 14) + number * DAY for number in range(28)]
     many = {3: 1, 4: 2, 5: 3, 6: 4, 7: 127, 8: 128, 9: 180_000}
     corrections = tuple(Corrected(day, many.get(number, 0)) for number, day in enumerate(days))
-    lines = text(Status(as_of=NOW, corrections=corrections)).splitlines()
+    lines = render(Status(as_of=NOW, corrections=corrections)).splitlines()
     at = lines.index("CORRECTIONS A DAY (UTC)")
     assert lines[at + 1].split() == [*"···▁▂▂▃▇██", *"·" * 18]
     assert lines[at + 2] == "05-14         05-21         05-28         06-04"
     assert lines[at + 3] == "180265 in 28 days; most on 2026-05-23: 180000"
 
 
-def test_four_weeks_without_a_correction_are_said_in_a_line(history: History) -> None:
-    lines = text(history.status()).splitlines()
+def test_four_weeks_without_a_correction_take_one_line(history: StatusLedger) -> None:
+    lines = render(history.status()).splitlines()
     assert lines[lines.index("CORRECTIONS A DAY (UTC)") + 1] == "none in the last 28 days"
 
 
-def test_the_last_runs_are_shown_however_they_ended_the_latest_first(history: History) -> None:
+def test_the_last_runs_are_shown_latest_first_whatever_their_outcome(history: StatusLedger) -> None:
     outcomes = [*["clean"] * 5, "corrected", "drift", "blocked", "failed", *["clean"] * 3]
     for number, outcome in enumerate(outcomes):
         history.run((len(outcomes) - number) * HOUR, outcome)
@@ -409,29 +409,29 @@ def test_the_last_runs_are_shown_however_they_ended_the_latest_first(history: Hi
     assert {run.seconds for run in runs} == {2}
 
 
-def test_what_a_run_did_is_counted_and_what_a_stopped_one_would_have_done_is_not(history: History) -> None:
+def test_only_what_a_run_really_did_is_counted(history: StatusLedger) -> None:
     counts = {"skill_enable_unrecorded": {"append": 2, "defer": 1}, "org_resolved": {"update": 1}, "x": {"report": 4}}
     history.run(2 * HOUR, "blocked", counts=counts, error="too much")
     history.run(HOUR, "corrected", counts=counts)
-    lines = text(history.status()).splitlines()
+    lines = render(history.status()).splitlines()
     at = lines.index("LAST RUNS")
     assert lines[at + 2].split()[2:] == ["corrected", "7", "3", "4", "1", "2.0", "s"]
     assert lines[at + 3].split()[2:] == ["blocked", "-", "-", "-", "-", "2.0", "s"]
 
 
-def test_the_last_run_is_said_in_a_sentence(history: History) -> None:
+def test_the_last_run_is_said_in_a_sentence(history: StatusLedger) -> None:
     history.run(2 * HOUR, "corrected", counts={"org_resolved": {"update": 2}, "org_moved": {"report": 1}})
-    assert "The last run, 2 h ago, corrected 2 rows and left 1 report." in text(history.status())
+    assert "The last run, 2 h ago, corrected 2 rows and left 1 report." in render(history.status())
     history.run(HOUR)
-    assert "The last run, 60 min ago, had nothing to correct and left 0 reports." in text(history.status())
+    assert "The last run, 60 min ago, had nothing to correct and left 0 reports." in render(history.status())
 
 
-def test_that_runs_are_stopped_is_said_first_with_the_cause_and_since_when(history: History) -> None:
+def test_stopped_runs_are_reported_first_with_cause_and_beginning(history: StatusLedger) -> None:
     history.run(5 * HOUR)
     for ago in (3, 2, 1):
         history.run(ago * HOUR, "failed", source=None, error="The API server\ndid not answer.")
     history.report("", "failed", ago=3 * HOUR)
-    shown = text(history.status(), 200)
+    shown = render(history.status(), 200)
     assert "The last run, 60 min ago, failed: The API server did not answer." in shown.splitlines()[1]
     assert shown.splitlines()[2].startswith(
         f"It has been so since {history.now - 3 * HOUR:%Y-%m-%d %H:%M} UTC, for 3 h"
@@ -440,20 +440,20 @@ def test_that_runs_are_stopped_is_said_first_with_the_cause_and_since_when(histo
     assert shown.count("The API server did not answer.") == 2
 
 
-def test_a_run_that_was_refused_is_said_to_be(history: History) -> None:
+def test_a_run_that_was_refused_is_said_to_be(history: StatusLedger) -> None:
     history.run(HOUR, "blocked", error="The list is empty.")
-    assert "The last run, 60 min ago, was refused: The list is empty." in text(history.status())
+    assert "The last run, 60 min ago, was refused: The list is empty." in render(history.status())
 
 
-def test_a_run_over_a_file_is_marked(history: History) -> None:
+def test_a_run_over_a_file_is_marked(history: StatusLedger) -> None:
     history.run(HOUR, source="snapshot")
-    assert text(history.status()).splitlines()[-1].endswith("  file")
+    assert render(history.status()).splitlines()[-1].endswith("  file")
 
 
 # --- how it reads ------------------------------------------------------------------------------------------------
 
 
-def full(name: str = "hotel-seeblick") -> Status:
+def make_full_status(name: str = "hotel-seeblick") -> Status:
     """Return a status with something of everything."""
     return Status(
         as_of=NOW,
@@ -483,7 +483,7 @@ def full(name: str = "hotel-seeblick") -> Status:
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 10_000])
 def test_no_name_is_folded_however_narrow_the_terminal_is(width: int) -> None:
     name = "a-tenant-with-a-name-of-" + "sixty-characters-" * 2
-    shown = text(full(name), width)
+    shown = render(make_full_status(name), width)
     for word in (name, "event_time_invalid", "searxng-local-search", "2026-06-08 03:00"):
         assert word in shown
 
@@ -491,11 +491,11 @@ def test_no_name_is_folded_however_narrow_the_terminal_is(width: int) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_lists_fit_a_terminal(width: int) -> None:
     """Only the sentences above them are left to the terminal to fold."""
-    lines = text(full(), width).splitlines()
+    lines = render(make_full_status(), width).splitlines()
     assert max(len(line.rstrip()) for line in lines[lines.index("NOT VERIFIED") :]) <= width
 
 
-def test_in_a_file_the_cause_of_a_stopped_run_stands_whole(history: History, command: Callable[..., Ran]) -> None:
+def test_a_file_gets_the_whole_cause_of_a_stopped_run(history: StatusLedger, command: Callable[..., Ran]) -> None:
     history.run(HOUR, "failed", source=None, error="No answer. " * 50)
     ran = command()
     assert ran.out.count("No answer. " * 49 + "No answer.") == 2
@@ -503,7 +503,7 @@ def test_in_a_file_the_cause_of_a_stopped_run_stands_whole(history: History, com
     assert [line for line in ran.out.splitlines() if line != line.rstrip()] == []
 
 
-def test_what_could_steer_a_terminal_is_made_visible(history: History) -> None:
+def test_what_could_steer_a_terminal_is_made_visible(history: StatusLedger) -> None:
     evil = "evil\x1b[2J\n"
     history.tenant(evil)
     history.report(evil, "org_moved", subject=evil)
@@ -512,12 +512,12 @@ def test_what_could_steer_a_terminal_is_made_visible(history: History) -> None:
     history.run(HOUR, "failed", error=evil)
     history.run(2 * HOUR, "drift", unverified=[evil])
     for width in (60, 10_000):
-        shown = text(history.status(), width)
+        shown = render(history.status(), width)
         assert "\x1b" not in shown
         assert r"evil\x1b[2J\n" in shown
 
 
-def test_programs_read_one_document(history: History, command: Callable[..., Ran]) -> None:
+def test_programs_read_one_document(history: StatusLedger, command: Callable[..., Ran]) -> None:
     history.tenant("acme")
     at = history.run(HOUR, "drift", unverified=["acme"], counts={"org_unlabelled": {"report": 1}})
     history.report("acme")
@@ -542,7 +542,7 @@ def test_programs_read_one_document(history: History, command: Callable[..., Ran
     assert found["runs"][0]["seconds"] == 2
 
 
-def test_the_document_of_a_ledger_over_which_no_run_was_made_is_whole_too(history: History) -> None:
+def test_the_document_of_a_ledger_without_runs_is_complete(history: StatusLedger) -> None:
     found = json.loads(document(history.status()))
     assert (found["verified_until"], found["runs"], found["last_month"]["verified"]) == (None, [], False)
 
@@ -587,14 +587,14 @@ def test_the_docs_show_what_is_printed() -> None:
             )
         ),
     )
-    printed = "\n".join(line.rstrip() for line in text(shown).splitlines())
+    printed = "\n".join(line.rstrip() for line in render(shown).splitlines())
     assert f"```text\n{printed}\n```\n" in PAGES["docs/explain-and-status.md"], printed
 
 
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_bad_news_are_no_failure_of_the_command(history: History, command: Callable[..., Ran]) -> None:
+def test_the_command_succeeds_though_the_last_run_failed(history: StatusLedger, command: Callable[..., Ran]) -> None:
     history.run(HOUR, "failed", error="No answer.")
     history.report("", "failed")
     assert command().code == 0
@@ -606,44 +606,46 @@ def test_a_ledger_that_is_not_migrated_is_a_failure(empty_url: str, command: Cal
     assert "reconciler migrate" in ran.complaint["remedy"]
 
 
-def test_a_ledger_that_cannot_be_reached_is_a_failure_without_the_password(command: Callable[..., Ran]) -> None:
+def test_an_unreachable_ledger_fails_without_showing_the_password(command: Callable[..., Ran]) -> None:
     ran = command(DATABASE_URL="postgresql://portal:sesame@127.0.0.1:1/billing")
     assert (ran.code, ran.out) == (1, "")
     assert "sesame" not in ran.err
 
 
-def test_the_role_of_the_runs_may_see_it(history: History, command: Callable[..., Ran], role_url: str) -> None:
+def test_the_role_of_the_runs_may_read_the_status(
+    history: StatusLedger, command: Callable[..., Ran], role_url: str
+) -> None:
     history.run(HOUR)
     assert command(DATABASE_URL=role_url).code == 0
 
 
-def test_it_is_of_one_moment_though_a_run_commits_meanwhile_and_writes_nothing(
-    history: History, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, ledger_url: str
+def test_the_status_is_of_one_moment_and_writes_nothing(
+    history: StatusLedger, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, ledger_url: str
 ) -> None:
-    """A second run that reports, between two of its questions, is in none of the answers."""
+    """A run that commits between two of its queries is in none of the answers."""
     history.tenant("acme")
     history.run(2 * HOUR)
 
     def interrupted(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
-        before = read(cursor, settle=settle)
+        before = read_status(cursor, settle=settle)
         history.run(HOUR, "drift", unverified=["acme"])
         history.report("acme")
-        again = read(cursor, settle=settle)
+        again = read_status(cursor, settle=settle)
         assert cursor.connection.read_only
         assert (again.unverified, again.reports, again.runs) == (before.unverified, before.reports, before.runs)
         return again
 
-    monkeypatch.setattr(status, "read", interrupted)
+    monkeypatch.setattr(status, "read_status", interrupted)
     assert command().code == 0
     with closing(database.connect(ledger_url)) as other:
-        assert History(other).status().reports_count == 1
+        assert StatusLedger(other).status().reports_count == 1
 
 
 # --- however long the history is ---------------------------------------------------------------------------------
 
 
 def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Yield how each table of a plan is read, and how many rows of it are looked at."""
+    """Yield how a plan reads each table, and how many of its rows it visits."""
     if "Relation Name" in plan:
         rows = (
             plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
@@ -657,12 +659,12 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     ("name", "most"),
     [
         ("status_verification", 10),
-        ("status_unverified", 3 * (status.REACH + 10)),
+        ("status_unverified", 3 * (status.MAX_RUNS_SEARCHED + 10)),
         ("status_corrections", 28 * 288 * 3),
-        ("status_runs", status.RUNS + 1),
+        ("status_runs", status.LAST_RUNS + 1),
     ],
 )
-def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: int) -> None:
+def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, most: int) -> None:
     """A run every five minutes for four months, three tenants that none of them could verify."""
     history.ledger.execute(
         "INSERT INTO reconciler.runs "
@@ -672,7 +674,12 @@ def test_the_history_is_not_read_as_a_whole(history: History, name: str, most: i
         "FROM generate_series(40000, 1, -1) i, LATERAL (SELECT now() - i * interval '5 min' AS at) t"
     )
     history.ledger.execute("ANALYZE reconciler.runs")
-    bounds = {"settle": SETTLE, "reach": status.REACH, "most": status.RUNS, "since": history.now - 27 * DAY}
+    bounds = {
+        "settle": SETTLE,
+        "max_runs": status.MAX_RUNS_SEARCHED,
+        "max_rows": status.LAST_RUNS,
+        "since": history.now - 27 * DAY,
+    }
 
     ((plan,),) = history.ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + queries.query(name), bounds).fetchall()
 

@@ -1,4 +1,4 @@
-"""What is billed, from a real ledger: held to the rules in Python, and shown as people and programs get it."""
+"""What is billed, from a real ledger: compared with the rules in Python, and as people and programs read it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,10 @@ from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Price
 from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
+from reconciler.core.usage import Statement
 from reconciler.db.connection import connect, transaction
-from reconciler.views.usage import (
-    COLUMNS,
-    LONGEST_TABLE,
-    NAMED,
-    Statement,
-    as_of,
-    document,
-    histories,
-    prices,
-    printed,
-    summary,
-    table_of_values,
-    usage,
-)
+from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, usage
+from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES, fenced, names, table
 from tests.unit import test_billing
@@ -47,15 +36,15 @@ Connection = psycopg.Connection[Any]
 
 WITHIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 ODD: Final = {FIRST: ("-infinity", "0044-03-15 00:00:00+00 BC"), LAST: ("infinity", "294276-12-31 23:59:59+00")}
-"""What PostgreSQL has where Python has but the ends of its time."""
+"""Times of PostgreSQL that become the first or the last one in Python."""
 
 
 def _text(at: datetime | None, number: int = 0) -> str | None:
     return None if at is None else ODD[at][number % 2] if at in ODD else at.isoformat()
 
 
-def write(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: Prices, *, current: int = -1) -> None:
-    """Make these histories all that the ledger holds; which of its lives a tenant's row is of may be chosen."""
+def write_histories(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: Prices, *, current: int = -1) -> None:
+    """Replace the ledger by these histories; `current` chooses the lifetime that a tenant's row holds."""
     cursor.execute(
         "TRUNCATE tenant_billing_lifecycle, tenant_skill_events, tenant_suspension_events, skill_pricing, "
         "reconciler.closed_lives"
@@ -81,10 +70,10 @@ def write(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: Prices, *,
                 )
         for item, events in history.items.items():
             for event in sorted(events):
-                append(cursor, tenant, item, event)
+                append_event(cursor, tenant, item, event)
 
 
-def append(cursor: psycopg.Cursor[Any], tenant: str, skill: str | None, event: Event) -> None:
+def append_event(cursor: psycopg.Cursor[Any], tenant: str, skill: str | None, event: Event) -> None:
     """Write an event with the next id."""
     at = _text(event.occurred_at, event.id)
     if skill is None:
@@ -101,8 +90,8 @@ def append(cursor: psycopg.Cursor[Any], tenant: str, skill: str | None, event: E
         )
 
 
-def by_rules(cursor: psycopg.Cursor[Any], tenants: Sequence[str], first: date, until: date) -> list[Line]:
-    """Return what the rules in Python say of what the ledger holds."""
+def lines_by_rules(cursor: psycopg.Cursor[Any], tenants: Sequence[str], first: date, until: date) -> list[Line]:
+    """Return the lines that the rules in Python give for the ledger."""
     at, now = prices(cursor), as_of(cursor)
     read = histories(cursor, tenants)
     made = [line for name in tenants for line in lines(name, read[name], at, first=first, until=until, as_of=now)]
@@ -127,9 +116,9 @@ def test_the_query_says_what_the_rules_say(
     """To the rappen, on any history; and of an organisation or a tenant alone, the same lines."""
     first, until = period
     with transaction(ledger) as cursor:
-        write(cursor, of, at, current=current)
+        write_histories(cursor, of, at, current=current)
         found = usage(cursor, first, until)
-        assert found == by_rules(cursor, TENANTS, first, until)
+        assert found == lines_by_rules(cursor, TENANTS, first, until)
         for org in ORGS:
             assert usage(cursor, first, until, org) == [line for line in found if line.org == org]
         for tenant in TENANTS:
@@ -154,10 +143,10 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
         )
         happened = [(kind, now + timedelta(hours=hour)) for kind, hour in skill]
         of = {"acme": History(lifetimes=lifetimes, skills={"files": test_billing.events(*happened)})}
-        write(cursor, of, test_billing.PRICES)
+        write_histories(cursor, of, test_billing.PRICES)
         period = (now - timedelta(days=40)).date(), (now + timedelta(days=40)).date()
         found = usage(cursor, *period)
-        assert found == by_rules(cursor, ["acme"], *period)
+        assert found == lines_by_rules(cursor, ["acme"], *period)
         drawn = lines("acme", of["acme"], test_billing.PRICES, first=period[0], until=period[1], as_of=now)
         assert found == list(drawn)
 
@@ -170,20 +159,20 @@ def test_nothing_counts_from_now_on(ledger: Connection, hours: list[int], skill:
     ],
     ids=["they began at once", "the current one began first"],
 )
-def test_lives_that_only_a_hand_can_have_written_are_taken_by_their_beginning(
+def test_lifetimes_written_by_hand_are_ordered_by_their_beginning(
     ledger: Connection, lifetimes: list[tuple[str, datetime, datetime]], current: int, days: list[tuple[str, int]]
 ) -> None:
     """Of two that began at once, the one that is over comes first."""
     of = History(lifetimes=tuple(Lifetime(org=org, began_at=began, ended_at=ended) for org, began, ended in lifetimes))
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": of}, test_billing.PRICES, current=current)
+        write_histories(cursor, {"acme": of}, test_billing.PRICES, current=current)
         assert [(line.org, line.days) for line in usage(cursor, MAY, JUNE)] == days
         assert histories(cursor, ["acme"])["acme"].lifetimes == of.lifetimes
 
 
 def test_a_period_may_be_as_long_as_there_are_days(ledger: Connection) -> None:
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": WORKED}, test_billing.PRICES)
+        write_histories(cursor, {"acme": WORKED}, test_billing.PRICES)
         assert usage(cursor, date.min, date.max) == usage(cursor, MAY, JUNE)
 
 
@@ -192,9 +181,9 @@ def test_an_empty_ledger_bills_nothing(ledger: Connection) -> None:
         assert usage(cursor, MAY, JUNE) == []
 
 
-def test_a_price_that_is_no_number_is_none(ledger: Connection) -> None:
+def test_nan_is_not_a_price(ledger: Connection) -> None:
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": WORKED}, test_billing.PRICES)
+        write_histories(cursor, {"acme": WORKED}, test_billing.PRICES)
         cursor.execute("UPDATE skill_pricing SET daily_price_chf = 'NaN' WHERE skill_id = 'files'")
         cursor.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = 'NaN'")
         assert prices(cursor) == Prices(monthly_fee_chf=NOTHING, daily_chf={"search": Decimal("0.33333")})
@@ -203,7 +192,7 @@ def test_a_price_that_is_no_number_is_none(ledger: Connection) -> None:
 
 def test_a_platform_without_prices_has_no_fee(ledger: Connection) -> None:
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": WORKED}, test_billing.PRICES)
+        write_histories(cursor, {"acme": WORKED}, test_billing.PRICES)
         cursor.execute("DELETE FROM platform_pricing")
         assert prices(cursor).monthly_fee_chf == NOTHING
         assert total(usage(cursor, MAY, JUNE)) == Decimal("1.96")
@@ -224,7 +213,7 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
         skills={"files": test_billing.events(("enabled", may(3)), ("disabled", may(2)), ("disabled", may(3)))},
     )
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": again, "beta": WORKED}, test_billing.PRICES)
+        write_histories(cursor, {"acme": again, "beta": WORKED}, test_billing.PRICES)
         read = histories(cursor, ["acme", "nobody"])
     assert read.keys() == {"acme", "nobody"}
     assert read["nobody"] == History()
@@ -237,10 +226,10 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
     assert [event.kind for event in read["acme"].suspensions] == ["suspended", "resumed"]
 
 
-def test_of_a_tenant_with_an_item_its_other_skills_are_not_read(ledger: Connection) -> None:
+def test_only_the_named_item_of_a_tenant_is_read(ledger: Connection) -> None:
     both = replace(WORKED, skills={**WORKED.skills, "books": test_billing.events(("enabled", may(11)))})
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": both, "beta": both, "gamma": both}, test_billing.PRICES)
+        write_histories(cursor, {"acme": both, "beta": both, "gamma": both}, test_billing.PRICES)
         whole = histories(cursor, ["acme", "beta", "gamma"])
         read = histories(cursor, ["acme"], {("beta", "books"), ("gamma", None), ("nobody", "books")})
     assert read.keys() == {"acme", "beta", "gamma", "nobody"}
@@ -256,7 +245,7 @@ def test_times_beyond_pythons_come_as_the_ends_of_its_own(ledger: Connection) ->
         skills={"files": test_billing.events(("enabled", FIRST), ("disabled", LAST), ("enabled", LAST))},
     )
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": of}, test_billing.PRICES)
+        write_histories(cursor, {"acme": of}, test_billing.PRICES)
         (read,) = histories(cursor, ["acme"]).values()
     assert read.lifetimes == of.lifetimes
     assert [event.occurred_at for event in read.skills["files"]] == [FIRST, LAST, LAST]
@@ -278,7 +267,7 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
     at = replace(test_billing.PRICES, daily_chf={**test_billing.PRICES.daily_chf, "books": Decimal("1.11111")})
     made = [correction(reason, moment, subject=skill, org="7") for reason, skill, moment in CORRECTIONS]
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": open_}, at)
+        write_histories(cursor, {"acme": open_}, at)
         (read,) = histories(cursor, ["acme"]).values()
         now = as_of(cursor)
         everything = date(2026, 1, 1), (now + timedelta(days=1)).date()
@@ -290,7 +279,7 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
                 cursor.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = '7'")
             else:
                 assert priced.moment
-                append(
+                append_event(
                     cursor,
                     "acme",
                     priced.subject,
@@ -306,7 +295,7 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
 # --- what people and programs get --------------------------------------------------------------------------------
 
 
-def line(org: str, tenant: str, item: str | None, amount: str, price: str | None = "0.12500") -> Line:
+def make_line(org: str, tenant: str, item: str | None, amount: str, price: str | None = "0.12500") -> Line:
     return Line(
         org=org,
         tenant=tenant,
@@ -318,16 +307,16 @@ def line(org: str, tenant: str, item: str | None, amount: str, price: str | None
     )
 
 
-def stated(*of: Line, at: datetime = test_billing.LATER) -> Statement:
+def make_statement(*of: Line, at: datetime = test_billing.LATER) -> Statement:
     return Statement(first=MAY, until=JUNE, as_of=at, lines=of)
 
 
-SOME = stated(
-    line("1", "acme", FEE, "26.87", "49.00"),
-    line("1", "acme", "files", "0.63"),
-    line("1", "beta", "books", "0.00", None),
-    line("2", "cara", "files", "0.63"),
-    line("unknown", "dana", "files", "0.50"),
+SOME = make_statement(
+    make_line("1", "acme", FEE, "26.87", "49.00"),
+    make_line("1", "acme", "files", "0.63"),
+    make_line("1", "beta", "books", "0.00", None),
+    make_line("2", "cara", "files", "0.63"),
+    make_line("unknown", "dana", "files", "0.50"),
 )
 
 
@@ -352,15 +341,15 @@ def test_the_table_has_subtotals_and_lists_the_unknown_organisation_apart() -> N
     )
 
 
-def test_a_period_that_is_not_over_says_up_to_when_it_is_counted() -> None:
-    assert summary(stated(line("1", "acme", "files", "0.63"), at=may(20, 9, 30))) == (
+def test_an_open_period_says_up_to_when_it_is_counted() -> None:
+    assert summary(make_statement(make_line("1", "acme", "files", "0.63"), at=may(20, 9, 30))) == (
         "2026-05-01 to 2026-05-31: CHF 0.63 before VAT, 1 tenant, 1 organisation. "
         "The period is not over: it is counted up to 2026-05-20 09:30:00 UTC."
     )
 
 
-def test_the_table_shows_no_more_than_can_be_read_and_counts_the_rest() -> None:
-    many = stated(*(line("1", f"t{number:05}", "files", "0.01") for number in range(LONGEST_TABLE + 7)))
+def test_a_long_table_is_cut_and_the_rest_counted() -> None:
+    many = make_statement(*(make_line("1", f"t{number:05}", "files", "0.01") for number in range(MAX_ROWS + 7)))
     *_, subtotal, more, _, said = printed(many).splitlines()
     assert subtotal.split() == ["1", "10.07"]
     assert more == "… and 7 more; --output csv shows all"
@@ -368,8 +357,8 @@ def test_the_table_shows_no_more_than_can_be_read_and_counts_the_rest() -> None:
 
 
 def test_what_could_steer_a_terminal_is_shown_as_text() -> None:
-    assert "\x1b" not in printed(stated(line("1\x1b[31m", "acme\n", "[bold]\x1b]0;", "0.63")))
-    assert "[bold]" in printed(stated(line("1", "acme", "[bold]", "0.63")))
+    assert "\x1b" not in printed(make_statement(make_line("1\x1b[31m", "acme\n", "[bold]\x1b]0;", "0.63")))
+    assert "[bold]" in printed(make_statement(make_line("1", "acme", "[bold]", "0.63")))
 
 
 def test_the_csv_has_a_row_for_each_line() -> None:
@@ -385,7 +374,7 @@ def test_the_csv_has_a_row_for_each_line() -> None:
 
 @pytest.mark.parametrize("text", ['a"b', "a,b", "a\nb", "a;b", " a"])
 def test_the_csv_can_hold_any_text(text: str) -> None:
-    (_, row) = csv.reader(io.StringIO(table_of_values(stated(line("1", text, text, "0.63")))))
+    (_, row) = csv.reader(io.StringIO(table_of_values(make_statement(make_line("1", text, text, "0.63")))))
     assert row[1:3] == [text, text]
 
 
@@ -412,7 +401,7 @@ def test_the_json_has_chf_as_text_and_days_as_days() -> None:
 
 
 def test_a_period_without_usage_says_so_and_shows_no_table() -> None:
-    assert printed(stated()) == "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
+    assert printed(make_statement()) == "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
 
 
 # --- the docs' month --------------------------------------------------------------------------------------------
@@ -447,17 +436,17 @@ def test_the_documented_figures_follow_the_rules() -> None:
     assert [(line.item, line.days, line.amount_chf) for line in computed] == explained
 
 
-def test_the_command_prints_the_documented_month(ledger: Connection, desk: Desk) -> None:
+def test_the_command_prints_the_documented_month(ledger: Connection, command: Command) -> None:
     of, at = documented_month()
     with transaction(ledger) as cursor:
-        write(cursor, {"hotel-seeblick": of}, at)
-    assert desk("--month", "2026-05").out in fenced(PAGES["docs/billing.md"])
+        write_histories(cursor, {"hotel-seeblick": of}, at)
+    assert command("--month", "2026-05").out in fenced(PAGES["docs/billing.md"])
 
 
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-class Desk:
+class Command:
     """Runs `reconciler usage` on a ledger."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -468,30 +457,30 @@ class Desk:
 
 
 @pytest.fixture
-def desk(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(ledger_url, monkeypatch, capsys)
+def command(ledger_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(ledger_url, monkeypatch, capsys)
 
 
 @pytest.fixture
-def worked(ledger: Connection) -> Connection:
-    """A ledger that holds the month worked by hand, and a tenant of nobody."""
+def may_ledger(ledger: Connection) -> Connection:
+    """A ledger with the month worked by hand, and a tenant without an organisation."""
     nobodys = History(lifetimes=(Lifetime(org="unknown", began_at=may(1)),), skills={"files": on((may(1), may(2)))})
     with transaction(ledger) as cursor:
-        write(cursor, {"acme": WORKED, "beta": nobodys}, test_billing.PRICES)
+        write_histories(cursor, {"acme": WORKED, "beta": nobodys}, test_billing.PRICES)
     return ledger
 
 
-@pytest.mark.usefixtures("worked")
-def test_both_days_of_a_period_are_included(desk: Desk) -> None:
-    made = desk("--from", "2026-05-10", "--to", "2026-05-12", "--output", "json").document
+@pytest.mark.usefixtures("may_ledger")
+def test_both_days_of_a_period_are_included(command: Command) -> None:
+    made = command("--from", "2026-05-10", "--to", "2026-05-12", "--output", "json").document
     assert (made["first_day"], made["last_day"]) == ("2026-05-10", "2026-05-12")
     assert {line["item"]: line["days"] for line in made["lines"] if line["tenant"] == "acme"} == {None: 3, "search": 1}
 
 
-@pytest.mark.usefixtures("worked")
-def test_a_month_is_its_days(desk: Desk) -> None:
+@pytest.mark.usefixtures("may_ledger")
+def test_a_month_is_its_days(command: Command) -> None:
     month, period = (
-        desk(*asked, "--output", "csv")
+        command(*asked, "--output", "csv")
         for asked in (("--month", "2026-05"), ("--from", "2026-05-01", "--to", "2026-05-31"))
     )
     assert month.out == period.out
@@ -499,7 +488,7 @@ def test_a_month_is_its_days(desk: Desk) -> None:
     assert len(month.out.splitlines()) == 1 + 4 + 2
 
 
-@pytest.mark.usefixtures("worked")
+@pytest.mark.usefixtures("may_ledger")
 @pytest.mark.parametrize(
     ("asked", "tenants"),
     [
@@ -509,8 +498,8 @@ def test_a_month_is_its_days(desk: Desk) -> None:
         (("--tenant", "beta", "--org", "2871"), set()),
     ],
 )
-def test_what_is_asked_for_alone(desk: Desk, asked: tuple[str, ...], tenants: set[str]) -> None:
-    made = desk("--month", "2026-05", *asked, "--output", "json").document
+def test_what_is_asked_for_alone(command: Command, asked: tuple[str, ...], tenants: set[str]) -> None:
+    made = command("--month", "2026-05", *asked, "--output", "json").document
     assert {line["tenant"] for line in made["lines"]} == tenants
 
 
@@ -531,18 +520,18 @@ def test_what_is_asked_for_alone(desk: Desk, asked: tuple[str, ...], tenants: se
         (("--month", "9998-01"), "today is"),
     ],
 )
-def test_a_period_that_is_none_is_wrong_usage(desk: Desk, asked: tuple[str, ...], said: str) -> None:
-    ran = desk(*asked)
+def test_an_invalid_period_is_wrong_usage(command: Command, asked: tuple[str, ...], said: str) -> None:
+    ran = command(*asked)
     assert (ran.code, ran.out) == (64, "")
     assert said in ran.err
 
 
-@pytest.mark.usefixtures("worked")
-def test_the_role_of_a_pass_may_read_usage_and_histories(desk: Desk, role_url: str) -> None:
-    as_owner = desk("--month", "2026-05")
-    desk.url = role_url
-    assert desk("--month", "2026-05", "--verified").code == 3
-    assert desk("--month", "2026-05").out == as_owner.out
+@pytest.mark.usefixtures("may_ledger")
+def test_the_role_of_the_runs_may_read_usage_and_histories(command: Command, role_url: str) -> None:
+    as_owner = command("--month", "2026-05")
+    command.url = role_url
+    assert command("--month", "2026-05", "--verified").code == 3
+    assert command("--month", "2026-05").out == as_owner.out
     with connect(role_url) as connection, transaction(connection) as cursor:
         assert histories(cursor, ["acme"])["acme"].lifetimes == WORKED.lifetimes
         assert prices(cursor) == test_billing.PRICES
@@ -554,7 +543,7 @@ END = datetime(2026, 6, 1, tzinfo=UTC)
 SETTLED = END + timedelta(seconds=60)
 
 
-def ran(
+def record_run(
     ledger: Connection,
     at: datetime,
     *unverified: str,
@@ -562,7 +551,7 @@ def ran(
     mode: str = "run",
     source: str = "cluster",
 ) -> None:
-    """Record a run."""
+    """Insert the row of a run."""
     ledger.execute(
         "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified) "
         "VALUES (%s, %s, %s, %s, %s, '0', %s, %s)",
@@ -570,62 +559,62 @@ def ran(
     )
 
 
-def test_a_period_that_a_run_has_verified_to_its_end_is_shown(worked: Connection, desk: Desk) -> None:
-    ran(worked, SETTLED)
-    assert desk("--month", "2026-05", "--verified").out == desk("--month", "2026-05").out
+def test_a_period_verified_to_its_end_is_shown(may_ledger: Connection, command: Command) -> None:
+    record_run(may_ledger, SETTLED)
+    assert command("--month", "2026-05", "--verified").out == command("--month", "2026-05").out
 
 
-def test_nothing_is_verified_without_a_run(desk: Desk) -> None:
-    refused = desk("--month", "2026-05", "--verified")
+def test_nothing_is_verified_without_a_run(command: Command) -> None:
+    refused = command("--month", "2026-05", "--verified")
     assert (refused.code, refused.out) == (3, "")
     assert "verified by no run yet" in refused.complaint["error"]
     assert "reconciler run" in refused.complaint["remedy"]
 
 
-def test_a_run_proves_only_what_was_settled_when_it_began(worked: Connection, desk: Desk) -> None:
-    ran(worked, SETTLED - timedelta(seconds=1))
-    refused = desk("--month", "2026-05", "--verified")
+def test_a_run_proves_only_what_was_settled_when_it_began(may_ledger: Connection, command: Command) -> None:
+    record_run(may_ledger, SETTLED - timedelta(seconds=1))
+    refused = command("--month", "2026-05", "--verified")
     assert refused.code == 3
     assert "ends with 2026-05-31" in refused.complaint["error"]
     assert "verified only up to 2026-05-31 23:59:59 UTC" in refused.complaint["error"]
-    assert desk("--month", "2026-05", "--verified", "--settle", "59s").code == 0
+    assert command("--month", "2026-05", "--verified", "--settle", "59s").code == 0
 
 
 @pytest.mark.parametrize(
     "which", [{"outcome": "failed"}, {"outcome": "blocked"}, {"mode": "plan"}, {"source": "snapshot"}]
 )
 def test_only_a_run_over_a_cluster_that_succeeded_proves_anything(
-    worked: Connection, desk: Desk, which: dict[str, str]
+    may_ledger: Connection, command: Command, which: dict[str, str]
 ) -> None:
-    ran(worked, SETTLED + timedelta(days=1), **which)
-    assert desk("--month", "2026-05", "--verified").code == 3
+    record_run(may_ledger, SETTLED + timedelta(days=1), **which)
+    assert command("--month", "2026-05", "--verified").code == 3
 
 
-def test_a_tenant_that_no_run_could_verify_is_named(worked: Connection, desk: Desk) -> None:
-    ran(worked, SETTLED, "acme", "nobody", outcome="drift")
-    refused = desk("--month", "2026-05", "--verified")
+def test_a_tenant_that_no_run_could_verify_is_named(may_ledger: Connection, command: Command) -> None:
+    record_run(may_ledger, SETTLED, "acme", "nobody", outcome="drift")
+    refused = command("--month", "2026-05", "--verified")
     assert refused.code == 3
     assert refused.complaint["error"].endswith("to the end of the period: acme.")
-    assert desk("--month", "2026-05", "--verified", "--tenant", "beta").code == 0
+    assert command("--month", "2026-05", "--verified", "--tenant", "beta").code == 0
 
 
-def test_many_tenants_that_no_run_could_verify_are_counted(ledger: Connection, desk: Desk) -> None:
-    tenants = [f"t{number}" for number in range(NAMED + 3)]
+def test_many_tenants_that_no_run_could_verify_are_counted(ledger: Connection, command: Command) -> None:
+    tenants = [f"t{number}" for number in range(MAX_NAMES + 3)]
     with transaction(ledger) as cursor:
-        write(cursor, dict.fromkeys(tenants, WORKED), test_billing.PRICES)
-    ran(ledger, SETTLED, *tenants, outcome="drift")
-    refused = desk("--month", "2026-05", "--verified")
-    assert refused.complaint["error"].endswith(f": {', '.join(tenants[:NAMED])} and 3 more.")
+        write_histories(cursor, dict.fromkeys(tenants, WORKED), test_billing.PRICES)
+    record_run(ledger, SETTLED, *tenants, outcome="drift")
+    refused = command("--month", "2026-05", "--verified")
+    assert refused.complaint["error"].endswith(f": {', '.join(tenants[:MAX_NAMES])} and 3 more.")
 
 
-def test_what_an_earlier_run_has_proved_to_the_end_stays_proved(worked: Connection, desk: Desk) -> None:
-    """The latest run saw the tenant change just then; that is no reason to doubt the month before."""
-    ran(worked, SETTLED)
-    ran(worked, SETTLED + timedelta(days=9), "acme")
-    assert desk("--month", "2026-05", "--verified").code == 0
+def test_what_an_earlier_run_proved_to_the_end_stays_proved(may_ledger: Connection, command: Command) -> None:
+    """The latest run saw the tenant change just then; the month before stays verified."""
+    record_run(may_ledger, SETTLED)
+    record_run(may_ledger, SETTLED + timedelta(days=9), "acme")
+    assert command("--month", "2026-05", "--verified").code == 0
 
 
-def test_what_an_earlier_run_has_proved_before_the_end_does_not_suffice(worked: Connection, desk: Desk) -> None:
-    ran(worked, SETTLED - timedelta(days=1))
-    ran(worked, SETTLED, "acme")
-    assert desk("--month", "2026-05", "--verified").code == 3
+def test_an_earlier_proof_that_ends_too_early_does_not_suffice(may_ledger: Connection, command: Command) -> None:
+    record_run(may_ledger, SETTLED - timedelta(days=1))
+    record_run(may_ledger, SETTLED, "acme")
+    assert command("--month", "2026-05", "--verified").code == 3

@@ -34,7 +34,7 @@ from reconciler.views.timeline import (
 
 
 def on(day: int, hour: int = 0, minute: int = 0, month: int = 5, year: int = 2026) -> datetime:
-    """Return an instant of May 2026, unless told otherwise."""
+    """Return an instant of May 2026, by default."""
     return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
@@ -115,7 +115,7 @@ def test_a_column_is_said_in_words(first: datetime, last: datetime, width: int, 
 
 
 @given(changes, scales())
-def test_every_column_shows_the_state_at_its_beginning_and_at_its_end(events: list[Change], scale: Scale) -> None:
+def test_every_column_shows_the_states_at_both_its_ends(events: list[Change], scale: Scale) -> None:
     row = cells(Lane(label="mail", changes=events), scale)
     assert len(row) == scale.count + 1
     for column, cell in enumerate(row[: scale.known]):
@@ -147,7 +147,7 @@ def test_what_comes_later_today_is_not_shown() -> None:
     assert set(row) == {OFF, " "}
 
 
-def test_a_skill_that_was_on_before_the_picture_is_on_from_its_left_edge() -> None:
+def test_a_skill_on_before_the_picture_is_on_from_its_edge() -> None:
     row = cells(Lane(label="mail", changes=[Change(on(20, month=3), on=True), Change(on(4), on=False)]), MAY)
     assert row.startswith(ON * 3 + OFF)
 
@@ -194,7 +194,7 @@ def test_an_interval_is_drawn_from_its_beginning_to_its_end() -> None:
     assert list(notes(Lane(label="mail", marks=found), MAY)) == ["  ╰┄1     2┄╯    ╰┄3┄┄╯"]
 
 
-def test_an_interval_that_reaches_beyond_the_picture_has_no_corner_there() -> None:
+def test_an_interval_beyond_the_picture_has_no_corner_there() -> None:
     found = [Mark(1, on(3), on(20, month=4), on(3)), Mark(2, on(29), on(29), on(2, month=6))]
     assert list(notes(Lane(label="mail", marks=found), MAY)) == ["┄┄1" + " " * 25 + "2┄┄"]
 

@@ -1,0 +1,140 @@
+"""One tenant's story: every event, which ones were corrections, and what proves their moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.model import Action, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from decimal import Decimal
+    from uuid import UUID
+
+    from reconciler.core.status import Exemption, OpenReport
+
+
+class Lifetime(NamedTuple):
+    """A lifetime of the tenant. The last three fields are set on one that was closed when the next one began."""
+
+    org: str
+    created_at: datetime
+    deleted_at: datetime | None
+    reopened_at: datetime | None
+    reopened_by: str | None
+    note: str | None
+
+
+class Entry(NamedTuple):
+    """Something that happened, as the ledger records it."""
+
+    event_table: str
+    id: int | None
+    """The event's; None where the lifecycle row says it."""
+    org: str
+    skill: str | None
+    kind: str
+    """created, deleted, enabled, disabled, suspended or resumed."""
+    at: datetime
+    correction: int | None = None
+    """The number of the correction that wrote it, from 1; None: the portal wrote it."""
+
+
+class Correction(NamedTuple):
+    """One row of `reconciler.corrections`, with the time of its run."""
+
+    id: int
+    reason: str
+    org: str
+    subject: str | None
+    action: str
+    recorded: str | None
+    observed: str
+    occurred_at: datetime | None
+    not_before: datetime | None
+    not_after: datetime | None
+    evidence: str | None
+    event_table: str
+    event_id: int | None
+    supersedes_event_id: int | None
+    life_began_at: datetime | None
+    closed_period: bool
+    impact_chf: Decimal | None
+    impact_min_chf: Decimal | None
+    impact_max_chf: Decimal | None
+    run_id: UUID
+    run_at: datetime
+
+    @property
+    def at(self) -> datetime:
+        """Its moment, or the time of its run if it has none."""
+        return self.occurred_at or self.run_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """All that is known about one tenant.
+
+    Attributes:
+        tenant: its name.
+        as_of: when it was read, by the database's clock: nothing is known of what comes after.
+        verified_at: when the last run over the cluster began that found the tenant true.
+        lifetimes: in their order.
+        entries: every event by time; the later one counts.
+        corrections: by their moments.
+        reports: what is open.
+        exceptions: which reports are accepted, or were.
+    """
+
+    tenant: str
+    as_of: datetime
+    verified_at: datetime | None = None
+    lifetimes: tuple[Lifetime, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    reports: tuple[OpenReport, ...] = ()
+    exceptions: tuple[Exemption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The part of a story that is shown: from one instant to another, both included."""
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def of(cls, month: date) -> Period:
+        """Return the UTC month that a day lies in."""
+        start = datetime(month.year, month.month, 1, tzinfo=UTC)
+        following = (start + timedelta(days=31)).replace(day=1)
+        return cls(start, following - timedelta.resolution)
+
+    def contains(self, at: datetime) -> bool:
+        """True if an instant lies in it."""
+        return self.start <= at <= self.end
+
+
+_LIFECYCLE_KINDS: Mapping[str, str] = {Action.INSERT: "created", Action.STAMP: "deleted"}
+
+
+def join_corrections(
+    lifetimes: Sequence[Lifetime], events: Sequence[Entry], corrections: Sequence[Correction]
+) -> tuple[Entry, ...]:
+    """Return everything that happened by time, each with the number of the correction that wrote it."""
+    numbers: dict[tuple[object, ...], int] = {}
+    for number, correction in enumerate(corrections, 1):
+        if correction.event_id is not None:
+            numbers[correction.event_table, correction.event_id] = number
+        elif correction.action in _LIFECYCLE_KINDS:
+            numbers[_LIFECYCLE_KINDS[correction.action], correction.life_began_at] = number
+    ranked = [(1, event._replace(correction=numbers.get((event.event_table, event.id)))) for event in events]
+    for lifetime in lifetimes:
+        for rank, kind, at in ((0, "created", lifetime.created_at), (2, "deleted", lifetime.deleted_at)):
+            if at:
+                written_by = numbers.get((kind, lifetime.created_at))
+                ranked.append((rank, Entry(Table.LIFECYCLE, None, lifetime.org, None, kind, at, written_by)))
+    # at the same instant a tenant is created first and deleted last; events keep their own order
+    return tuple(entry for _, entry in sorted(ranked, key=lambda one: (one[1].at, one[0])))

@@ -1,0 +1,138 @@
+"""How things stand: up to when the ledger is verified and for whom it is not, what is open, how the last runs went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.model import Action, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+
+class Unverified(NamedTuple):
+    """A tenant that the last run could not prove."""
+
+    tenant: str
+    verified_until: datetime | None
+    """Up to when an earlier run proved it; None: no recent one did."""
+
+
+class OpenReport(NamedTuple):
+    """What the last run left to a person."""
+
+    tenant: str
+    """Empty where the report is about the runs themselves: the last one was stopped."""
+    reason: str
+    subject: str
+    """The skill; empty where the report is about the tenant as a whole."""
+    org: str | None
+    recorded: str | None
+    observed: str | None
+    since: datetime
+    accepted_until: datetime | None
+
+
+class Exemption(NamedTuple):
+    """A tenant's reports of one reason that people accept for a time, or did."""
+
+    tenant: str
+    reason: str
+    note: str
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    expired: bool
+
+
+class Corrected(NamedTuple):
+    """How many rows were corrected on a UTC day."""
+
+    day: date
+    corrections: int
+
+
+class Run(NamedTuple):
+    """One run."""
+
+    run_id: UUID
+    started_at: datetime
+    finished_at: datetime
+    outcome: str
+    source: str | None
+    tenants_observed: int
+    tenants_recorded: int
+    counts: Mapping[str, Mapping[str, int]]
+    """Findings by reason and action. A stopped run only would have acted."""
+    error: str | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True if it wrote nothing and proved nothing."""
+        return self.outcome in {Result.BLOCKED, Result.FAILED}
+
+    def findings(self, *actions: Action) -> int:
+        """Return how many of its findings have one of these actions."""
+        return sum(done.get(action, 0) for done in self.counts.values() for action in actions)
+
+
+class Invoicing(NamedTuple):
+    """Whether the last month that ended can be invoiced: no later run will date a correction inside it."""
+
+    month: date
+    """Its first day."""
+    ended_at: datetime
+    """When it was over, in UTC."""
+    verified: bool
+    """True if the ledger is proved to the month's end, but for the tenants below."""
+    but_for: tuple[str, ...]
+    but_for_count: int
+    """How many tenants that is, counting every tenant that was not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How things stand. Long lists are read only in part; their counts are complete.
+
+    Attributes:
+        as_of: when it was read, by the database's clock.
+        verified_until: up to when the ledger is proved: the beginning of the last run over the cluster that succeeded,
+            less settle. None: no such run has succeeded yet.
+        unverified: the tenants that this run could not prove, by name.
+        unverified_count: how many there are.
+        reports: what is open, the latest first.
+        reports_count: how many there are.
+        exceptions: the reports that are accepted, or were until lately, the first to expire first.
+        exceptions_count: how many there are.
+        corrections: a count for each of the last UTC days, today the last of them.
+        runs: the last runs, the latest first.
+    """
+
+    as_of: datetime
+    verified_until: datetime | None = None
+    unverified: tuple[Unverified, ...] = ()
+    unverified_count: int = 0
+    reports: tuple[OpenReport, ...] = ()
+    reports_count: int = 0
+    exceptions: tuple[Exemption, ...] = ()
+    exceptions_count: int = 0
+    corrections: tuple[Corrected, ...] = ()
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def invoicing(self) -> Invoicing:
+        """Whether the last month that ended, by the database's clock and in UTC, can be invoiced."""
+        ended_at = self.as_of.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        month = (ended_at - timedelta(days=1)).date().replace(day=1)
+        verified = self.verified_until is not None and self.verified_until >= ended_at
+        behind = tuple(one.tenant for one in self.unverified if not (until := one.verified_until) or until < ended_at)
+        unread = self.unverified_count - len(self.unverified)
+        return Invoicing(month, ended_at, verified, behind, len(behind) + unread)

@@ -1,0 +1,56 @@
+"""Names of tenants that the ledger does not know, and those that could be meant."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from reconciler.core.errors import Failure, Refusal
+from reconciler.db.queries import query
+
+if TYPE_CHECKING:
+    import psycopg
+
+MAX_NAMES = 5_000
+"""Names that are compared with the unknown one."""
+MAX_SUGGESTIONS = 3
+
+
+class UnknownTenant(Failure):
+    """No tenant of that name is in the ledger or in the reports."""
+
+
+def unknown_tenant(cursor: psycopg.Cursor[Any], tenant: str, *, refused: bool = False) -> UnknownTenant:
+    """Return the failure that there is no such tenant; its remedy names those that could be meant.
+
+    Args:
+        cursor: in an open transaction of the ledger.
+        tenant: the unknown name.
+        refused: a change was asked for: the exit code is that of a refusal.
+    """
+    remedy = did_you_mean(cursor, tenant)
+    failure = UnknownTenant(
+        f'The ledger knows no tenant "{tenant}": no lifecycle row, no event, no correction, no report.',
+        f"Nothing was changed. {remedy}" if refused else remedy,
+    )
+    if refused:
+        failure.exit_code = Refusal.exit_code
+    return failure
+
+
+def did_you_mean(cursor: psycopg.Cursor[Any], tenant: str) -> str:
+    """Return the question whether one of the known tenants is meant: those that contain the name, then similar ones."""
+    named = {"tenant": tenant, "max_names": MAX_NAMES}
+    names = [name for (name,) in cursor.execute(query("similar_names"), named)] if is_storable(tenant) else []
+    containing = [name for name in names if tenant and tenant.lower() in name.lower()]
+    similar = difflib.get_close_matches(tenant, names, MAX_SUGGESTIONS)
+    suggested = list(dict.fromkeys(containing[:MAX_SUGGESTIONS] + similar))[:MAX_SUGGESTIONS]
+    return f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the name."
+
+
+def is_storable(text: str) -> bool:
+    """True if PostgreSQL can hold the text: a command line may have any bytes."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,138 @@
+"""Read what is billed: a period's lines, and the histories that the rules are applied to.
+
+The query `usage` prices a whole period; `reconciler.core.billing` prices one tenant's history. Both give the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices
+from reconciler.core.errors import Refusal
+from reconciler.core.model import Event
+from reconciler.core.usage import Statement
+from reconciler.db.queries import query
+from reconciler.db.status import read_unverified, read_verification
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from collections.abc import Set as AbstractSet
+
+    import psycopg
+
+MAX_NAMES = 5
+"""Tenants that a message names."""
+
+
+class NotVerified(Refusal):
+    """A later run may still date a correction inside the period."""
+
+
+def statement(
+    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
+) -> Statement:
+    """Read what was used in a period, see `usage`."""
+    lines = usage(cursor, first, until, org, tenant)
+    return Statement(first=first, until=until, as_of=as_of(cursor), lines=tuple(lines))
+
+
+def usage(
+    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
+) -> list[Line]:
+    """Return what is billed for a period, up to now, in one query however many tenants there are.
+
+    Args:
+        cursor: in an open transaction, whose beginning is now.
+        first: the period's first UTC day.
+        until: the day after its last one.
+        org: restricts it to what this organisation pays for.
+        tenant: restricts it to this tenant.
+    """
+    parameters = {"first": first, "until": until, "org": org, "tenant": tenant}
+    return [
+        Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
+        for org, tenant, item, month, days, price, amount in cursor.execute(query("usage"), parameters)
+    ]
+
+
+def as_of(cursor: psycopg.Cursor[Any]) -> datetime:
+    """Return the instant up to which `usage` counts in this transaction."""
+    (now,) = cursor.execute(query("as_of")).fetchone() or (None,)
+    assert isinstance(now, datetime)  # noqa: S101 - the query returns one
+    return now.astimezone(UTC)
+
+
+def prices(cursor: psycopg.Cursor[Any]) -> Prices:
+    """Return today's prices."""
+    found = dict(cursor.execute(query("prices")).fetchall())
+    fee = found.pop(FEE, NOTHING)
+    return Prices(monthly_fee_chf=fee, daily_chf=found)
+
+
+def histories(
+    cursor: psycopg.Cursor[Any], names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
+) -> dict[str, History]:
+    """Return all that is recorded of these tenants, by name; of an unknown one, an empty history.
+
+    Args:
+        cursor: in a transaction of `reconciler.db.connection.transaction`, so that times come in UTC.
+        names: of the tenants.
+        items: other tenants, each with an item, see `core.billing.FEE`: of their skills, only these are read.
+    """
+    known = {*names, *(tenant for tenant, _ in items)}
+    parameters = {
+        "names": list(known),
+        "whole": list(names),
+        "tenants": [tenant for tenant, _ in items],
+        "skills": [item for _, item in items],
+    }
+    lifetimes: dict[str, list[Lifetime]] = defaultdict(list)
+    for tenant, org, began_at, ended_at in cursor.execute(query("tenant_lifetimes"), parameters):
+        lifetimes[tenant].append(Lifetime(org=org, began_at=began_at, ended_at=ended_at))
+    skills: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
+    suspensions: dict[str, list[Event]] = defaultdict(list)
+    for tenant, skill, *event in cursor.execute(query("tenant_events"), parameters):
+        (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
+    nothing = History()
+    return dict.fromkeys(known, nothing) | {
+        name: History(
+            lifetimes=tuple(lifetimes[name]),
+            skills={skill: tuple(events) for skill, events in skills[name].items()},
+            suspensions=tuple(suspensions[name]),
+        )
+        for name in {*lifetimes, *skills, *suspensions}
+    }
+
+
+def refuse_unverified(cursor: psycopg.Cursor[Any], statement: Statement, *, settle: timedelta) -> None:
+    """Refuse a statement that a later run may still change: the ledger, or a tenant, is not proved to its end.
+
+    Only a run over a cluster that succeeded is a proof. Where the latest one could not verify a tenant, an earlier one
+    does that began late enough.
+
+    Args:
+        cursor: in the transaction that the statement was read in.
+        statement: what was read.
+        settle: how long after a change the portal may still write its row.
+
+    Raises:
+        NotVerified: it is not verified.
+    """
+    end = datetime.combine(statement.until, time(), UTC)
+    _, verified_until, _ = read_verification(cursor, settle=settle)
+    if verified_until is None or verified_until < end:
+        so_far = f"only up to {verified_until:%Y-%m-%d %H:%M:%S} UTC" if verified_until else "by no run yet"
+        raise NotVerified(
+            f"The period ends with {statement.last} UTC, and the ledger is verified {so_far}.",
+            "A run may still date a correction inside it. Start a `reconciler run` after its end and --settle.",
+        )
+    proofs = read_unverified(cursor, settle=settle)
+    behind = {one.tenant for one in proofs if one.verified_until is None or one.verified_until < end}
+    if listed := sorted(behind & {line.tenant for line in statement.lines}):
+        more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
+        raise NotVerified(
+            f"No run could verify to the end of the period: {', '.join(listed[:MAX_NAMES])}{more}.",
+            "`reconciler status` shows what is open about them. Without --verified they are listed as they stand.",
+        )

@@ -1,0 +1,52 @@
+-- What people decide: the queries of `reconciler except` and `reopen`, and the names that a misspelt one could mean.
+
+-- name: tenant_reports
+-- The clock, whether the tenant is known at all, since when a report of this reason is open, and until when it is
+-- accepted.
+SELECT clock_timestamp(),
+       EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT FROM public.tenant_skill_events WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT FROM public.tenant_suspension_events WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = %(tenant)s),
+       (SELECT min(since) FROM reconciler.reports WHERE tenant_name = %(tenant)s AND reason = %(reason)s),
+       (SELECT expires_at FROM reconciler.exceptions
+        WHERE tenant_name = %(tenant)s AND reason = %(reason)s AND expires_at > now())
+
+-- name: accept_report
+INSERT INTO reconciler.exceptions AS e (tenant_name, reason, note, created_by, expires_at)
+VALUES (%(tenant)s, %(reason)s, %(note)s, %(by)s, %(until)s)
+ON CONFLICT (tenant_name, reason) DO UPDATE
+SET note = excluded.note, created_by = excluded.created_by, created_at = now(), expires_at = excluded.expires_at
+
+-- name: end_acceptance
+UPDATE reconciler.exceptions SET expires_at = now()
+WHERE tenant_name = %(tenant)s AND reason = %(reason)s AND expires_at > now()
+RETURNING note, created_by
+
+-- name: lock_lifecycle
+-- A tenant's lifecycle row, which nobody else can change until this transaction ends.
+SELECT zitadel_org_id, created_at, deleted_at
+FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s FOR UPDATE
+
+-- name: last_reopening
+SELECT reopened_at, reopened_by, note FROM reconciler.closed_lives
+WHERE tenant_name = %(tenant)s ORDER BY reopened_at DESC LIMIT 1
+
+-- name: keep_closed_lifetime
+INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note)
+SELECT tenant_name, zitadel_org_id, created_at, deleted_at, %(by)s, %(note)s
+FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s AND deleted_at IS NOT NULL
+
+-- name: begin_lifetime
+UPDATE public.tenant_billing_lifecycle
+SET created_at = %(created_at)s, deleted_at = NULL, zitadel_org_id = %(org)s
+WHERE tenant_name = %(tenant)s AND deleted_at IS NOT NULL
+
+-- name: similar_names
+-- The names that a misspelt one could mean: first those that contain it, then those closest to it in length.
+SELECT tenant_name FROM (
+  SELECT tenant_name FROM public.tenant_billing_lifecycle
+  UNION SELECT tenant_name FROM reconciler.reports WHERE tenant_name <> ''
+) known
+ORDER BY strpos(lower(tenant_name), lower(%(tenant)s)) = 0, abs(length(tenant_name) - length(%(tenant)s)), tenant_name
+LIMIT %(max_names)s

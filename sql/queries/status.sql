@@ -1,0 +1,70 @@
+-- How things stand: the queries of `reconciler status`, and of `reconciler usage --verified`.
+--
+-- However long the history is, none of these reads more than a bounded part of it.
+
+-- name: status_verification
+-- The clock, and the last run that proved anything: one over a cluster that was not stopped. The portal may still have
+-- been writing the rows of what changed within settle of it.
+SELECT clock_timestamp(), last.until, last.unverified
+FROM (SELECT) AS nothing LEFT JOIN LATERAL (
+  SELECT observed_at - %(settle)s::interval AS until, cardinality(unverified) AS unverified
+  FROM reconciler.proving_runs
+  ORDER BY observed_at DESC LIMIT 1
+) AS last ON true
+
+-- name: status_unverified
+-- The tenants that this run could not prove, and up to when an earlier run proved each.
+-- No run has proved a tenant since its report was opened, so the search begins there. A run before its lifetime began
+-- proved nothing about it.
+WITH last AS (
+  SELECT unverified FROM reconciler.proving_runs
+  ORDER BY observed_at DESC LIMIT 1
+)
+SELECT t.tenant_name, CASE WHEN proof.until > l.created_at THEN proof.until END
+FROM last CROSS JOIN unnest(last.unverified) AS t (tenant_name)
+LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = t.tenant_name
+LEFT JOIN LATERAL (
+  SELECT earlier.observed_at - %(settle)s::interval AS until
+  FROM (
+    SELECT observed_at, unverified FROM reconciler.proving_runs
+    WHERE observed_at <= coalesce(
+            (SELECT min(since) FROM reconciler.reports r WHERE r.tenant_name = t.tenant_name), 'infinity')
+    ORDER BY observed_at DESC LIMIT %(max_runs)s
+  ) AS earlier
+  WHERE t.tenant_name <> ALL (earlier.unverified)
+  ORDER BY earlier.observed_at DESC LIMIT 1
+) AS proof ON true
+ORDER BY t.tenant_name COLLATE "C" LIMIT %(max_rows)s
+
+-- name: status_reports
+-- First the reports about the runs themselves, then those that nobody has accepted, the latest first. Each row has the
+-- total.
+SELECT r.tenant_name, r.reason, r.subject, r.zitadel_org_id, r.recorded, r.observed, r.since, e.expires_at,
+       count(*) OVER ()
+FROM reconciler.reports r
+LEFT JOIN reconciler.exceptions e
+       ON e.tenant_name = r.tenant_name AND e.reason = r.reason AND e.expires_at > now()
+ORDER BY r.tenant_name <> '', e.expires_at IS NOT NULL, r.since DESC, r.tenant_name COLLATE "C", r.reason, r.subject
+LIMIT %(max_rows)s
+
+-- name: status_exceptions
+-- Those in force, and those that expired lately or whose report is open. Each row has the total.
+SELECT tenant_name, reason, note, created_by, created_at, expires_at, expires_at <= now(), count(*) OVER ()
+FROM reconciler.exceptions e
+WHERE expires_at > now() - %(since)s::interval
+      OR EXISTS (SELECT FROM reconciler.reports r WHERE r.tenant_name = e.tenant_name AND r.reason = e.reason)
+ORDER BY expires_at, tenant_name COLLATE "C", reason
+LIMIT %(max_rows)s
+
+-- name: status_corrections
+-- How many rows were corrected on each UTC day, as the runs' own rows say.
+SELECT (r.observed_at AT TIME ZONE 'UTC')::date AS day, sum(done.number::bigint)::bigint
+FROM reconciler.runs r
+CROSS JOIN jsonb_each(r.counts) AS found (reason, actions)
+CROSS JOIN jsonb_each_text(found.actions) AS done (action, number)
+WHERE r.outcome = 'corrected' AND r.observed_at >= %(since)s AND done.action NOT IN ('report', 'defer')
+GROUP BY day ORDER BY day
+
+-- name: status_runs
+SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error
+FROM reconciler.runs ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s
