@@ -137,7 +137,7 @@ def _of_room(room: str) -> str:
 
 
 def _section(what: str, alert: str, advice: Advice) -> str:
-    return f"## {what}\n\n{_wrapped(alert)}\n\n{_wrapped(advice.meaning)}\n\n{_wrapped(f'What to do: {advice.remedy}')}"
+    return f"## {what}\n\n{_wrapped(alert)}\n\n{_wrapped(advice.meaning)}\n\n{_wrapped(f'**Remedy:** {advice.remedy}')}"
 
 
 def _wrapped(text: str) -> str:

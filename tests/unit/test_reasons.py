@@ -25,7 +25,7 @@ def test_every_reason_and_every_stop_has_its_entry() -> None:
 def test_the_page_has_the_same_entry_in_the_same_words(what: Reason | Result) -> None:
     said = " ".join(section(PAGE, what).split())
     meaning, remedy = RUNBOOK[what]
-    assert f"{meaning} What to do: {remedy}" in said
+    assert f"{meaning} **Remedy:** {remedy}" in said
 
 
 @pytest.mark.parametrize("what", RUNBOOK)
