@@ -5,12 +5,12 @@ FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# What the lock names, at the hashes that it names, and as wheels: nothing is compiled, no foreign code runs.
+# Only what the lock names, checked by hash, and as wheels: nothing is compiled, no setup script runs.
 COPY requirements.lock ./
 RUN python -m venv --without-pip /opt/reconciler \
  && pip --python /opt/reconciler/bin/python install --require-hashes --only-binary :all: -r requirements.lock
 
-# The build backend, which stays in this stage.
+# The build backend stays in this stage.
 COPY requirements-build.lock ./
 RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock
 
@@ -35,10 +35,10 @@ LABEL org.opencontainers.image.title="reconciler" \
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore pip
 
 COPY --from=build /opt/reconciler /opt/reconciler
-# The root file system may be read-only, and a log line must not wait in a buffer when the pod is killed.
+# The root file system may be read-only, and no log line may be lost in a buffer when the pod is killed.
 ENV PATH=/opt/reconciler/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
-# By number, so that runAsNonRoot can be checked without reading the image's passwd.
+# By number, so that Kubernetes can check runAsNonRoot without reading the image's passwd.
 USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["reconciler"]

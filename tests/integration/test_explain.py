@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -36,16 +35,17 @@ from reconciler.views.explain import PROOF, draw, printed, svg, timeline
 from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
 from tests.support.command import Ran, invoke
 from tests.support.contents import contents
+from tests.support.pages import PAGES, fenced
 from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.scene import World
 
 Connection = psycopg.Connection[Any]
 
-README: Final = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NOW: Final = datetime(2026, 6, 2, 9, 14, 3, tzinfo=UTC)
 MAY: Final = Period.of(date(2026, 5, 1))
 HOTEL: Final = "hotel-seeblick"
@@ -109,7 +109,7 @@ class TenantWriter:
 
 
 def write_hotel(writer: TenantWriter) -> None:
-    """Write the story that the README shows: the portal lost two rows, one of them in a month that was invoiced."""
+    """Write the story that the docs show: the portal lost two rows, one of them in a month that was invoiced."""
     writer.lifetime(on(19, 10, 31, 26, month=3))
     writer.skill("searxng-local-search", "enabled", on(19, 10, 31, 27, month=3))
     writer.skill("nextcloud-files", "enabled", on(25, 8, 12, 40, month=3))
@@ -291,11 +291,11 @@ periods = st.none() | st.dates(date(2025, 1, 1), date(2026, 12, 31)).map(Period.
 # --- what people read --------------------------------------------------------------------------------------------
 
 
-def test_the_readme_shows_what_is_printed(hotel: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_docs_show_what_is_printed(hotel: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    blocks = re.findall(r"^```text\n(.*?)\n```$", README, flags=re.MULTILINE | re.DOTALL)
+    blocks = fenced(PAGES["docs/explain-and-status.md"])
     (block,) = (block for block in blocks if block.startswith(f"{HOTEL}, organisation"))
-    assert printed(hotel) == block
+    assert f"{printed(hotel)}\n" == block, printed(hotel)
 
 
 def test_a_correction_is_marked_on_its_day(hotel: Story) -> None:

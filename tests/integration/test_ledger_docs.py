@@ -7,22 +7,19 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from reconciler import ledger as ledger_api
 from tests.support.ledger_calls import PUBLIC, Connection
+from tests.support.pages import PAGES
 
-ROOT = Path(__file__).parents[2]
-
-_, _, SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## From Python\n")
-SECTION = SECTION.partition("\n## ")[0]
+PAGE = PAGES["docs/python-api.md"]
 
 
 def test_the_example_runs_unchanged(ledger: Connection, ledger_url: str) -> None:
     """It prints what its comment says, and the ledger has what it recorded."""
-    (example,) = re.findall(r"^```python\n(.*?)^```$", SECTION, flags=re.MULTILINE | re.DOTALL)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     printed = subprocess.run(
         [sys.executable, "-c", example],
         check=True,
@@ -37,7 +34,7 @@ def test_the_example_runs_unchanged(ledger: Connection, ledger_url: str) -> None
 
 
 def test_the_documented_functions_are_those_that_exist() -> None:
-    rows = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
+    rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(PUBLIC)
 
 

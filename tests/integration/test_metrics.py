@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import SUCCEEDED, RunMetrics
+from tests.support.pages import section
 from tests.support.world import tenant
 from tests.unit.test_compare import ACTION
 
@@ -199,10 +199,10 @@ def test_prometheus_client_is_not_loaded_unless_needed(program: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_readme_lists_the_metrics() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("\n## Metrics\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(reconciler_\w+)`(?:, by (.+?))? \|", section, flags=re.MULTILINE)
+def test_the_docs_list_the_metrics() -> None:
+    rows = re.findall(
+        r"^\| `(reconciler_\w+)`(?:, by (.+?))? \|", section("docs/operations.md", "Metrics"), flags=re.MULTILINE
+    )
     assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == LABELS
 
 

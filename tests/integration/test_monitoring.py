@@ -28,6 +28,7 @@ from reconciler.core.reasons import Reason
 from reconciler.metrics import RunMetrics
 from tests.integration.test_metrics import FULL, LABELS, PERIOD, make_finding, make_outcome
 from tests.integration.test_pushgateway import TARGET_LABELS, make_sink, pushgateway
+from tests.support.pages import section
 from tests.support.programs import eventually, free_address, get, needs, running, settled
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def test_an_alert_has_severity_summary_description_and_runbook(alert: str) -> No
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    assert rule["annotations"]["runbook"] == "README.md#runbook"
+    assert rule["annotations"]["runbook"].startswith("docs/runbook.md#")
     assert all(rule["annotations"].values())
 
 
@@ -134,9 +135,9 @@ def test_an_alert_has_the_labels_that_its_text_uses(alert: str) -> None:
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["description"])) <= kept
 
 
-def test_the_readme_lists_the_alerts() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Metrics\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(Reconciler\w+)` \| (\w+) \|", section, flags=re.MULTILINE)
+def test_the_docs_list_the_alerts() -> None:
+    listed = section("docs/operations.md", "Prometheus rules")
+    rows = re.findall(r"^\| `(Reconciler\w+)` \| (\w+) \|", listed, flags=re.MULTILINE)
     assert dict(rows) == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
 
 

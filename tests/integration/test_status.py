@@ -6,7 +6,6 @@ import io
 import json
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
@@ -24,6 +23,7 @@ from reconciler.db.status import read_status
 from reconciler.views import status as view
 from reconciler.views.status import document, show
 from tests.support.command import Ran, invoke
+from tests.support.pages import PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -547,7 +547,7 @@ def test_the_document_of_a_ledger_without_runs_is_complete(history: StatusLedger
     assert (found["verified_until"], found["runs"], found["last_month"]["verified"]) == (None, [], False)
 
 
-def test_the_readme_shows_what_is_printed() -> None:
+def test_the_docs_show_what_is_printed() -> None:
     at = datetime(2026, 6, 2, 3, 15, 8, tzinfo=UTC)
     recreated = ("velo-stadler", "tenant_recreated")
     counts = {"tenant_recreated": {"report": 1}, "event_time_invalid": {"report": 1}}
@@ -587,9 +587,8 @@ def test_the_readme_shows_what_is_printed() -> None:
             )
         ),
     )
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     printed = "\n".join(line.rstrip() for line in render(shown).splitlines())
-    assert f"```text\n{printed}\n```\n" in readme, printed
+    assert f"```text\n{printed}\n```\n" in PAGES["docs/explain-and-status.md"], printed
 
 
 # --- the command -------------------------------------------------------------------------------------------------

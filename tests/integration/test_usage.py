@@ -24,9 +24,9 @@ from reconciler.db.connection import connect, transaction
 from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, usage
 from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
+from tests.support.pages import PAGES, fenced, names, table
 from tests.unit import test_billing
 from tests.unit.test_billing import JUNE, MAY, ORGS, WORKED, any_prices, corrected, correction, may, on, periods
-from tests.unit.test_readme import FENCED, names, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -403,14 +403,14 @@ def test_a_period_without_usage_says_so_and_shows_no_table() -> None:
     assert printed(make_statement()) == "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
 
 
-# --- the README's month ------------------------------------------------------------------------------------------
+# --- the docs' month --------------------------------------------------------------------------------------------
 
 
-def readme_month() -> tuple[History, Prices]:
+def documented_month() -> tuple[History, Prices]:
     """Return the history and the prices of the example, as its tables say."""
     lived: dict[str, datetime] = {}
     happened: dict[str | None, list[tuple[str, datetime]]] = {FEE: []}
-    for when, what, skill in table("What it is worth", "when (UTC)"):
+    for when, what, skill in table("docs/billing.md", "when (UTC)"):
         at = datetime.fromisoformat(f"{when}+00:00")
         if what in {"created", "deleted"}:
             lived[what] = at
@@ -420,26 +420,26 @@ def readme_month() -> tuple[History, Prices]:
     suspensions = made.pop(FEE)
     lifetimes = (Lifetime(org="287100000000000006", began_at=lived["created"], ended_at=lived["deleted"]),)
     of = History(lifetimes=lifetimes, skills={str(item): some for item, some in made.items()}, suspensions=suspensions)
-    fee, *daily = table("What it is worth", "item")
+    fee, *daily = table("docs/billing.md", "item")
     priced = {names(item)[0]: Decimal(price) for item, price, *_ in daily if price != "none"}
     return of, Prices(monthly_fee_chf=Decimal(fee[1]), daily_chf=priced)
 
 
-def test_the_readmes_figures_are_those_of_the_rules() -> None:
-    of, at = readme_month()
+def test_the_documented_figures_follow_the_rules() -> None:
+    of, at = documented_month()
     explained = [
         (next(iter(names(item)), FEE), int(days), Decimal(amount))
-        for item, _, days, amount, _ in table("What it is worth", "item")
+        for item, _, days, amount, _ in table("docs/billing.md", "item")
     ]
     computed = lines("hotel-seeblick", of, at, first=MAY, until=JUNE, as_of=test_billing.LATER)
     assert [(line.item, line.days, line.amount_chf) for line in computed] == explained
 
 
-def test_the_readmes_month_is_what_the_command_prints(ledger: Connection, command: Command) -> None:
-    of, at = readme_month()
+def test_the_command_prints_the_documented_month(ledger: Connection, command: Command) -> None:
+    of, at = documented_month()
     with transaction(ledger) as cursor:
         write_histories(cursor, {"hotel-seeblick": of}, at)
-    assert command("--month", "2026-05").out in FENCED
+    assert command("--month", "2026-05").out in fenced(PAGES["docs/billing.md"])
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -26,7 +26,9 @@ COPIED = (
     "monitoring",
     "pyproject.toml",
     "cronjob.yaml",
+    "docs",
     "README.md",
+    "CONTRIBUTING.md",
     "CHANGELOG.md",
     "Makefile",
 )

@@ -1,4 +1,4 @@
-"""Many clusters with one ledger, simulated as docs/scale.md describes."""
+"""Many clusters with one ledger, simulated as docs/adr/0006-many-clusters-owned-by-name.md describes."""
 
 from __future__ import annotations
 

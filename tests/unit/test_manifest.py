@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 MANIFEST = Path(__file__).parents[2] / "cronjob.yaml"
 SETTLE = timedelta(seconds=60)
-"""The default of --settle: a pass that finds drift lasts at least this long."""
+"""The default of --settle: a run that must recheck lasts at least this long."""
 
 OLDEST = (1, 29)
-"""The Kubernetes that the manifest's head says it needs."""
+"""The oldest Kubernetes that the manifest's head allows."""
 
 VERSIONS = [version for version in dict.fromkeys(all_versions()) if tuple(map(int, version.split(".")[:2])) >= OLDEST]
 
 SYSTEM_VARIABLES = {"TMPDIR"}
-"""What Python itself reads."""
+"""Read by Python itself."""
 
 
 def objects() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def amount(quantity: str) -> float:
 
 
 def deadline() -> timedelta:
-    """Return how long one pass may take."""
+    """Return how long one run may take."""
     value: timedelta = durationpy.from_str(VARIABLES["RECONCILER_DEADLINE"]["value"])
     return value
 
@@ -96,18 +96,18 @@ def test_every_object_is_valid_to_the_schemas_of_kubernetes(version: str) -> Non
         assert version.startswith(kubernetes_validate.validate(document, version, strict=True))
 
 
-def test_the_oldest_kubernetes_is_said_at_the_head() -> None:
+def test_the_head_names_the_oldest_kubernetes() -> None:
     assert "# Needs Kubernetes 1.29 or newer." in MANIFEST.read_text(encoding="utf-8")
 
 
-def test_the_schemas_would_notice_a_misspelt_field() -> None:
+def test_the_schemas_reject_a_misspelt_field() -> None:
     document = OBJECTS["CronJob"] | {"spec": CRONJOB | {"concurencyPolicy": "Forbid"}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(document, VERSIONS[0], strict=True)
 
 
 def test_the_manifest_holds_these_objects_and_no_others() -> None:
-    """A namespace is the operator's to make, and no secret is ever in a file."""
+    """The operator creates the namespace, and no secret is ever in a file."""
     assert {kind: document["apiVersion"] for kind, document in OBJECTS.items()} == {
         "ServiceAccount": "v1",
         "ClusterRole": "rbac.authorization.k8s.io/v1",
@@ -125,7 +125,7 @@ def test_the_pod_does_not_run_as_root() -> None:
     assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 65532
 
 
-def test_the_container_does_not_loosen_what_the_pod_says() -> None:
+def test_the_container_does_not_loosen_the_pods_security() -> None:
     assert CONTAINER["securityContext"].keys() == {
         "allowPrivilegeEscalation",
         "readOnlyRootFilesystem",
@@ -160,7 +160,7 @@ def test_only_the_job_is_given_a_token() -> None:
     assert POD["serviceAccountName"] == OBJECTS["ServiceAccount"]["metadata"]["name"]
 
 
-def test_the_spool_fits_the_one_folder_that_can_be_written_to() -> None:
+def test_the_spool_fits_the_only_writable_folder() -> None:
     (volume,) = POD["volumes"]
     assert CONTAINER["volumeMounts"] == [{"name": volume["name"], "mountPath": VARIABLES["TMPDIR"]["value"]}]
     size = amount(volume["emptyDir"]["sizeLimit"])
@@ -174,14 +174,14 @@ def test_resources_are_requested_and_limited() -> None:
     assert all(amount(requests[name]) <= amount(limits[name]) for name in limits)
 
 
-def test_the_memory_limit_leaves_room_over_the_peak_of_a_pass() -> None:
+def test_the_memory_limit_leaves_room_over_the_peak_of_a_run() -> None:
     assert amount(CONTAINER["resources"]["limits"]["memory"]) >= 1.5 * 150e6
 
 
 # --- what the account may do in the cluster ----------------------------------------------------------------------
 
 
-def test_the_role_allows_what_a_pass_asks_and_nothing_else() -> None:
+def test_the_role_allows_what_a_run_needs_and_nothing_else() -> None:
     allowed = {
         (group, resource, verb, name)
         for rule in OBJECTS["ClusterRole"]["rules"]
@@ -198,7 +198,7 @@ def test_the_role_allows_what_a_pass_asks_and_nothing_else() -> None:
     }
 
 
-def test_the_rules_have_no_field_that_would_widen_them() -> None:
+def test_the_rules_have_no_field_that_widens_them() -> None:
     known = {"apiGroups", "resources", "resourceNames", "verbs"}
     assert all(rule.keys() <= known for rule in OBJECTS["ClusterRole"]["rules"])
     assert "aggregationRule" not in OBJECTS["ClusterRole"]
@@ -225,7 +225,7 @@ def test_every_namespaced_object_names_the_same_namespace() -> None:
 # --- when it runs, and how often it tries ------------------------------------------------------------------------
 
 
-def test_passes_of_the_schedule_never_overlap() -> None:
+def test_scheduled_runs_never_overlap() -> None:
     assert CRONJOB["concurrencyPolicy"] == "Forbid"
 
 
@@ -234,23 +234,23 @@ def test_it_runs_every_five_minutes_of_utc() -> None:
     assert CRONJOB["timeZone"] == "Etc/UTC"
 
 
-def test_a_pass_ends_before_the_next_tick_and_has_time_for_a_second_look() -> None:
+def test_a_run_ends_before_the_next_tick_with_time_to_recheck() -> None:
     assert 2 * SETTLE <= deadline() < interval()
 
 
 def test_the_job_outlives_every_try_by_a_minute() -> None:
-    """A pass that ends by its own deadline says why; one that the job's deadline kills cannot."""
+    """A run that ends by its own deadline logs why; one that the job's deadline kills cannot."""
     tries = JOB["backoffLimit"] + 1
     assert timedelta(seconds=JOB["activeDeadlineSeconds"]) >= tries * deadline() + timedelta(minutes=1)
 
 
-def test_a_missed_tick_is_made_up_for_but_not_beyond_the_next_one() -> None:
-    """Under ten seconds the controller, which looks every ten, may never start a job."""
+def test_a_missed_tick_is_made_up_for_before_the_next() -> None:
+    """Under ten seconds the controller, which checks every ten, may never start a job."""
     assert timedelta(seconds=10) < timedelta(seconds=CRONJOB["startingDeadlineSeconds"]) < interval()
 
 
-def test_what_a_person_must_decide_is_not_tried_again() -> None:
-    """3 is a refusal by a safety rule, 64 wrong usage or settings: neither goes away by itself."""
+def test_what_a_person_must_decide_is_not_retried() -> None:
+    """3 is a refusal by a safety rule, 64 wrong usage or settings: a retry ends the same way."""
     rule = JOB["podFailurePolicy"]["rules"][0]
     assert rule["action"] == "FailJob"
     assert rule["onExitCodes"] == {"containerName": CONTAINER["name"], "operator": "In", "values": [3, 64]}
@@ -269,7 +269,7 @@ def test_finished_jobs_are_kept_for_reading_and_then_removed() -> None:
     assert CONTAINER["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
-# --- what it tells the program -----------------------------------------------------------------------------------
+# --- what it passes to the program -------------------------------------------------------------------------------
 
 
 def test_the_job_runs_a_command_that_exists() -> None:
@@ -294,16 +294,16 @@ def test_the_program_accepts_every_value() -> None:
                 parameter.type(variable["value"], parameter)
 
 
-def test_of_the_variables_only_the_ledgers_address_comes_from_a_secret() -> None:
+def test_only_the_ledgers_address_comes_from_a_secret() -> None:
     assert {name for name, variable in VARIABLES.items() if "valueFrom" in variable} == {"DATABASE_URL"}
     assert VARIABLES["DATABASE_URL"]["valueFrom"] == {"secretKeyRef": {"name": "ledger-app", "key": "uri"}}
 
 
 def test_no_service_of_the_namespace_can_set_a_variable() -> None:
-    """A Service named `reconciler` would otherwise put RECONCILER_PORT among the settings."""
+    """A Service named `reconciler` would otherwise add RECONCILER_PORT to the settings."""
     assert POD["enableServiceLinks"] is False
 
 
-def test_the_job_runs_without_the_secret_of_those_who_are_told() -> None:
+def test_the_job_runs_without_the_secret_for_alerts() -> None:
     (source,) = CONTAINER["envFrom"]
     assert source == {"secretRef": {"name": "reconciler-alerts", "optional": True}}

@@ -82,7 +82,7 @@ def test_a_wheel_carries_every_sql_file_of_the_checkout(wheel: Path) -> None:
     assert {name for name in contents(wheel) if name.endswith(".sql")} == sql
 
 
-def test_a_wheel_carries_every_module_and_the_mark_that_they_are_typed(wheel: Path) -> None:
+def test_a_wheel_carries_every_module_and_py_typed(wheel: Path) -> None:
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / "reconciler").rglob("*.py")}
     assert modules | {"reconciler/py.typed"} <= contents(wheel)
 
@@ -119,12 +119,12 @@ def test_an_installed_wheel_finds_its_sql(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkout_finds_its_sql() -> None:
-    """An edit in `sql/` counts at once: no copy stands between."""
+    """An edit in `sql/` takes effect at once: there is no copy."""
     assert Path(str(queries.folder())) == ROOT / "sql"
     assert queries.schema_files()
 
 
-def test_a_wheel_carries_the_version_that_the_program_says(wheel: Path) -> None:
+def test_a_wheel_carries_the_programs_version(wheel: Path) -> None:
     assert wheel.name == f"reconciler-{__version__}-py3-none-any.whl"
 
 
@@ -134,8 +134,8 @@ def test_a_wheel_carries_the_version_that_the_program_says(wheel: Path) -> None:
 @pytest.mark.parametrize(
     ("lock", "extras"), [("requirements.lock", ()), ("requirements-dev.lock", ("embedded", "dev"))]
 )
-def test_a_lock_pins_what_the_project_asks_for(lock: str, extras: tuple[str, ...]) -> None:
-    """It fails after a change of pyproject.toml that `make lock` did not follow."""
+def test_a_lock_pins_every_dependency_of_the_project(lock: str, extras: tuple[str, ...]) -> None:
+    """It fails where pyproject.toml changed and `make lock` was not run."""
     asked = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     locked = pins(lock)
     for requirement in map(Requirement, asked):
@@ -169,7 +169,7 @@ def test_every_pin_has_a_hash(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_machine(lock: str) -> None:
-    """Nor an index: where packages come from is the business of whoever installs."""
+    """Nor an index: whoever installs decides where packages come from."""
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert not re.search(r"://|--index|--extra-index|--find-links| @ |(?<![\w+=])/", text)
 
@@ -177,7 +177,7 @@ def test_a_lock_names_no_machine(lock: str) -> None:
 # --- the image ---------------------------------------------------------------------------------------------------
 
 
-def test_the_image_runs_as_the_user_that_the_manifest_demands() -> None:
+def test_the_image_runs_as_the_user_of_the_manifest() -> None:
     (*_, cronjob) = yaml.safe_load_all((ROOT / "cronjob.yaml").read_text(encoding="utf-8"))
     context = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["securityContext"]
     assert f"\nUSER {context['runAsUser']}:{context['runAsGroup']}\n" in DOCKERFILE
@@ -188,7 +188,7 @@ def test_manifest_and_image_carry_the_programs_version() -> None:
     assert f"/reconciler:{__version__}\n" in (ROOT / "cronjob.yaml").read_text(encoding="utf-8")
 
 
-def test_the_image_is_built_of_files_that_exist_and_reach_the_build() -> None:
+def test_every_file_of_the_image_exists_and_reaches_the_build() -> None:
     copied = [
         source
         for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, flags=re.MULTILINE)
@@ -201,6 +201,6 @@ def test_the_image_is_built_of_files_that_exist_and_reach_the_build() -> None:
         assert f"!{source}" in let_through
 
 
-def test_the_images_python_is_one_that_the_project_names() -> None:
+def test_the_images_python_is_one_that_the_project_supports() -> None:
     versions = set(re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE, flags=re.MULTILINE))
     assert {f"Programming Language :: Python :: {version}" for version in versions} <= set(PROJECT["classifiers"])

@@ -1,26 +1,31 @@
-"""The runbook has an entry for whatever people are told of, and the README says the same."""
+"""The runbook has an entry for everything that people are notified of, and every link into it resolves."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.alerts import alertmanager
 from reconciler.cli import main as cli
 from reconciler.core.model import Result
-from reconciler.core.reasons import RUNBOOK, Reason
-from tests.unit.test_readme import names, section, table
+from reconciler.core.reasons import REPORTING, RUNBOOK, Reason
+from tests.support.pages import PAGES, ROOT, anchors, section
+
+PAGE = "docs/runbook.md"
 
 
-def test_every_reason_and_every_way_to_be_stopped_has_its_entry() -> None:
+def test_every_reason_and_every_stop_has_its_entry() -> None:
     assert list(RUNBOOK) == [*Reason, Result.BLOCKED, Result.FAILED]
 
 
-def test_the_readme_has_the_same_entries_in_the_same_words() -> None:
-    assert [(names(row[0])[0], *row[1:]) for row in table("Runbook", "what")] == [
-        (what, *advice) for what, advice in RUNBOOK.items()
-    ]
+@pytest.mark.parametrize("what", RUNBOOK)
+def test_the_page_has_the_same_entry_in_the_same_words(what: Reason | Result) -> None:
+    said = " ".join(section(PAGE, what).split())
+    meaning, remedy = RUNBOOK[what]
+    assert f"{meaning} **Remedy:** {remedy}" in said
 
 
 @pytest.mark.parametrize("what", RUNBOOK)
@@ -40,11 +45,25 @@ def test_an_entry_names_no_command_that_does_not_exist(what: Reason | Result) ->
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_what_was_corrected_is_said_to_be_written_and_what_is_reported_is_left(reason: Reason) -> None:
+def test_only_a_correction_says_that_something_was_written(reason: Reason) -> None:
     written = re.search(r"was (appended|inserted|stamped|given)", RUNBOOK[reason].meaning) is not None
     assert written == (reason.corrects)
 
 
-def test_the_readme_names_the_alerts() -> None:
-    named = set(re.findall(r"`((?:Billing|Reconciler)\w+)`", section("Runbook")))
+def test_the_runbook_names_the_alerts() -> None:
+    named = set(re.findall(r"`((?:Billing|Reconciler)\w+)`", PAGES[PAGE]))
     assert named == {alertmanager.CORRECTED, alertmanager.REPORTED, *alertmanager.STOPPED.values()}
+
+
+def rules() -> dict[str, Any]:
+    """Return the rules of Prometheus by the name of their alert."""
+    groups = yaml.safe_load((ROOT / "monitoring" / "rules.yaml").read_text(encoding="utf-8"))["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+@pytest.mark.parametrize("alert", rules())
+def test_a_rule_links_to_an_entry_of_the_runbook(alert: str) -> None:
+    path, _, anchor = rules()[alert]["annotations"]["runbook"].partition("#")
+    assert path == PAGE
+    found = {anchor.replace("{{ $labels.reason }}", reason) for reason in REPORTING}
+    assert found <= anchors(PAGES[PAGE])
