@@ -24,6 +24,8 @@ OWN = ["closed_lives", "corrections", "exceptions", "reports", "runs", "source",
 """The tables of schema reconciler."""
 VIEWS = ["proving_runs"]
 """Its views."""
+PATIENCE = 60
+"""Seconds for what takes a moment on an idle machine."""
 COVERING = ["index public.reconciler_skill_state", "index public.reconciler_suspension_state"]
 
 # Each column: its type, "!" if it is not null, "=" and its default.
@@ -225,7 +227,8 @@ def _migrate(url: str) -> list[str]:
 
 
 def _wait_for_a_build(connection: Connection) -> None:
-    for _ in range(200):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         if connection.execute(
             "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'waiting%'"
         ).fetchall():
@@ -324,12 +327,10 @@ def test_a_second_migration_creates_and_reports_nothing(empty_url: str) -> None:
 
 
 def test_a_second_migration_waits_for_no_lock(ledger_url: str) -> None:
-    """Not even if a transaction locks the tables as a backup or a long report does."""
+    """Not even if a transaction locks the tables, as a backup or a long report does, and never ends."""
     with database.connect(ledger_url) as other, other.transaction():
         other.execute("LOCK TABLE tenant_skill_events, invoices, reconciler.runs IN SHARE ROW EXCLUSIVE MODE")
-        started = time.monotonic()
         assert _migrate(ledger_url) == []
-        assert time.monotonic() - started < 5
 
 
 def test_the_files_can_be_run_by_hand(empty_url: str) -> None:
@@ -387,10 +388,10 @@ def test_inserts_go_on_while_an_index_is_built(portal: Connection, ledger_url: s
         with _open_insert(ledger_url):
             report = pool.submit(_migrate, ledger_url)
             _wait_for_a_build(portal)
-            portal.execute("SET statement_timeout = '2s'")
+            portal.execute("SET statement_timeout = '30s'")
             _insert(portal)
             assert not report.done()
-        assert report.result(20) == COVERING
+        assert report.result(PATIENCE) == COVERING
 
 
 def test_another_sessions_build_is_waited_for(portal: Connection, ledger_url: str) -> None:
@@ -409,8 +410,8 @@ def test_another_sessions_build_is_waited_for(portal: Connection, ledger_url: st
             time.sleep(1.5)  # longer than it takes PostgreSQL to find a deadlock
             assert not report.done()
             assert not other.done()
-        other.result(20)
-        assert report.result(20) == COVERING[1:]
+        other.result(PATIENCE)
+        assert report.result(PATIENCE) == COVERING[1:]
 
 
 def test_another_sessions_build_is_not_waited_for_indefinitely(
@@ -426,7 +427,7 @@ def test_another_sessions_build_is_not_waited_for_indefinitely(
             "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE datname = current_database()"
         )
         with pytest.raises(migrate.MigrationHeldUp):
-            first.result(20)
+            first.result(PATIENCE)
 
 
 def test_an_index_left_by_a_dead_build_is_rebuilt(
@@ -526,7 +527,7 @@ def test_a_migration_sees_the_one_before_at_any_isolation_level(empty_url: str) 
                 report = pool.submit(migrate.migrate, connection)
                 time.sleep(0.3)
                 holder.execute("CREATE TABLE public.skill_pricing (skill_id text PRIMARY KEY)")
-            assert "table public.skill_pricing" not in report.result(20)
+            assert "table public.skill_pricing" not in report.result(PATIENCE)
 
 
 def test_the_latest_states_come_from_an_index_only_scan(ledger: Connection) -> None:
