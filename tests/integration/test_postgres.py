@@ -133,7 +133,7 @@ def test_an_unknown_version_is_refused() -> None:
 
 
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_SETTINGS", "-c no_such_setting=1")
+    monkeypatch.setattr(embedded, "_SETTINGS", ("no_such_setting=1",))
     with pytest.raises(embedded.EmbeddedBroken, match="no_such_setting"), embedded.server():
         pass
 
