@@ -114,15 +114,15 @@ def test_who_remembers_is_given_every_outcome_whole() -> None:
 
 
 def test_a_sink_that_hangs_is_left_behind_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "TELLING", 0.2)
-    receivers = (Receiver("slow", hangs=3), Receiver("quick"))
+    monkeypatch.setattr(alerts, "TELLING", 1)
+    receivers = (Receiver("slow", hangs=60), Receiver("quick"))
     began = time.monotonic()
     with capture_logs([of_this_thread]) as logged:
         told = Alerts(sinks=receivers).tell(outcome(REPORTED))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert told == {"quick": (Report("acme", "org_unlabelled"),)}
     assert [(line["event"], line["sink"], line["error"]) for line in logged] == [
-        ("alert.undelivered", "slow", "no answer within 0.2 s")
+        ("alert.undelivered", "slow", "no answer within 1 s")
     ]
 
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.pq import TransactionStatus
@@ -461,7 +461,7 @@ _changes = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(_changes, max_size=14), st.sampled_from([BORN - HOUR, *INSTANTS, BORN + HOUR]))
 def test_state_and_events_are_those_of_a_naive_model(
     ledger: Connection, changes: list[tuple[str, str, dict[str, bool], bool, datetime]], instant: datetime

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OWN = ["closed_lives", "corrections", "exceptions", "reports", "runs", "source", "totals"]
 """The tables of schema reconciler."""
+PATIENCE = 60
+"""Seconds for what takes a moment on an idle machine."""
 COVERING = ["index public.reconciler_skill_state", "index public.reconciler_suspension_state"]
 
 # Each column: its type, "!" where it is not null, "=" and its default.
@@ -223,7 +225,8 @@ def _migrate(url: str) -> list[str]:
 
 
 def _wait_for_a_build(connection: Connection) -> None:
-    for _ in range(200):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         if connection.execute(
             "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'waiting%'"
         ).fetchall():
@@ -323,12 +326,10 @@ def test_a_second_migration_creates_nothing_and_says_nothing(empty_url: str) -> 
 
 
 def test_a_second_migration_waits_for_nobody(ledger_url: str) -> None:
-    """Not even for a transaction that locks the tables as a backup or a long report does."""
+    """Not even for a transaction that locks the tables as a backup or a long report does: here, for good."""
     with database.connect(ledger_url) as other, other.transaction():
         other.execute("LOCK TABLE tenant_skill_events, invoices, reconciler.runs IN SHARE ROW EXCLUSIVE MODE")
-        started = time.monotonic()
         assert _migrate(ledger_url) == []
-        assert time.monotonic() - started < 5
 
 
 def test_the_files_can_be_run_by_hand(empty_url: str) -> None:
@@ -386,10 +387,10 @@ def test_inserts_go_on_while_an_index_is_built(portal: Connection, ledger_url: s
         with _open_insert(ledger_url):
             report = pool.submit(_migrate, ledger_url)
             _wait_for_a_build(portal)
-            portal.execute("SET statement_timeout = '2s'")
+            portal.execute("SET statement_timeout = '30s'")
             _insert(portal)
             assert not report.done()
-        assert report.result(20) == COVERING
+        assert report.result(PATIENCE) == COVERING
 
 
 def test_another_sessions_build_is_waited_for(portal: Connection, ledger_url: str) -> None:
@@ -408,8 +409,8 @@ def test_another_sessions_build_is_waited_for(portal: Connection, ledger_url: st
             time.sleep(1.5)  # longer than it takes PostgreSQL to find a deadlock
             assert not report.done()
             assert not other.done()
-        other.result(20)
-        assert report.result(20) == COVERING[1:]
+        other.result(PATIENCE)
+        assert report.result(PATIENCE) == COVERING[1:]
 
 
 def test_another_sessions_build_is_not_waited_for_for_ever(
@@ -425,7 +426,7 @@ def test_another_sessions_build_is_not_waited_for_for_ever(
             "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index WHERE datname = current_database()"
         )
         with pytest.raises(migrate.MigrationHeldUp):
-            first.result(20)
+            first.result(PATIENCE)
 
 
 def test_an_index_that_a_dead_build_left_is_rebuilt(
@@ -523,7 +524,7 @@ def test_it_sees_what_the_migration_before_it_made_under_any_isolation(empty_url
                 report = pool.submit(migrate.migrate, connection)
                 time.sleep(0.3)
                 holder.execute("CREATE TABLE public.skill_pricing (skill_id text PRIMARY KEY)")
-            assert "table public.skill_pricing" not in report.result(20)
+            assert "table public.skill_pricing" not in report.result(PATIENCE)
 
 
 def test_the_latest_state_of_every_key_is_an_index_only_scan_without_a_sort(ledger: Connection) -> None:

@@ -294,7 +294,7 @@ def undelivered(to: Pushgateway, told: Outcome = FULL) -> str:
     began = time.monotonic()
     with pytest.raises(Undelivered) as failed:
         to.tell(told)
-    assert time.monotonic() - began < to.timeout + 1
+    assert time.monotonic() - began < to.timeout + 5
     return str(failed.value)
 
 
@@ -390,7 +390,6 @@ def test_a_gateway_that_is_not_there_is_named_so() -> None:
 
 
 @given(st.text(max_size=12))
-@settings(deadline=None)
 def test_no_message_holds_the_password(more: str) -> None:
     """Nor where it was not encoded, and parts of it are taken for a host, a port or a path."""
     to = sink(f"http://127.0.0.1:hunter2{more}@127.0.0.1:1", timeout=0.5)
@@ -410,7 +409,7 @@ def free_port() -> int:
 def get(url: str, **parameters: Any) -> bytes:
     """Return what is there; 401 is an answer as well."""
     with urllib3.PoolManager() as pool:
-        answer = pool.request("GET", url, fields=parameters, timeout=5, retries=False)
+        answer = pool.request("GET", url, fields=parameters, timeout=30, retries=False)
     assert answer.status in {200, 401}, answer.data
     return answer.data
 
@@ -493,7 +492,7 @@ def test_what_is_pushed_and_what_is_scraped_are_the_same() -> None:
     jobs = count()
 
     @given(st.lists(_outcomes, min_size=1, max_size=5))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def hold(outcomes: list[Outcome]) -> None:
         job, lifetimes = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
         for ended_at, each in enumerate(outcomes):
