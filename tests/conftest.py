@@ -15,7 +15,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import stamina
 import structlog
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from reconciler.db import connection as database
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.scene"]
+
+# how long an example takes says how busy the machine is; examples may share a database
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
 
 _POSTGRES_URL = pytest.StashKey[str]()
 _TEMPLATE = pytest.StashKey[str]()
@@ -80,10 +88,13 @@ def _fresh(postgres_url: str, template: str) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _logs_elsewhere() -> Iterator[None]:
-    """What one test did to the logs ends with it: its standard error is closed then."""
+def _nothing_global_is_left() -> Iterator[None]:
+    """What a test does to logs and retries ends with it: the next one's requests would be repeated without waiting."""
     yield
     structlog.reset_defaults()
+    retries_are_real = not stamina.is_testing()
+    stamina.set_testing(testing=False)
+    assert retries_are_real, "the test left stamina in its testing mode: use set_testing in a with statement"
 
 
 @pytest.fixture(scope="session")

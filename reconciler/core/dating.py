@@ -5,7 +5,8 @@ Pure. Evidence, best first:
     creation       the tenant is only now being recorded, or generation 1: the spec is as it was at creation
     deletion       deletionTimestamp, or the row's own deleted_at
     suspended_at   status.suspendedAt, if it lies in the interval
-    field_manager  when the owner of the field last wrote, if that lies in the interval
+    field_manager  when the owner of the field last wrote, if that lies in the interval; not in the second of the
+                   event that is corrected, which may be that event's own write
     none           nothing: what starts to cost is dated as late as possible, what stops costing as early as possible
 
 The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
@@ -102,11 +103,10 @@ class Dating:
             case Reason.SKILL_ENABLE_UNRECORDED if observed:
                 moment = self._enabling(interval, finding, observed, recorded)
             case Reason.SKILL_DISABLE_UNRECORDED if observed:
-                moment = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at) or self._unproved(
-                    interval, starts_to_cost=False
-                )
+                written = self._written(interval, finding, observed.packages_written_at)
+                moment = written or self._unproved(interval, starts_to_cost=False)
             case Reason.SUSPENSION_UNRECORDED if observed:
-                moment = self._suspending(interval, observed)
+                moment = self._suspending(interval, finding, observed)
             case Reason.RESUMPTION_UNRECORDED if observed:
                 moment = self._resuming(interval, finding, observed, recorded)
             case _:
@@ -136,7 +136,7 @@ class Dating:
         return _exactly(Evidence.DELETION, min(recorded.lifecycle.deleted_at, self.observed_at))
 
     def _enabling(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
-        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.packages_written_at)
+        written = self._written(interval, finding, observed.packages_written_at)
         if recorded.lifecycle is None:
             # the backfill bills a package from the creation on; the interval says how late it may have been added
             unchanged = observed.generation == 1
@@ -148,8 +148,8 @@ class Dating:
             return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
         return written or self._unproved(interval, starts_to_cost=True)
 
-    def _suspending(self, interval: Interval, observed: Observed) -> Moment:
-        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
+    def _suspending(self, interval: Interval, finding: Finding, observed: Observed) -> Moment:
+        written = self._written(interval, finding, observed.suspend_written_at)
         seen = self._proved(interval, Evidence.SUSPENDED_AT, observed.suspended_at)
         if seen is None:
             return written or self._unproved(interval, starts_to_cost=False)
@@ -158,11 +158,18 @@ class Dating:
         return seen if unwritten_since else seen._replace(not_after=(written or interval).not_after)
 
     def _resuming(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
-        written = self._proved(interval, Evidence.FIELD_MANAGER, observed.suspend_written_at)
+        written = self._written(interval, finding, observed.suspend_written_at)
         if _is_of_earlier_lifetime(finding, recorded):
             # recreated, and no run saw it suspended: it runs from its start, as a tenant without events does
             return Moment(interval.not_before, interval.not_before, (written or interval).not_after, Evidence.CREATION)
         return written or self._unproved(interval, starts_to_cost=True)
+
+    def _written(self, interval: Interval, finding: Finding, at: datetime | None) -> Moment | None:
+        """Return the moment that the field's last write proves, unless it may be the corrected event's own write."""
+        corrected = finding.supersedes
+        if at and corrected and at == corrected.occurred_at.replace(microsecond=0):
+            return None
+        return self._proved(interval, Evidence.FIELD_MANAGER, at)
 
     def _proved(self, interval: Interval, evidence: Evidence, at: datetime | None) -> Moment | None:
         """Return the moment that the evidence proves; None if it misses the interval."""

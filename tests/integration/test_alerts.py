@@ -116,15 +116,15 @@ def test_a_sink_that_deduplicates_gets_every_outcome_whole() -> None:
 
 
 def test_a_hanging_sink_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "NOTIFY_SECONDS", 0.2)
-    sinks = (FakeSink("slow", hangs=3), FakeSink("quick"))
+    monkeypatch.setattr(alerts, "NOTIFY_SECONDS", 1)
+    sinks = (FakeSink("slow", hangs=60), FakeSink("quick"))
     began = time.monotonic()
     with capture_logs([of_this_thread]) as logged:
         notified = Alerts(sinks=sinks).notify(make_outcome(REPORTED))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert notified == {"quick": (Report("acme", "org_unlabelled"),)}
     assert [(line["event"], line["sink"], line["error"]) for line in logged] == [
-        ("alert.undelivered", "slow", "no answer within 0.2 s")
+        ("alert.undelivered", "slow", "no answer within 1 s")
     ]
 
 

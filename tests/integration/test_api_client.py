@@ -40,7 +40,7 @@ class _Reader:
 
     def add(self, _: Observed, /) -> None:
         # the next request needs a moment to arrive
-        wanted, patience = len(self.requested) + 2, time.monotonic() + 2
+        wanted, patience = len(self.requested) + 2, time.monotonic() + 30
         while len(self._api.lists) < min(wanted, 3) and time.monotonic() < patience:
             time.sleep(0.01)
         self.requested.append(len(self._api.lists))

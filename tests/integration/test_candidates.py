@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-WITHIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+WITHIN = settings(max_examples=25)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core import compare
@@ -828,7 +828,7 @@ EVENTS = st.lists(
 """What the portal wrote of acme: the skill or its suspension, whether it goes on or off, and when."""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(events=EVENTS, packages=st.sets(st.sampled_from(["mail", "wiki", "voice"])), suspended=st.booleans())
 def test_one_run_makes_any_new_lifetime_true_from_its_beginning(
     world: World,

@@ -38,7 +38,7 @@ CORRECTIONS = """\
 @pytest.fixture(scope="module")
 def told() -> str:
     """What a demo prints that is left alone."""
-    done = subprocess.run(COMMAND, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(COMMAND, check=False, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -118,7 +118,7 @@ def test_the_last_lines_say_what_to_try_next(told: str) -> None:
 
 
 def test_the_story_is_the_same_every_time(told: str) -> None:
-    done = subprocess.run(COMMAND, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(COMMAND, check=True, capture_output=True, text=True, timeout=300)
     assert timeless(done.stdout) == timeless(told)
 
 
@@ -148,7 +148,7 @@ def test_the_sample_is_a_list_that_kubectl_could_have_printed() -> None:
 
 
 def test_nothing_is_left_behind(temporary: Path) -> None:
-    subprocess.run(COMMAND, check=True, capture_output=True, timeout=60, env=os.environ | {"TMPDIR": str(temporary)})
+    subprocess.run(COMMAND, check=True, capture_output=True, timeout=300, env=os.environ | {"TMPDIR": str(temporary)})
     assert list(temporary.iterdir()) == []
     assert processes(temporary) == []
 
@@ -171,7 +171,7 @@ def test_nothing_is_left_behind_by_an_interrupted_demo(
         next(line for line in program.stdout if line.startswith(moment))
         time.sleep(0.05)
         os.killpg(program.pid, number)
-        _, err = program.communicate(timeout=60)
+        _, err = program.communicate(timeout=300)
     assert program.returncode == code
     assert "Traceback" not in err
     assert list(temporary.iterdir()) == []

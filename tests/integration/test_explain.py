@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -283,7 +283,7 @@ stories = st.builds(
     ).map(tuple),
     exceptions=st.lists(st.builds(Exemption, *[texts] * 4, moments, moments, st.booleans()), max_size=2).map(tuple),
 )
-few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=50)
 """A story is large, and a busy machine slow."""
 periods = st.none() | st.dates(date(2025, 1, 1), date(2026, 12, 31)).map(Period.of)
 

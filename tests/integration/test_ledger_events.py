@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler import ledger as ledger_api
@@ -81,7 +81,7 @@ _changes = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(_changes, max_size=14), st.sampled_from([BORN - HOUR, *INSTANTS, BORN + HOUR]))
 def test_state_and_events_match_a_naive_model(
     ledger: Connection, changes: list[tuple[str, str, dict[str, bool], bool, datetime]], instant: datetime

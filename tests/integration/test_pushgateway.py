@@ -58,7 +58,7 @@ def undelivered(to: Pushgateway, outcome: Outcome = FULL) -> str:
     began = time.monotonic()
     with pytest.raises(Undelivered) as failed:
         to.notify(outcome)
-    assert time.monotonic() - began < to.timeout + 1
+    assert time.monotonic() - began < to.timeout + 5
     return str(failed.value)
 
 
@@ -154,7 +154,6 @@ def test_an_unreachable_gateway_is_reported_as_such() -> None:
 
 
 @given(st.text(max_size=12))
-@settings(deadline=None)
 def test_no_message_contains_the_password(more: str) -> None:
     """Not even if it is not encoded and parts of it are parsed as a host, a port or a path."""
     to = make_sink(f"http://127.0.0.1:hunter2{more}@127.0.0.1:1", timeout=0.5)
@@ -208,7 +207,7 @@ def test_pushed_and_scraped_metrics_are_the_same() -> None:
     jobs = count()
 
     @given(st.lists(_outcomes, min_size=1, max_size=5))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def check(outcomes: list[Outcome]) -> None:
         job, metrics = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
         for ended_at, each in enumerate(outcomes):

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-WITHIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+WITHIN = settings(max_examples=60)
 ODD: Final = {FIRST: ("-infinity", "0044-03-15 00:00:00+00 BC"), LAST: ("infinity", "294276-12-31 23:59:59+00")}
 """Times of PostgreSQL that become the first or the last one in Python."""
 

@@ -278,9 +278,11 @@ def simulate(seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.M
         AssertionError: an invariant did not hold; the message has the seed and what had happened.
     """
     chance = random.Random(seed)  # noqa: S311 - a replayable world
-    stamina.set_testing(testing=True, attempts=3)
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.3)
-    with ApiDouble(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api:
+    with (
+        stamina.set_testing(testing=True, attempts=3),
+        ApiDouble(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
+    ):
         simulation = Simulation(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"), monkeypatch)
         try:
             simulation.play()

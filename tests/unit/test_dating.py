@@ -275,6 +275,40 @@ def test_a_change_is_dated_when_the_fields_owner_last_wrote(reason: Reason) -> N
     assert found.not_before == max([BORN, *(e.occurred_at for e in (recorded.suspension,) if e)])
 
 
+PART = timedelta(milliseconds=400)
+
+
+@pytest.mark.parametrize(
+    ("event_at", "written_at", "proves"),
+    [
+        (WRITTEN + PART, WRITTEN, False),  # the portal wrote the resource, and then the row
+        (WRITTEN, WRITTEN, False),  # a correction dated by that very write
+        (WRITTEN + SECOND - timedelta(microseconds=1), WRITTEN, False),
+        (WRITTEN + PART, WRITTEN + SECOND, True),
+        (WRITTEN - PART, WRITTEN, True),
+        (WRITTEN + SECOND, WRITTEN, True),  # another second: within the clocks' tolerance
+    ],
+)
+@pytest.mark.parametrize("reason", DRIFTS)
+def test_a_write_in_the_corrected_events_second_proves_nothing(
+    reason: Reason, event_at: datetime, written_at: datetime, *, proves: bool
+) -> None:
+    """Kubernetes cuts its times to seconds: the write may be the event's own."""
+    observed, _, field, evidence = DRIFTS[reason]
+    opposite = {ENABLE: "disabled", DISABLE: "enabled", SUSPEND: "resumed", RESUME: "suspended"}[reason]
+    event = Event(9, opposite, event_at)
+    recorded = ledger(skills={"a": event}) if reason in {ENABLE, DISABLE} else ledger(suspension=event)
+
+    found = moment(reason, observed._replace(**{field: written_at}), recorded)  # type: ignore[arg-type]
+
+    assert found is not None
+    assert found.evidence is (evidence if proves else Evidence.NONE)
+    if proves:
+        assert found == proved(evidence, max(written_at, event_at), event_at)
+    else:
+        assert (found.not_before, found.not_after) == (event_at, NOW)
+
+
 CLIPPED = {
     "at the start": (timedelta(), VERIFIED, VERIFIED),
     "at the end": (timedelta(), NOW, NOW),

@@ -90,13 +90,13 @@ def make_sink(receiver: Receiver, **fields: Any) -> Messenger:
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in another process, which must end within half a minute."""
+    """Run a script in another process, which must end within two minutes."""
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         cwd=Path(__file__).parents[2],
     )
 
