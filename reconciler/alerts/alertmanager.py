@@ -23,7 +23,7 @@ from reconciler.deadline import Deadline, DeadlineExceeded
 from reconciler.views.terminal import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from reconciler.core.errors import Failure
     from reconciler.core.model import Finding, Outcome
@@ -204,8 +204,8 @@ def _stopped(outcome: Outcome, failure: Failure) -> dict[str, str]:
     }
 
 
-def _drift(findings: Collection[Finding], outcome: Outcome) -> dict[str, str]:
-    first = next(iter(findings))
+def _drift(findings: Sequence[Finding], outcome: Outcome) -> dict[str, str]:
+    first = findings[0]
     tenants = plural(len({finding.tenant for finding in findings}), "tenant")
     counted = f"{len(findings)} {'to look at' if first.action is Action.REPORT else 'corrected'}, on {tenants}"
     headline = f"{'; '.join([counted, *impact_texts(findings)])}."

@@ -10,7 +10,7 @@ from reconciler.core.reasons import RUNBOOK
 from reconciler.views.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
     from reconciler.core.model import Finding
 
@@ -31,7 +31,7 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def paragraph(headline: str, findings: Collection[Finding], limit: int, *, advice: bool = True) -> str:
+def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice: bool = True) -> str:
     """Return the paragraph about all findings of one reason.
 
     Args:
@@ -40,8 +40,8 @@ def paragraph(headline: str, findings: Collection[Finding], limit: int, *, advic
         limit: how many findings are described; the rest are counted.
         advice: whether it says what the reason means and what to do.
     """
-    meaning, remedy = RUNBOOK[next(iter(findings)).reason]
-    lines = [describe(finding) for finding, _ in zip(findings, range(limit), strict=False)]
+    meaning, remedy = RUNBOOK[findings[0].reason]
+    lines = [describe(finding) for finding in findings[:limit]]
     if limit and len(findings) > limit:
         lines.append(f"and {len(findings) - limit} more")
     return "\n".join(

@@ -250,7 +250,7 @@ def except_(
             accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
             said = view.accepted(accepted)
         else:
-            said = view.revoked(decisions.revoke(cursor, tenant, Reason(reason)))
+            said = view.revoked(tenant, Reason(reason), decisions.revoke(cursor, tenant, Reason(reason)))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
     click.echo(said)
 

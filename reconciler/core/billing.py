@@ -118,6 +118,38 @@ class Line:
     amount_chf: Decimal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What was used in a period.
+
+    Attributes:
+        first: its first UTC day.
+        until: the day after its last one.
+        as_of: nothing that happens from then on counts.
+        lines: in the order of `in_order`.
+    """
+
+    first: date
+    until: date
+    as_of: datetime
+    lines: tuple[Line, ...]
+
+    @property
+    def last(self) -> date:
+        """Its last UTC day."""
+        return self.until - timedelta(days=1)
+
+    @property
+    def total_chf(self) -> Decimal:
+        """What all of it costs, before VAT."""
+        return _total(self.lines)
+
+    @property
+    def unknown_chf(self) -> Decimal:
+        """The part that nobody can be invoiced for, since the organisation is unknown."""
+        return _total(line for line in self.lines if line.org == UNKNOWN_ORG)
+
+
 def lines(
     tenant: str, history: History, prices: Prices, *, first: date, until: date, as_of: datetime
 ) -> tuple[Line, ...]:
@@ -237,6 +269,10 @@ def _amount(item: str | None, price: Decimal | None, days: int, length: int) -> 
 @lru_cache(_CACHE_SIZE)
 def _rounded(price: Decimal, days: int, share: int) -> Decimal:
     return (price * days / share).quantize(RAPPEN, ROUND_HALF_UP)
+
+
+def _total(lines: Iterable[Line]) -> Decimal:
+    return sum((line.amount_chf for line in lines), NOTHING)
 
 
 def _length(month: date) -> int:

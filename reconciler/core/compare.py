@@ -35,7 +35,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import FIRST, UNKNOWN_ORG, Action, Finding
+from reconciler.core.model import FIRST, UNKNOWN_ORG, Finding
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -89,24 +89,14 @@ class Case(NamedTuple):
     def finding(
         self,
         reason: Reason,
-        action: Action,
-        *,
         recorded: str | None,
         observed: str | None,
+        *,
         subject: str | None = None,
         supersedes: Event | None = None,
     ) -> Finding:
         """Return a finding about this tenant."""
-        return Finding(
-            reason=reason,
-            tenant=self.recorded.name,
-            org=self.org,
-            action=action,
-            subject=subject,
-            recorded=recorded,
-            observed=observed,
-            supersedes=supersedes,
-        )
+        return Finding(reason, self.recorded.name, self.org, reason.action, subject, recorded, observed, supersedes)
 
 
 class Comparison(NamedTuple):
@@ -133,19 +123,19 @@ def is_past(event: Event, as_of: datetime) -> bool:
 def unreadable(case: Case) -> Iterator[Finding]:
     """The resource cannot be read. Nothing follows from that, least of all that the tenant is absent."""
     if case.unreadable is not None:
-        yield case.finding(Reason.TENANT_UNREADABLE, Action.REPORT, recorded=_state(case.row), observed=case.unreadable)
+        yield case.finding(Reason.TENANT_UNREADABLE, _state(case.row), case.unreadable)
 
 
 def events_without_tenant(case: Case) -> Iterator[Finding]:
     """There are events, but neither a resource nor a row."""
     if case.observed is None and case.unreadable is None and case.row is None:
-        yield case.finding(Reason.EVENTS_WITHOUT_TENANT, Action.REPORT, recorded="events", observed="absent")
+        yield case.finding(Reason.EVENTS_WITHOUT_TENANT, "events", "absent")
 
 
 def unrecorded(case: Case) -> Iterator[Finding]:
     """The resource has no row."""
     if case.observed and case.row is None:
-        yield case.finding(Reason.TENANT_UNRECORDED, Action.INSERT, recorded="absent", observed="open")
+        yield case.finding(Reason.TENANT_UNRECORDED, "absent", "open")
 
 
 def deletion_unrecorded(case: Case) -> Iterator[Finding]:
@@ -153,15 +143,16 @@ def deletion_unrecorded(case: Case) -> Iterator[Finding]:
     being_deleted = case.observed is not None and case.observed.deleting_at is not None
     stamped = case.row is not None and case.row.deleted_at is not None
     if (being_deleted or case.gone) and not stamped:
-        yield case.finding(Reason.DELETION_UNRECORDED, Action.STAMP, recorded="open", observed="deleted")
+        yield case.finding(Reason.DELETION_UNRECORDED, "open", "deleted")
 
 
 def deletion_contradicted(case: Case) -> Iterator[Finding]:
     """The row is closed, but the resource is live."""
     if case.live and case.live.created_at and case.row and case.row.deleted_at:
-        recreated = case.live.created_at > case.row.deleted_at
-        reason = Reason.TENANT_RECREATED if recreated else Reason.DELETION_CONTRADICTED
-        yield case.finding(reason, Action.REPORT, recorded="deleted", observed="recreated" if recreated else "live")
+        if case.live.created_at > case.row.deleted_at:
+            yield case.finding(Reason.TENANT_RECREATED, "deleted", "recreated")
+        else:
+            yield case.finding(Reason.DELETION_CONTRADICTED, "deleted", "live")
 
 
 def skills_differ(case: Case) -> Iterator[Finding]:
@@ -172,40 +163,20 @@ def skills_differ(case: Case) -> Iterator[Finding]:
     for skill in case.open.packages:
         event = recorded.get(skill)
         if case.usable(event) and not (event and event.kind == "enabled"):
-            yield case.finding(
-                Reason.SKILL_ENABLE_UNRECORDED,
-                Action.APPEND,
-                recorded="disabled",
-                observed="enabled",
-                subject=skill,
-                supersedes=event,
-            )
+            yield case.finding(Reason.SKILL_ENABLE_UNRECORDED, "disabled", "enabled", subject=skill, supersedes=event)
     for skill, event in recorded.items():
         if event.kind == "enabled" and skill not in case.open.packages and case.usable(event):
-            yield case.finding(
-                Reason.SKILL_DISABLE_UNRECORDED,
-                Action.APPEND,
-                recorded="enabled",
-                observed="disabled",
-                subject=skill,
-                supersedes=event,
-            )
+            yield case.finding(Reason.SKILL_DISABLE_UNRECORDED, "enabled", "disabled", subject=skill, supersedes=event)
 
 
 def skills_open_after_deletion(case: Case) -> Iterator[Finding]:
     """The tenant is gone, and a skill is still recorded as enabled."""
-    if not case.gone:
-        return
-    for skill, event in case.recorded.skills.items():
-        if event.kind == "enabled" and case.usable(event):
-            yield case.finding(
-                Reason.SKILL_OPEN_AFTER_DELETION,
-                Action.APPEND,
-                recorded="enabled",
-                observed="disabled",
-                subject=skill,
-                supersedes=event,
-            )
+    if case.gone:
+        for skill, event in case.recorded.skills.items():
+            if event.kind == "enabled" and case.usable(event):
+                yield case.finding(
+                    Reason.SKILL_OPEN_AFTER_DELETION, "enabled", "disabled", subject=skill, supersedes=event
+                )
 
 
 def suspension_differs(case: Case) -> Iterator[Finding]:
@@ -215,40 +186,29 @@ def suspension_differs(case: Case) -> Iterator[Finding]:
     if case.open is None or case.open.suspended == was_suspended or not case.usable(event):
         return
     if case.open.suspended:
-        yield case.finding(
-            Reason.SUSPENSION_UNRECORDED, Action.APPEND, recorded="running", observed="suspended", supersedes=event
-        )
+        yield case.finding(Reason.SUSPENSION_UNRECORDED, "running", "suspended", supersedes=event)
     else:
-        yield case.finding(
-            Reason.RESUMPTION_UNRECORDED, Action.APPEND, recorded="suspended", observed="running", supersedes=event
-        )
+        yield case.finding(Reason.RESUMPTION_UNRECORDED, "suspended", "running", supersedes=event)
 
 
 def org_differs(case: Case) -> Iterator[Finding]:
     """The organisation is not labelled, was unknown until now, or differs from the row's."""
+    recorded = case.row.org if case.row else None
     if case.live and case.live.org is None:
-        yield case.finding(
-            Reason.ORG_UNLABELLED, Action.REPORT, recorded=case.row.org if case.row else None, observed=None
-        )
-    elif case.open and case.row and case.row.org == UNKNOWN_ORG:
-        yield case.finding(Reason.ORG_RESOLVED, Action.UPDATE, recorded=UNKNOWN_ORG, observed=case.open.org)
-    elif case.open and case.row and case.row.org != case.open.org:
-        yield case.finding(Reason.ORG_MOVED, Action.REPORT, recorded=case.row.org, observed=case.open.org)
+        yield case.finding(Reason.ORG_UNLABELLED, recorded, None)
+    elif case.open and recorded == UNKNOWN_ORG:
+        yield case.finding(Reason.ORG_RESOLVED, UNKNOWN_ORG, case.open.org)
+    elif case.open and recorded and recorded != case.open.org:
+        yield case.finding(Reason.ORG_MOVED, recorded, case.open.org)
 
 
-def events_out_of_time(case: Case) -> Iterator[Finding]:
+def event_time_invalid(case: Case) -> Iterator[Finding]:
     """A latest event lies after now: nothing written now could follow it."""
     suspension = case.recorded.suspension
     for subject, event in (*case.recorded.skills.items(), *([(None, suspension)] if suspension else [])):
         if not case.usable(event):
-            yield case.finding(
-                Reason.EVENT_TIME_INVALID,
-                Action.REPORT,
-                recorded=f"{event.kind} at {event.occurred_at:%Y-%m-%dT%H:%M:%SZ}",
-                observed=None,
-                subject=subject,
-                supersedes=event,
-            )
+            recorded = f"{event.kind} at {event.occurred_at:%Y-%m-%dT%H:%M:%SZ}"
+            yield case.finding(Reason.EVENT_TIME_INVALID, recorded, None, subject=subject, supersedes=event)
 
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
@@ -261,7 +221,7 @@ RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     deletion_unrecorded,
     skills_open_after_deletion,
     deletion_contradicted,
-    events_out_of_time,
+    event_time_invalid,
 )
 
 

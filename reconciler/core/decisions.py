@@ -30,15 +30,6 @@ class Acceptance(NamedTuple):
     """Until when it was accepted before; None: it was not."""
 
 
-class Revocation(NamedTuple):
-    """That a tenant's reports of one reason are no longer accepted."""
-
-    tenant: str
-    reason: Reason
-    open_since: datetime | None
-    """Since when such a report is open; None: it is not open now."""
-
-
 class Lookup(NamedTuple):
     """What a source shows under a tenant's name."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reconciler.core.status import Exemption, OpenReport
 
 
-class Lifetime(NamedTuple):
+class RecordedLifetime(NamedTuple):
     """A lifetime of the tenant. The last three fields are set on one that was closed when the next one began."""
 
     org: str
@@ -91,7 +91,7 @@ class Story:
     tenant: str
     as_of: datetime
     verified_at: datetime | None = None
-    lifetimes: tuple[Lifetime, ...] = ()
+    lifetimes: tuple[RecordedLifetime, ...] = ()
     entries: tuple[Entry, ...] = ()
     corrections: tuple[Correction, ...] = ()
     reports: tuple[OpenReport, ...] = ()
@@ -121,7 +121,7 @@ _LIFECYCLE_KINDS: Mapping[str, str] = {Action.INSERT: "created", Action.STAMP: "
 
 
 def join_corrections(
-    lifetimes: Sequence[Lifetime], events: Sequence[Entry], corrections: Sequence[Correction]
+    lifetimes: Sequence[RecordedLifetime], events: Sequence[Entry], corrections: Sequence[Correction]
 ) -> tuple[Entry, ...]:
     """Return everything that happened by time, each with the number of the correction that wrote it."""
     numbers: dict[tuple[object, ...], int] = {}

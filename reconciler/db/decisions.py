@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from reconciler.core.decisions import Acceptance, NotReopened, Reopening, Revocation, new_lifetime, second
+from reconciler.core.decisions import Acceptance, NotReopened, Reopening, new_lifetime, second
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Lifecycle
 from reconciler.db.names import did_you_mean, unknown_tenant
@@ -64,13 +64,11 @@ def accept(
     return Acceptance(tenant, reason, until, note, by, open_since, accepted_until)
 
 
-def revoke(cursor: psycopg.Cursor[Any], tenant: str, reason: Reason) -> Revocation:
+def revoke(cursor: psycopg.Cursor[Any], tenant: str, reason: Reason) -> datetime | None:
     """End the acceptance of a tenant's reports of one reason at once.
 
-    Args:
-        cursor: in an open transaction of the ledger.
-        tenant: its name.
-        reason: why it is reported.
+    Returns:
+        Since when such a report is open; None: it is not open now.
 
     Raises:
         UnknownTenant: the ledger does not know the tenant.
@@ -82,7 +80,7 @@ def revoke(cursor: psycopg.Cursor[Any], tenant: str, reason: Reason) -> Revocati
             f"{reason} of {tenant} is not accepted: there is no exception, or it has expired.",
             "Nothing was changed. `reconciler status` lists what is accepted.",
         )
-    return Revocation(tenant, reason, open_since)
+    return open_since
 
 
 def _reports(

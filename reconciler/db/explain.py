@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.explanation import Correction, Entry, Lifetime, Story, join_corrections
+from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
 from reconciler.core.status import Exemption, OpenReport
 from reconciler.db.names import is_storable, unknown_tenant
 from reconciler.db.queries import query
@@ -32,7 +32,7 @@ def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
     def rows(name: str) -> list[tuple[Any, ...]]:
         return cursor.execute(query(name), {"tenant": tenant, "max_runs": MAX_RUNS_SEARCHED}).fetchall()
 
-    lifetimes = tuple(Lifetime(*row) for row in rows("explain_lifetimes"))
+    lifetimes = tuple(RecordedLifetime(*row) for row in rows("explain_lifetimes"))
     corrections = tuple(Correction(*row) for row in rows("explain_corrections"))
     events = [Entry(*row) for row in rows("explain_events")]
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))

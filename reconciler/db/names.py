@@ -21,13 +21,7 @@ class UnknownTenant(Failure):
 
 
 def unknown_tenant(cursor: psycopg.Cursor[Any], tenant: str, *, refused: bool = False) -> UnknownTenant:
-    """Return the failure that there is no such tenant; its remedy names those that could be meant.
-
-    Args:
-        cursor: in an open transaction of the ledger.
-        tenant: the unknown name.
-        refused: a change was asked for: the exit code is that of a refusal.
-    """
+    """Return the failure that names those that could be meant; `refused` says that it stops a change."""
     remedy = did_you_mean(cursor, tenant)
     failure = UnknownTenant(
         f'The ledger knows no tenant "{tenant}": no lifecycle row, no event, no correction, no report.',

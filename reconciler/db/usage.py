@@ -9,10 +9,9 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Event
-from reconciler.core.usage import Statement
 from reconciler.db.queries import query
 from reconciler.db.status import read_unverified, read_verification
 

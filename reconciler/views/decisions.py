@@ -10,7 +10,10 @@ from reconciler.core.model import LAST
 from reconciler.views.terminal import visible
 
 if TYPE_CHECKING:
-    from reconciler.core.decisions import Acceptance, Reopening, Revocation
+    from datetime import datetime
+
+    from reconciler.core.decisions import Acceptance, Reopening
+    from reconciler.core.reasons import Reason
 
 
 def accepted(decision: Acceptance) -> str:
@@ -30,14 +33,14 @@ def accepted(decision: Acceptance) -> str:
     return "\n".join(filter(None, sentences))
 
 
-def revoked(decision: Revocation) -> str:
+def revoked(tenant: str, reason: Reason, open_since: datetime | None) -> str:
     """Say that a report is no longer accepted, and when people are notified again."""
     notified = (
-        f"The report is open since {second(decision.open_since)} UTC: the next run notifies of it again."
-        if decision.open_since
+        f"The report is open since {second(open_since)} UTC: the next run notifies of it again."
+        if open_since
         else "No such report is open now; people are notified of a new one."
     )
-    return f"No longer accepted: {decision.reason} of {visible(decision.tenant)}\n{notified}"
+    return f"No longer accepted: {reason} of {visible(tenant)}\n{notified}"
 
 
 def reopened(decision: Reopening) -> str:

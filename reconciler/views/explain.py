@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from rich.console import Console, Group
 from rich.table import Table as Grid
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
@@ -18,7 +17,7 @@ from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
 from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
 from reconciler.core.reasons import Reason
-from reconciler.views import terminal
+from reconciler.views import as_json, terminal
 from reconciler.views.terminal import plural, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
 
@@ -60,9 +59,6 @@ class PictureUnwritten(Failure):
     """The file of the picture could not be written."""
 
 
-# --- the picture -------------------------------------------------------------------------------------------------
-
-
 def timeline(story: Story, period: Period | None = None) -> Timeline:
     """Return the picture of a story or a period of it: a lane for the tenant, its suspension and each skill."""
     labels = _labels(story)
@@ -96,9 +92,6 @@ def _labels(story: Story) -> dict[tuple[str, str], str]:
     skills = {entry.skill or "" for entry in story.entries if entry.event_table == Table.SKILL_EVENTS}
     skills |= {made.subject or "" for made in story.corrections if made.event_table == Table.SKILL_EVENTS}
     return labels | {(Table.SKILL_EVENTS.value, skill): _named(skill) for skill in sorted(skills)}
-
-
-# --- for people --------------------------------------------------------------------------------------------------
 
 
 def printed(story: Story, *, period: Period | None = None, all_events: bool = False) -> str:
@@ -140,12 +133,7 @@ def save(story: Story, path: str, *, period: Period | None = None, all_events: b
 def draw(story: Story, console: Console, *, width: int, period: Period | None = None, all_events: bool = False) -> None:
     """Print a story for people: the picture, each correction with its proof, what is open, the events.
 
-    Args:
-        story: what is shown.
-        console: where it goes; text is folded at its width.
-        width: columns of the picture.
-        period: restricts it to what lies in it.
-        all_events: lists every event, however many there are.
+    Text is folded at the console's width, the picture fits `width`; a period restricts it to what lies in it.
     """
     picture = timeline(story, period)
     sections = (
@@ -319,15 +307,10 @@ def _chf(amount: Decimal) -> str:
     return f"{amount:+.2f} CHF" if amount else "0.00 CHF"
 
 
-# --- for programs ------------------------------------------------------------------------------------------------
-
-
 def document(story: Story, *, period: Period | None = None) -> str:
     """Return a story as one JSON document, times in RFC 3339 and UTC, CHF as text.
 
-    Args:
-        story: what is shown.
-        period: leaves out the events and corrections that lie outside of it.
+    A period leaves out the events and corrections outside of it.
     """
     inside = [
         (number, made) for number, made in enumerate(story.corrections, 1) if period is None or period.contains(made.at)
@@ -348,4 +331,4 @@ def document(story: Story, *, period: Period | None = None) -> str:
         "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
         "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],
     }
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+    return as_json(content)

@@ -6,10 +6,8 @@ from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from reconciler.core.model import Action, Mode, Result, Table
-from reconciler.views import terminal
+from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def document(outcome: Outcome) -> str:
     }
     if outcome.failure:
         content["error"] = {"message": str(outcome.failure), "remedy": outcome.failure.remedy}
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+    return as_json(content)
 
 
 def _total(outcome: Outcome) -> Decimal | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from rich.text import Text
 
 from reconciler.core.model import SNAPSHOT, Action, Result
-from reconciler.views import terminal
+from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
@@ -32,13 +31,10 @@ COLOURS = {Result.CLEAN: "green", Result.CORRECTED: "green", Result.DRIFT: "yell
 _WRITING = tuple(action for action in Action if action.writes)
 
 
-# --- for programs ------------------------------------------------------------------------------------------------
-
-
 def document(status: Status) -> str:
     """Return the status as one JSON document, times in RFC 3339 and UTC."""
     invoicing = status.invoicing
-    content: dict[str, Any] = {
+    content = {
         "as_of": status.as_of,
         "verified_until": status.verified_until,
         "unverified_count": status.unverified_count,
@@ -53,10 +49,7 @@ def document(status: Status) -> str:
         "corrections": [one._asdict() for one in status.corrections],
         "runs": [{**run._asdict(), "seconds": run.seconds} for run in status.runs],
     }
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
-
-
-# --- for people --------------------------------------------------------------------------------------------------
+    return as_json(content)
 
 
 def printed(status: Status) -> str:

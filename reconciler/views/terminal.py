@@ -53,15 +53,7 @@ def print_table(
     right: Container[str] = (),
     header_style: str = "bold",
 ) -> None:
-    """Print a table in columns where they fit or its rows cannot be stacked, else as stacked lines.
-
-    Args:
-        console: where it goes.
-        columns: their headings.
-        rows: from above; all of them or none can be stacked.
-        right: the columns that are aligned to the right.
-        header_style: rich's style of the headings.
-    """
+    """Print a table in columns where they fit or its rows cannot be stacked, else as stacked lines."""
     from rich.table import Table as Grid
 
     rows = tuple(rows)

@@ -8,14 +8,13 @@ from collections import defaultdict
 from datetime import UTC, datetime, time
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from rich.text import Text
 
 from reconciler.core.billing import FEE, NOTHING
 from reconciler.core.model import UNKNOWN_ORG
-from reconciler.views import terminal
+from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from reconciler.core.billing import Line
-    from reconciler.core.usage import Statement
+    from reconciler.core.billing import Line, Statement
 
 COLUMNS = ("org", "tenant", "item", "month", "days", "price_chf", "amount_chf")
 """Of the CSV: the fields of a line."""
@@ -33,12 +31,9 @@ MAX_ROWS = 1_000
 """Lines that the table shows; its totals are those of all."""
 
 
-# --- for programs ------------------------------------------------------------------------------------------------
-
-
 def document(statement: Statement) -> str:
     """Return the statement as one JSON document: days in ISO 8601, CHF as text."""
-    content: dict[str, Any] = {
+    content = {
         "first_day": statement.first,
         "last_day": statement.last,
         "as_of": statement.as_of,
@@ -46,7 +41,7 @@ def document(statement: Statement) -> str:
         "unknown_chf": statement.unknown_chf,
         "lines": statement.lines,
     }
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+    return as_json(content)
 
 
 def table_of_values(statement: Statement) -> str:
@@ -56,9 +51,6 @@ def table_of_values(statement: Statement) -> str:
     writer.writerow(COLUMNS)
     writer.writerows([getattr(line, column) for column in COLUMNS] for line in statement.lines)
     return text.getvalue()
-
-
-# --- for people --------------------------------------------------------------------------------------------------
 
 
 def printed(statement: Statement) -> str:

@@ -23,7 +23,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from reconciler import ledger as books
-from reconciler.core.explanation import Correction, Entry, Lifetime, Period, Story
+from reconciler.core.explanation import Correction, Entry, Period, RecordedLifetime, Story
 from reconciler.core.model import FIRST, LAST, Evidence, Table
 from reconciler.core.reasons import Reason
 from reconciler.core.status import Exemption, OpenReport
@@ -221,7 +221,7 @@ CORRECTION: Final = Correction(
 STORY: Final = Story(
     tenant="acme",
     as_of=NOW,
-    lifetimes=(Lifetime("1", on(1, 8, month=4), None, None, None, None),),
+    lifetimes=(RecordedLifetime("1", on(1, 8, month=4), None, None, None, None),),
     entries=(
         Entry(Table.LIFECYCLE, None, "1", None, "created", on(1, 8, month=4)),
         Entry(Table.SKILL_EVENTS, 7, "1", "mail", "enabled", on(12, 7), 1),
@@ -273,7 +273,9 @@ stories = st.builds(
     tenant=texts,
     as_of=st.just(NOW),
     verified_at=st.none() | moments,
-    lifetimes=st.lists(st.builds(Lifetime, texts, moments, moments, moments, texts, texts), max_size=3).map(tuple),
+    lifetimes=st.lists(st.builds(RecordedLifetime, texts, moments, moments, moments, texts, texts), max_size=3).map(
+        tuple
+    ),
     entries=st.lists(entries, max_size=12).map(lambda found: tuple(sorted(found, key=lambda entry: entry.at))),
     corrections=st.lists(corrections, max_size=6).map(lambda found: tuple(sorted(found, key=lambda made: made.at))),
     reports=st.lists(

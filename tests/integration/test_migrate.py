@@ -26,7 +26,7 @@ VIEWS = ["proving_runs"]
 """Its views."""
 COVERING = ["index public.reconciler_skill_state", "index public.reconciler_suspension_state"]
 
-# Each column: its type, "!" where it is not null, "=" and its default.
+# Each column: its type, "!" if it is not null, "=" and its default.
 LEDGER = {
     "platform_pricing": {
         "id": "integer ! =1",
@@ -186,7 +186,7 @@ INDEXES = {
 
 
 def _constraint(definition: str) -> str:
-    """Write a list that a column is checked against in one way, as PostgreSQL's versions do not."""
+    """Normalise a CHECK's list of values, which PostgreSQL's versions print differently."""
     if listed := re.match(r"CHECK \(\(?(\w+) = ANY", definition):
         values = re.findall(r"'(\w+)'", definition) or re.findall(r"\b\d+\b", definition)
         return f"CHECK ({listed[1]} in {', '.join(values)})"
@@ -206,7 +206,7 @@ def _definitions(connection: Connection, schema: str) -> dict[str, list[str]]:
 
 @contextmanager
 def _open_insert(url: str) -> Iterator[None]:
-    """The portal, in the middle of a transaction: a concurrent build waits for it."""
+    """Hold a portal's transaction open: a concurrent build waits for it."""
     with database.connect(url) as portal, portal.transaction():
         _insert(portal)
         yield
@@ -231,7 +231,7 @@ def _wait_for_a_build(connection: Connection) -> None:
         ).fetchall():
             return
         time.sleep(0.05)
-    pytest.fail("nobody builds an index")
+    pytest.fail("no session builds an index")
 
 
 def _valid(connection: Connection) -> dict[str, bool]:
@@ -245,12 +245,12 @@ def _valid(connection: Connection) -> dict[str, bool]:
 
 @pytest.fixture
 def portal(ledger: Connection) -> Connection:
-    """A ledger as the portal alone makes it: without the covering indexes."""
+    """A ledger as the portal alone creates it: without the covering indexes."""
     ledger.execute("DROP INDEX reconciler_skill_state, reconciler_suspension_state")
     return ledger
 
 
-def test_a_fresh_database_gets_exactly_the_eleven_tables_with_exactly_their_columns(ledger: Connection) -> None:
+def test_a_fresh_database_gets_exactly_the_eleven_tables_and_columns(ledger: Connection) -> None:
     columns: dict[str, dict[str, str]] = {}
     for table, column, kind, required, default in ledger.execute(
         "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull, "
@@ -267,11 +267,11 @@ def test_a_fresh_database_gets_exactly_the_eleven_tables_with_exactly_their_colu
     assert {table: list(of) for table, of in columns.items()} == {table: list(of) for table, of in LEDGER.items()}
 
 
-def test_a_fresh_database_gets_exactly_their_constraints(ledger: Connection) -> None:
+def test_a_fresh_database_gets_exactly_these_constraints(ledger: Connection) -> None:
     assert _definitions(ledger, "public") == CONSTRAINTS
 
 
-def test_a_fresh_database_gets_exactly_their_indexes(ledger: Connection) -> None:
+def test_a_fresh_database_gets_exactly_these_indexes(ledger: Connection) -> None:
     indexes = {}
     for name, definition in ledger.execute(
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT IN "
@@ -282,14 +282,13 @@ def test_a_fresh_database_gets_exactly_their_indexes(ledger: Connection) -> None
     assert indexes == INDEXES
 
 
-def test_prices_have_their_one_row(ledger: Connection) -> None:
+def test_platform_pricing_gets_its_only_row(ledger: Connection) -> None:
     assert ledger.execute(
         "SELECT id, tenant_monthly_fee_chf::text, vat_rate_chli::text FROM platform_pricing"
     ).fetchall() == [(1, "0.00", "8.10")]
 
 
-def test_what_is_kept_about_a_run_speaks_the_vocabulary(ledger: Connection) -> None:
-    """The checks of schema reconciler and the enumerations of the model are the same sets."""
+def test_the_checks_of_schema_reconciler_match_the_enumerations(ledger: Connection) -> None:
     checks = _definitions(ledger, "reconciler")
     assert f"CHECK (mode in {', '.join(Mode)})" in checks["reconciler.runs"]
     assert f"CHECK (outcome in {', '.join(Result)})" in checks["reconciler.runs"]
@@ -298,7 +297,7 @@ def test_what_is_kept_about_a_run_speaks_the_vocabulary(ledger: Connection) -> N
     assert f"CHECK (action in {writing})" in checks["reconciler.corrections"]
 
 
-def test_every_own_table_and_view_says_what_it_is(ledger: Connection) -> None:
+def test_every_table_and_view_of_schema_reconciler_has_a_comment(ledger: Connection) -> None:
     assert ledger.execute(
         "SELECT relname, obj_description(oid, 'pg_class') IS NOT NULL FROM pg_class "
         "WHERE relnamespace = 'reconciler'::regnamespace AND relkind IN ('r', 'v') ORDER BY relname COLLATE \"C\""
@@ -316,7 +315,7 @@ def test_the_report_names_everything_in_the_order_of_the_files(empty_url: str) -
     assert len(report) == len(set(report)) == 11 + 1 + len(INDEXES) + 1 + len(OWN) + len(VIEWS) + 3
 
 
-def test_a_second_migration_creates_nothing_and_says_nothing(empty_url: str) -> None:
+def test_a_second_migration_creates_and_reports_nothing(empty_url: str) -> None:
     _migrate(empty_url)
     with database.connect(empty_url) as connection:
         before = connection.execute("SELECT oid, xmin FROM pg_class ORDER BY oid").fetchall()
@@ -324,8 +323,8 @@ def test_a_second_migration_creates_nothing_and_says_nothing(empty_url: str) -> 
         assert connection.execute("SELECT oid, xmin FROM pg_class ORDER BY oid").fetchall() == before
 
 
-def test_a_second_migration_waits_for_nobody(ledger_url: str) -> None:
-    """Not even for a transaction that locks the tables as a backup or a long report does."""
+def test_a_second_migration_waits_for_no_lock(ledger_url: str) -> None:
+    """Not even if a transaction locks the tables as a backup or a long report does."""
     with database.connect(ledger_url) as other, other.transaction():
         other.execute("LOCK TABLE tenant_skill_events, invoices, reconciler.runs IN SHARE ROW EXCLUSIVE MODE")
         started = time.monotonic()
@@ -334,7 +333,7 @@ def test_a_second_migration_waits_for_nobody(ledger_url: str) -> None:
 
 
 def test_the_files_can_be_run_by_hand(empty_url: str) -> None:
-    """Any number of times, with nothing that `migrate` would then find missing."""
+    """Any number of times; afterwards `migrate` finds nothing missing."""
     with database.connect(empty_url) as connection:
         for _ in range(2):
             for file in queries.schema_files():
@@ -343,7 +342,7 @@ def test_the_files_can_be_run_by_hand(empty_url: str) -> None:
         assert migrate.migrate(connection) == []
 
 
-def test_the_portals_tables_rows_and_columns_survive(empty_url: str) -> None:
+def test_existing_tables_rows_and_columns_survive(empty_url: str) -> None:
     with database.connect(empty_url) as portal:
         portal.execute(
             "CREATE TABLE tenant_billing_lifecycle (tenant_name text PRIMARY KEY, zitadel_org_id text NOT NULL, "
@@ -365,8 +364,8 @@ def test_the_portals_tables_rows_and_columns_survive(empty_url: str) -> None:
 
 
 @pytest.mark.parametrize("sessions", [2, 8])
-def test_migrations_of_an_empty_database_at_the_same_time_all_succeed(empty_url: str, sessions: int) -> None:
-    """And each object is said to be created by exactly one of them."""
+def test_concurrent_migrations_of_an_empty_database_all_succeed(empty_url: str, sessions: int) -> None:
+    """Exactly one of them reports each object."""
     with ThreadPoolExecutor(sessions) as pool:
         reports = list(pool.map(_migrate, [empty_url] * sessions))
     assert sorted(map(bool, reports)) == [False] * (sessions - 1) + [True]
@@ -414,7 +413,7 @@ def test_another_sessions_build_is_waited_for(portal: Connection, ledger_url: st
         assert report.result(20) == COVERING[1:]
 
 
-def test_another_sessions_build_is_not_waited_for_for_ever(
+def test_another_sessions_build_is_not_waited_for_indefinitely(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadPoolExecutor(1) as pool, _open_insert(ledger_url):
@@ -430,7 +429,7 @@ def test_another_sessions_build_is_not_waited_for_for_ever(
             first.result(20)
 
 
-def test_an_index_that_a_dead_build_left_is_rebuilt(
+def test_an_index_left_by_a_dead_build_is_rebuilt(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, _open_insert(ledger_url):
@@ -446,24 +445,22 @@ def test_an_index_that_a_dead_build_left_is_rebuilt(
     assert _migrate(ledger_url) == []
 
 
-def test_a_build_that_fell_victim_to_a_deadlock_is_repeated(
+def test_a_build_that_hits_a_deadlock_is_repeated(
     portal: Connection, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, fails = migrate._execute_bounded, [psycopg.errors.DeadlockDetected("deadlock detected")]  # noqa: SLF001
 
-    def once_a_victim(*arguments: Any) -> None:
+    def fail_once(*arguments: Any) -> None:
         if fails:
             raise fails.pop()
         run(*arguments)
 
-    monkeypatch.setattr(migrate, "_execute_bounded", once_a_victim)
+    monkeypatch.setattr(migrate, "_execute_bounded", fail_once)
     assert _migrate(ledger_url) == COVERING
     assert all(_valid(portal).values())
 
 
-def test_duplicate_rows_are_named_and_leave_no_index_that_would_refuse_more(
-    ledger: Connection, ledger_url: str
-) -> None:
+def test_duplicate_rows_are_named_and_leave_no_index(ledger: Connection, ledger_url: str) -> None:
     ledger.execute("DROP INDEX uniq_invoices_org_period")
     ledger.execute(
         "INSERT INTO invoices (invoice_number, zitadel_org_id, period_start, period_end, due_at, subtotal_chf, "
@@ -496,14 +493,14 @@ def test_duplicate_rows_are_named_and_leave_no_index_that_would_refuse_more(
         ),
     ],
 )
-def test_what_stands_in_the_way_is_named(empty_url: str, taken: str, named: str) -> None:
+def test_a_conflict_names_the_object(empty_url: str, taken: str, named: str) -> None:
     with database.connect(empty_url) as connection:
         connection.execute(taken.encode())
         with pytest.raises(migrate.MigrationConflict, match=named):
             migrate.migrate(connection)
 
 
-def test_a_role_that_may_not_create_is_told_who_may(empty_url: str) -> None:
+def test_a_role_without_rights_learns_who_has_them(empty_url: str) -> None:
     role = f"role_{uuid4().hex}"
     with database.connect(empty_url) as owner:
         owner.execute(f"CREATE ROLE {role}; REVOKE CREATE ON SCHEMA public FROM PUBLIC".encode())
@@ -516,11 +513,11 @@ def test_a_role_that_may_not_create_is_told_who_may(empty_url: str) -> None:
             owner.execute(f"RESET ROLE; DROP ROLE {role}".encode())
 
 
-def test_a_role_that_may_not_create_can_migrate_where_nothing_is_missing(role_url: str) -> None:
+def test_a_role_without_rights_can_migrate_if_nothing_is_missing(role_url: str) -> None:
     assert _migrate(role_url) == []
 
 
-def test_it_sees_what_the_migration_before_it_made_under_any_isolation(empty_url: str) -> None:
+def test_a_migration_sees_the_one_before_at_any_isolation_level(empty_url: str) -> None:
     with database.connect(empty_url) as connection, database.connect(empty_url) as holder:
         connection.execute("SET default_transaction_isolation = 'repeatable read'")
         with ThreadPoolExecutor(1) as pool:
@@ -532,7 +529,7 @@ def test_it_sees_what_the_migration_before_it_made_under_any_isolation(empty_url
             assert "table public.skill_pricing" not in report.result(20)
 
 
-def test_the_latest_state_of_every_key_is_an_index_only_scan_without_a_sort(ledger: Connection) -> None:
+def test_the_latest_states_come_from_an_index_only_scan(ledger: Connection) -> None:
     for table, key, values in (
         ("tenant_skill_events", "tenant_name, skill_id", "'enabled', 'skill-' || s"),
         ("tenant_suspension_events", "tenant_name", "'suspended'"),
@@ -591,7 +588,7 @@ def runs_of_every_kind(ledger: Connection) -> Connection:
     return ledger
 
 
-def test_only_whole_runs_over_a_cluster_prove_anything(runs_of_every_kind: Connection) -> None:
+def test_only_successful_runs_over_a_cluster_prove_the_ledger(runs_of_every_kind: Connection) -> None:
     assert runs_of_every_kind.execute(
         "SELECT mode, outcome, source, count(*) FROM reconciler.proving_runs GROUP BY 1, 2, 3 ORDER BY 2"
     ).fetchall() == [("run", outcome, "a cluster", 1000) for outcome in ("clean", "corrected", "drift")]
@@ -613,7 +610,7 @@ def test_a_missing_view_is_created(ledger: Connection) -> None:
 
 @pytest.mark.parametrize("missing", [{}, {"subject": None}, {"supersedes_event_id": None}])
 def test_the_same_correction_is_refused_twice(ledger: Connection, run: UUID, missing: dict[str, None]) -> None:
-    """Also where it has no subject, or corrects no earlier event."""
+    """Also if it has no subject, or corrects no earlier event."""
     _correct(ledger, run, **missing)
     with pytest.raises(psycopg.errors.UniqueViolation) as caught:
         _correct(ledger, run, **missing)
@@ -629,14 +626,14 @@ def test_another_correction_is_not_refused(ledger: Connection, run: UUID, other:
     _correct(ledger, run, **other)
 
 
-def test_the_source_is_one(ledger: Connection) -> None:
+def test_there_is_only_one_source(ledger: Connection) -> None:
     ledger.execute("INSERT INTO reconciler.source (identity) VALUES ('snapshot')")
     with pytest.raises(psycopg.errors.IntegrityError):
         ledger.execute("INSERT INTO reconciler.source (id, identity) VALUES (2, 'snapshot')")
 
 
 def test_no_thread_is_left_behind(portal: Connection) -> None:
-    """The one that would cancel a build ends with it."""
+    """The thread that would cancel a build ends with it."""
     before = threading.enumerate()
     assert migrate.migrate(portal) == COVERING
     assert threading.enumerate() == before

@@ -1,49 +1,38 @@
-"""Rules, dashboard and pushes match the exported metrics, and work with the real Prometheus and Pushgateway."""
+"""Rules and dashboard match the exported metrics, and work with a real Prometheus."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import threading
 import time
-from base64 import b64decode
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import combinations, count
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
-import urllib3
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from reconciler.alerts import Undelivered
-from reconciler.alerts.pushgateway import Pushgateway
-from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
-from reconciler.core.reasons import CORRECTING, Reason
+from reconciler.core.model import Action, Finding, Outcome, Result, Total
+from reconciler.core.reasons import Reason
 from reconciler.metrics import RunMetrics
-from tests.integration.test_metrics import FULL, LABELS, PERIOD, Series, make_finding, make_outcome, read, scrape
+from tests.integration.test_metrics import FULL, LABELS, PERIOD, make_finding, make_outcome
+from tests.integration.test_pushgateway import TARGET_LABELS, make_sink, pushgateway
 from tests.support.pages import section
+from tests.support.programs import eventually, free_address, get, needs, running, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring" / "rules.yaml"
@@ -56,8 +45,6 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 TARGETS = [(panel, target) for panel in PANELS for target in panel["targets"]]
 QUERIES = [rule["expr"] for rule in ALERTS.values()] + [target["expr"] for _, target in TARGETS]
 
-TARGET_LABELS = {"job", "instance", "pod"}
-"""Labels that Prometheus adds to what it scrapes."""
 VALUES: dict[str, set[str]] = {
     "outcome": {*Result},
     "reason": {*Reason},
@@ -66,18 +53,6 @@ VALUES: dict[str, set[str]] = {
     "job": {"$job"},
 }
 """The values that a query may select for a label."""
-
-BCRYPT_OF_HUNTER2 = "$2b$04$Od50XXcyzzZnD5vKJ5IQQePx462Y2hrFoBc6wNcctYMHAhlIIMTQa"
-
-PATIENCE = 30.0
-"""Seconds within which everything that a test waits for must happen, on a busy machine."""
-
-
-def needs(*programs: str) -> pytest.MarkDecorator:
-    """Skip the test if one of the programs is not installed."""
-    missing = [program for program in programs if not shutil.which(program)]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
-
 
 each_alert = pytest.mark.parametrize("alert", ALERTS)
 each_query = pytest.mark.parametrize("query", QUERIES)
@@ -237,311 +212,6 @@ def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
     assert fires == {True, False}
 
 
-# --- a fake Pushgateway ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class FakeGateway:
-    """A server that keeps what is pushed to it and answers as configured."""
-
-    port: int = 0
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    silent: threading.Event = field(default_factory=threading.Event)
-    """If set, it never answers."""
-    requests: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
-
-
-@pytest.fixture
-def gateway() -> Iterator[FakeGateway]:
-    fake, over = FakeGateway(), threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_one_request(self) -> None:
-            super().handle_one_request()
-            self.close_connection = True
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            fake.requests.append((self.command, self.path, dict(self.headers), body))
-            if fake.silent.is_set():
-                over.wait(PATIENCE)
-                return
-            self.send_response(fake.status)
-            for name, value in fake.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        fake.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield fake
-        over.set()
-        server.shutdown()
-        thread.join()
-
-
-def make_sink(url: str, **fields: Any) -> Pushgateway:
-    return replace(Pushgateway(url=url, period=PERIOD, now=time.time), **fields)
-
-
-def undelivered(to: Pushgateway, outcome: Outcome = FULL) -> str:
-    """Return why the push failed, which must not take longer than the timeout."""
-    began = time.monotonic()
-    with pytest.raises(Undelivered) as failed:
-        to.notify(outcome)
-    assert time.monotonic() - began < to.timeout + 1
-    return str(failed.value)
-
-
-def test_a_push_posts_to_the_group_of_the_job(gateway: FakeGateway) -> None:
-    """POST and not PUT, which would erase the last success."""
-    make_sink(f"http://127.0.0.1:{gateway.port}/").notify(FULL)
-    ((method, path, _, _),) = gateway.requests
-    assert (method, path) == ("POST", "/metrics/job/reconciler")
-
-
-def test_another_job_has_another_group(gateway: FakeGateway) -> None:
-    make_sink(f"http://127.0.0.1:{gateway.port}/behind/a/proxy", job="billing").notify(FULL)
-    assert gateway.requests[0][1] == "/behind/a/proxy/metrics/job/billing"
-
-
-def test_an_address_may_lack_a_scheme(gateway: FakeGateway) -> None:
-    make_sink(f"127.0.0.1:{gateway.port}").notify(FULL)
-    assert len(gateway.requests) == 1
-
-
-def test_a_push_has_what_the_run_updates(gateway: FakeGateway) -> None:
-    """Undelivered messages are not pushed: the next process would begin at 0 again."""
-    now = 1_750_000_000.0
-    make_sink(f"http://127.0.0.1:{gateway.port}", now=lambda: now).notify(FULL)
-    alone = RunMetrics(period=PERIOD)
-    alone.record(FULL, now)
-    assert read(gateway.requests[0][3]) == scrape(alone)
-    assert "reconciler_alerts_undelivered_total" not in gateway.requests[0][3]
-
-
-@pytest.mark.parametrize("result", [Result.BLOCKED, Result.FAILED])
-def test_a_stopped_run_pushes_nothing_about_the_ledger(gateway: FakeGateway, result: Result) -> None:
-    make_sink(f"http://127.0.0.1:{gateway.port}").notify(make_outcome(result, *FULL.findings))
-    pushed = {series.name for series in read(gateway.requests[0][3])}
-    assert pushed == {name for name in LABELS if re.search("last_run|build|period", name)}
-
-
-def test_a_plan_is_not_pushed(gateway: FakeGateway) -> None:
-    make_sink(f"http://127.0.0.1:{gateway.port}").notify(replace(FULL, mode=Mode.PLAN))
-    assert gateway.requests == []
-
-
-def test_it_gets_every_run() -> None:
-    """Clean runs too, because they update the last success."""
-    assert make_sink("http://127.0.0.1:1").deduplicates
-    assert make_sink("http://127.0.0.1:1").name == "pushgateway"
-
-
-def test_user_name_and_password_are_sent_but_not_shown(gateway: FakeGateway) -> None:
-    to = make_sink(f"http://me:{quote('pa/ss:wörd@', safe='')}@127.0.0.1:{gateway.port}")
-    to.notify(FULL)
-    ((_, path, headers, _),) = gateway.requests
-    assert b64decode(headers["Authorization"].removeprefix("Basic ")).decode() == "me:pa/ss:wörd@"
-    assert "me:" not in path + headers["Host"] + repr(to)
-
-
-def test_libraries_get_the_address_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they do not have, their errors and logs cannot show."""
-    seen: list[str] = []
-    monkeypatch.setattr("reconciler.alerts.pushgateway.pushadd_to_gateway", lambda url, **_: seen.append(url))
-    make_sink("http://me:hunter2@pushgateway:9091").notify(FULL)
-    assert seen == ["http://pushgateway:9091"]
-
-
-def test_without_a_user_name_no_authorization_is_sent(gateway: FakeGateway) -> None:
-    make_sink(f"http://127.0.0.1:{gateway.port}").notify(FULL)
-    assert "Authorization" not in gateway.requests[0][2]
-
-
-@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
-def test_metrics_that_are_not_accepted_are_undelivered(gateway: FakeGateway, status: int) -> None:
-    gateway.status = status
-    assert f"answered {status}" in undelivered(make_sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(gateway: FakeGateway, status: int) -> None:
-    """The push would become a GET without metrics, and the password would be sent elsewhere."""
-    gateway.status, gateway.headers = status, {"Location": f"http://127.0.0.1:{gateway.port}/elsewhere"}
-    assert f"answered {status}" in undelivered(make_sink(f"http://me:hunter2@127.0.0.1:{gateway.port}"))
-    assert len(gateway.requests) == 1
-
-
-def test_a_gateway_that_does_not_answer_is_given_up_in_time(gateway: FakeGateway) -> None:
-    gateway.silent.set()
-    why = undelivered(make_sink(f"http://127.0.0.1:{gateway.port}", timeout=0.3))
-    assert why == "The Pushgateway was not reached: no answer in time."
-
-
-def test_an_unreachable_gateway_is_reported_as_such() -> None:
-    why = undelivered(make_sink(f"http://127.0.0.1:{free_port()}"))
-    assert why == "The Pushgateway was not reached: Connection refused."
-
-
-@given(st.text(max_size=12))
-@settings(deadline=None)
-def test_no_message_contains_the_password(more: str) -> None:
-    """Not even if it is not encoded and parts of it are parsed as a host, a port or a path."""
-    to = make_sink(f"http://127.0.0.1:hunter2{more}@127.0.0.1:1", timeout=0.5)
-    assert "hunter" not in undelivered(to) + repr(to)
-
-
-# --- the real Pushgateway ----------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def get(url: str, **parameters: Any) -> bytes:
-    """Return the body of a response; 401 counts as a response."""
-    with urllib3.PoolManager() as pool:
-        answer = pool.request("GET", url, fields=parameters, timeout=5, retries=False)
-    assert answer.status in {200, 401}, answer.data
-    return answer.data
-
-
-def eventually(check: Callable[[], Any]) -> Any:
-    """Return the first result of the check that is not empty; it must come within `PATIENCE`."""
-    ends = time.monotonic() + PATIENCE
-    while True:
-        try:
-            said = check()
-        except (urllib3.exceptions.HTTPError, AssertionError):
-            said = None
-        if said is not None and said != []:
-            return said
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def settled(check: Callable[[], Any], wanted: object) -> object:
-    """Return the result of the check once it is the wanted one, or the last result after `PATIENCE`."""
-    ends = time.monotonic() + PATIENCE
-    while (said := check()) != wanted and time.monotonic() < ends:
-        time.sleep(0.1)
-    return said
-
-
-@contextmanager
-def running(ready: str, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the block ends."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: get(ready))
-        yield process
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-
-
-@contextmanager
-def pushgateway(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run a Pushgateway that stores nothing on disk."""
-    address = f"127.0.0.1:{free_port()}"
-    command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--persistence.file=", *options]
-    with running(f"http://{address}/-/ready", *command) as process:
-        yield f"http://{address}", process
-
-
-def group(url: str, job: str = "reconciler") -> dict[Series, float]:
-    """Return a job's metrics in a Pushgateway, without the labels and metrics that the Pushgateway adds."""
-    return {
-        Series(series.name, tuple(pair for pair in series.labels if pair[0] not in TARGET_LABELS)): value
-        for series, value in read(get(f"{url}/metrics").decode()).items()
-        if ("job", job) in series.labels and not series.name.startswith("push_")
-    }
-
-
-@needs("prometheus-pushgateway")
-def test_a_failed_run_keeps_the_last_success_in_a_pushgateway() -> None:
-    with pushgateway() as (url, _):
-        make_sink(url, now=lambda: 1000.0).notify(FULL)
-        make_sink(url, now=lambda: 2000.0).notify(make_outcome(Result.FAILED))
-        kept = group(url)
-    assert kept[Series("reconciler_last_success_timestamp_seconds")] == 1000
-    assert kept[Series("reconciler_last_run_timestamp_seconds")] == 2000
-    assert kept[Series("reconciler_last_run_outcome", (("outcome", "failed"),))] == 1
-
-
-_outcomes = st.builds(
-    lambda result, findings, totals, tenants: make_outcome(result, *findings, totals=totals, tenants_observed=tenants),
-    st.sampled_from(Result),
-    st.lists(st.builds(make_finding, st.sampled_from(Reason))),
-    st.dictionaries(st.sampled_from(sorted(CORRECTING)), st.builds(Total, st.integers(0, 9), st.just(0), st.just(0))),
-    st.integers(0, 9),
-)
-
-
-@needs("prometheus-pushgateway")
-def test_pushed_and_scraped_metrics_are_the_same() -> None:
-    """After any runs: one process that goes on shows the same as several that have ended."""
-    jobs = count()
-
-    @given(st.lists(_outcomes, min_size=1, max_size=5))
-    @settings(max_examples=25, deadline=None)
-    def check(outcomes: list[Outcome]) -> None:
-        job, metrics = f"reconciler-{next(jobs)}", RunMetrics(period=PERIOD)
-        for ended_at, each in enumerate(outcomes):
-            metrics.record(each, ended_at)
-            make_sink(url, job=job, now=partial(float, ended_at)).notify(each)
-        assert group(url, job) == scrape(metrics)
-
-    with pushgateway() as (url, _):
-        check()
-
-
-@needs("prometheus-pushgateway")
-def test_a_killed_pushgateway_is_undelivered_in_time() -> None:
-    with pushgateway() as (url, process):
-        make_sink(url).notify(FULL)
-        process.kill()
-        process.wait(PATIENCE)
-        assert "Connection refused" in undelivered(make_sink(url))
-
-
-@needs("prometheus-pushgateway")
-def test_a_stopped_pushgateway_is_undelivered_in_time() -> None:
-    with pushgateway() as (url, process):
-        process.send_signal(signal.SIGSTOP)
-        os.waitpid(process.pid, os.WUNTRACED)
-        assert "no answer in time" in undelivered(make_sink(url, timeout=0.5))
-
-
-@needs("prometheus-pushgateway")
-def test_metrics_that_a_pushgateway_calls_inconsistent_are_undelivered() -> None:
-    with pushgateway() as (url, _):
-        with urllib3.PoolManager() as pool:
-            other = "# TYPE reconciler_findings counter\nreconciler_findings 1\n"
-            assert pool.request("POST", f"{url}/metrics/job/other", body=other).status == HTTPStatus.OK
-        assert "answered 400" in undelivered(make_sink(url))
-
-
-@needs("prometheus-pushgateway")
-def test_a_pushgateway_that_needs_a_password_gets_it(tmp_path: Path) -> None:
-    users = tmp_path / "web.yaml"
-    users.write_text(yaml.safe_dump({"basic_auth_users": {"me": BCRYPT_OF_HUNTER2}}))
-    with pushgateway(f"--web.config.file={users}") as (url, _):
-        address = urlsplit(url).netloc
-        make_sink(f"http://me:hunter2@{address}").notify(FULL)
-        assert "answered 401" in undelivered(make_sink(f"http://me:hunter3@{address}"))
-
-
 # --- the real Prometheus -----------------------------------------------------------------------------------------
 
 HISTORY = timedelta(hours=50)
@@ -675,7 +345,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             ],
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        address = f"127.0.0.1:{free_port()}"
+        address = free_address()
         with running(
             f"http://{address}/-/ready",
             "prometheus",
@@ -723,7 +393,7 @@ def test_pushed_metrics_keep_their_job_and_have_no_instance(watched: Watched) ->
 def test_prometheus_loads_the_rules(watched: Watched) -> None:
     (loaded,) = [rules for rules in watched.ask("rules")["groups"] if rules["file"] == str(RULES)]
     assert [rule["name"] for rule in loaded["rules"]] == list(ALERTS)
-    eventually(lambda: all(rule["health"] == "ok" for rule in watched.ask("rules")["groups"][0]["rules"]) or None)
+    eventually(lambda: all(rule["health"] == "ok" for rule in watched.ask("rules")["groups"][0]["rules"]))
 
 
 FIRES = {

@@ -121,12 +121,12 @@ def test_the_role_may_not(role: Connection, statement: str) -> None:
 
 def test_the_role_may_create_nothing_in_public(role: Connection) -> None:
     if role.info.server_version < 150000:
-        pytest.skip("there everybody may, and the script says so")
+        pytest.skip("there everybody may, and the script warns of it")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         role.execute("CREATE TABLE public.other (id int)")
 
 
-def test_the_script_says_if_everybody_may_create_in_public(ledger: Connection, ledger_url: str, psql: Psql) -> None:
+def test_the_script_warns_if_everybody_may_create_in_public(ledger: Connection, ledger_url: str, psql: Psql) -> None:
     name = f"role_{ledger.info.dbname}"
     ledger.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     try:
@@ -135,9 +135,7 @@ def test_the_script_says_if_everybody_may_create_in_public(ledger: Connection, l
         ledger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
 
 
-def test_the_script_makes_a_role_that_cannot_log_in_any_number_of_times(
-    ledger: Connection, ledger_url: str, psql: Psql
-) -> None:
+def test_the_script_is_repeatable_and_its_role_cannot_log_in(ledger: Connection, ledger_url: str, psql: Psql) -> None:
     name = f'a "strange" role of {ledger.info.dbname}'[:63]
     try:
         ledger.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -149,7 +147,7 @@ def test_the_script_makes_a_role_that_cannot_log_in_any_number_of_times(
         ledger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
 
 
-def test_the_role_is_called_reconciler_unless_told_otherwise(ledger: Connection, ledger_url: str, psql: Psql) -> None:
+def test_the_role_is_called_reconciler_by_default(ledger: Connection, ledger_url: str, psql: Psql) -> None:
     if ledger.execute("SELECT FROM pg_roles WHERE rolname = 'reconciler'").fetchall():
         pytest.skip("the server that TEST_DATABASE_URL names has a role of that name")
     psql(ledger_url, "roles.sql")

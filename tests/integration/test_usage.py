@@ -16,11 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, in_order, lines
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
 from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
-from reconciler.core.usage import Statement
 from reconciler.db.connection import connect, transaction
 from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, usage
 from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values

@@ -346,7 +346,7 @@ GUARDS = (
         "alerts/pushgateway.py",
         "pushadd_to_gateway(\n",
         "push_to_gateway(\n",
-        "tests/integration/test_monitoring.py tests/integration/test_metrics.py",
+        "tests/integration/test_pushgateway.py",
     ),
     Guard(
         "the filter drops no false tenant",

@@ -173,7 +173,7 @@ def assert_discreet(endpoint: Endpoint) -> None:
 
 
 def test_logs_of_urllib3_are_suppressed(receiver: Receiver) -> None:
-    """urllib3 does that if headers end too early."""
+    """It logs the address if the headers of a response end too early."""
     receiver.otherwise = cut(b"HTTP/1.1 200 OK\r\nContent-Le")
     with library_logs() as libraries:
         secret_endpoint(receiver.url).send("POST")

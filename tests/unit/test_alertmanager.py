@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,10 +22,11 @@ from reconciler.alerts.http import WrongAddress
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Result
 from reconciler.core.reasons import RUNBOOK, Reason
+from tests.support.programs import eventually, free_address, get, running
 from tests.support.receivers import Receiver, hang, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.receivers import Answer
@@ -370,7 +367,7 @@ needs_alertmanager = pytest.mark.skipif(PROGRAM is None, reason="no Alertmanager
 
 
 @contextmanager
-def running(folder: Path, webhook: str) -> Iterator[str]:
+def alertmanager_in(folder: Path, webhook: str) -> Iterator[str]:
     """Run Alertmanager and yield its address."""
     assert PROGRAM is not None
     config = {
@@ -384,43 +381,15 @@ def running(folder: Path, webhook: str) -> Iterator[str]:
         "receivers": [{"name": "people", "webhook_configs": [{"url": webhook, "send_resolved": True}]}],
     }
     (folder / "alertmanager.yml").write_text(json.dumps(config), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            PROGRAM,
-            f"--config.file={folder / 'alertmanager.yml'}",
-            f"--storage.path={folder / 'data'}",
-            f"--web.listen-address={address}",
-            "--cluster.listen-address=",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        eventually(lambda: get(f"http://{address}/-/ready") is not None)
+    address = free_address()
+    options = [
+        f"--config.file={folder / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with running(f"http://{address}/-/ready", PROGRAM, *options):
         yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def get(url: str) -> bytes | None:
-    """Return the body of a response, or None if there is none yet."""
-    try:
-        with urllib3.PoolManager() as pool:
-            answer = pool.request("GET", url, retries=False, timeout=5)
-    except urllib3.exceptions.HTTPError:
-        return None
-    return answer.data if answer.status == HTTPStatus.OK else None
-
-
-def eventually(happened: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait until something has happened, and fail if that takes too long."""
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 class RealAlertmanager:
@@ -447,13 +416,13 @@ class RealAlertmanager:
     @property
     def active(self) -> list[dict[str, Any]]:
         """Return its active alerts."""
-        held: list[dict[str, Any]] = json.loads(get(f"{self.url}/api/v2/alerts") or b"")
+        held: list[dict[str, Any]] = json.loads(get(f"{self.url}/api/v2/alerts"))
         return held
 
 
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[RealAlertmanager]:
-    with Receiver() as people, running(tmp_path, people.url) as url:
+    with Receiver() as people, alertmanager_in(tmp_path, people.url) as url:
         yield RealAlertmanager(url, people)
 
 
