@@ -1,15 +1,15 @@
-"""`python -m reconciler` is the command `reconciler`."""
+"""Entry point of the command `reconciler` and of `python -m reconciler`."""
 
 import gc
 
-YOUNG = 50_000
-"""Objects that are made before the first of them are searched for garbage."""
+GC_THRESHOLD = 50_000
+"""Objects that are allocated between two collections of garbage; Python's default is a few thousand at most."""
 
 
 def main() -> None:
     """Run the command line."""
-    # most of what a short pass makes are modules, and a long one tuples: to search them takes a tenth of its time
-    gc.set_threshold(YOUNG)
+    # a short run allocates mostly modules, a long one tuples: scanning them for garbage would take a tenth of its time
+    gc.set_threshold(GC_THRESHOLD)
     from reconciler.cli import main as cli
 
     cli.main()

@@ -17,16 +17,16 @@ _Result = TypeVar("_Result")
 
 
 class DeadlineExceeded(Failure):
-    """The run's time is over.
+    """The run did not end in time.
 
     Attributes:
-        seconds: what it was given.
+        seconds: the time that it was given.
     """
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
             f"The run did not end within its deadline of {seconds:g} s; nothing was written.",
-            "See in the log what was slow. Where the cluster or the ledger has grown, give --deadline more.",
+            "The log shows what was slow. If the cluster or the ledger has grown, raise --deadline.",
         )
         self.seconds = seconds
 
@@ -36,8 +36,8 @@ class Deadline:
     """The instant by which a run must end, on the monotonic clock.
 
     Attributes:
-        seconds: what the run was given.
-        ends: when it ends, in seconds of `time.monotonic`.
+        seconds: the time that the run was given.
+        ends: its end, in seconds of `time.monotonic`.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ class Deadline:
         """Return the seconds that are left.
 
         Raises:
-            DeadlineExceeded: none are.
+            DeadlineExceeded: the time is over.
         """
         left = self.ends - time.monotonic()
         if left <= 0:
@@ -60,22 +60,22 @@ class Deadline:
         return left
 
     def start(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
-        """Call in a thread of its own, and leave it behind when the time is over: no socket timeout bounds every wait.
+        """Call in a separate thread, which is abandoned when the time is over: no socket timeout bounds every wait.
 
         Returns:
-            What waits for the result, and raises DeadlineExceeded where there was none in time.
+            A function that waits for the result, and raises DeadlineExceeded if it is not there in time.
         """
         done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
 
         def work() -> None:
             try:
                 done.put((call(), None))
-            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
                 done.put((None, error))
 
         def result() -> _Result:
             try:
-                # what came in time counts, however late it is asked for
+                # a result that arrived in time counts, however late it is fetched
                 value, error = done.get(timeout=max(0.0, self.ends - time.monotonic()))
             except queue.Empty:
                 raise self.exceeded() from None
@@ -87,7 +87,7 @@ class Deadline:
         return result
 
     def bound(self, call: Callable[[], _Result]) -> _Result:
-        """Call, and wait no longer than the deadline.
+        """Call, and wait until the deadline at most.
 
         Raises:
             DeadlineExceeded: it did not return in time.
@@ -95,5 +95,5 @@ class Deadline:
         return self.start(call)()
 
     def exceeded(self) -> DeadlineExceeded:
-        """Return the failure that says so."""
+        """Return the failure of a run that did not end in time."""
         return DeadlineExceeded(self.seconds)

@@ -1,4 +1,4 @@
-"""Structured logs, on standard error: JSON for machines, colours for a terminal."""
+"""Structured logs on standard error: JSON for programs, colours for a terminal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # what it has to say comes as events, and is logged from there; Python would print it as bare text
+    # `serve` logs its events; without a handler Python would print its messages as bare text
     logging.getLogger("apscheduler").addHandler(logging.NullHandler())
 
 
 def _renderers(*, terminal: bool) -> list[Processor]:
-    # never the local variables of a frame: the database's password and the cluster's token are among them
+    # never a frame's local variables: they include the database's password and the cluster's token
     if terminal:
         plain = structlog.dev.RichTracebackFormatter(show_locals=False)
         return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Finding, Moment, Outcome
     from reconciler.core.reasons import Reason
-    from reconciler.sources.cluster import Cluster, Kind
+    from reconciler.sources.api_client import CustomResource, Kind
 
 MAX_EVENTS = 100
 """Findings that get an Event each; the rest get one for each reason."""
@@ -51,7 +51,7 @@ class Events:
     """A sink that creates Events on the tenants.
 
     Attributes:
-        cluster: the cluster of the tenants.
+        resource: the tenants' custom resource.
         instance: the reporting instance: the pod's or the machine's name; not empty.
         now: returns the time, aware.
     """
@@ -59,7 +59,7 @@ class Events:
     name: ClassVar[str] = "events"
     deduplicates: ClassVar[bool] = False
 
-    cluster: Cluster
+    resource: CustomResource
     instance: str
     now: Callable[[], datetime]
 
@@ -72,14 +72,14 @@ class Events:
         if isinstance(outcome.failure, SourceFault):
             return  # the API server itself is at fault
         # the deadline of the run may be over already
-        cluster = replace(self.cluster, api=replace(self.cluster.api, deadline=Deadline.after(NOTIFY_SECONDS)))
+        resource = replace(self.resource, api=replace(self.resource.api, deadline=Deadline.after(NOTIFY_SECONDS)))
         rejected = []
         try:
-            events = [*self._events(outcome, cluster.discovered())]
+            events = [*self._events(outcome, resource.discover())]
             for event in events:
                 namespace = quote(event["metadata"]["namespace"], safe="")
                 try:
-                    cluster.api.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
+                    resource.api.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
                 except Rejected as error:
                     rejected.append(error)
         except DeadlineExceeded:
@@ -97,7 +97,7 @@ class Events:
         """Yield the Events of a run as they are posted."""
         now = f"{self.now().astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         fallback = "default" if kind.server >= IN_DEFAULT else "kube-system"
-        for entry in _entries(outcome, kind, f"{self.cluster.plural}.{self.cluster.group}"):
+        for entry in _entries(outcome, kind, f"{self.resource.plural}.{self.resource.group}"):
             key = entry.regarding["kind"], entry.regarding["name"], entry.reason, entry.action, entry.subject
             yield {
                 "apiVersion": "events.k8s.io/v1",

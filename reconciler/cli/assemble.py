@@ -1,4 +1,4 @@
-"""A pass and everything around it, made from the settings as they were given."""
+"""A run and all that it needs, made from the settings."""
 
 from __future__ import annotations
 
@@ -6,111 +6,116 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
 from reconciler.alerts.log import Log
-from reconciler.cli import options as settings
-from reconciler.core.model import FallbackDating, Mode
+from reconciler.cli.options import Overrides
 from reconciler.core.plan import Limits
-from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from reconciler.alerts import Sink
-    from reconciler.core.model import Outcome, Source
+    from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySettings
+    from reconciler.core.model import Mode, Outcome, Source
 
 
-def made(mode: Mode, database_url: str, *, deadline: timedelta, **given: Any) -> Outcome:
-    """Make one pass."""
-    ends = Deadline.after(deadline.total_seconds())
-    seen = source(ends, **given)
+def run_once(
+    mode: Mode,
+    database_url: str,
+    *,
+    cluster: ClusterSettings,
+    safety: SafetySettings,
+    tenants: str | None = None,
+    overrides: Overrides | None = None,
+    alerts: AlertSettings | None = None,
+    undelivered: Callable[[str], object] | None = None,
+) -> Outcome:
+    """Reconcile once.
+
+    Args:
+        mode: whether it may write.
+        database_url: the ledger.
+        cluster: where the tenants are.
+        safety: what it may correct, and how long it may take.
+        tenants: a file or folder of tenants, in place of the cluster.
+        overrides: what the operator lets this run do.
+        alerts: who is notified; nobody is by default.
+        undelivered: is called with the name of each sink that could not be notified.
+    """
+    deadline = Deadline.after(safety.deadline.total_seconds())
+    source = make_source(cluster, deadline, tenants)
+    overrides = overrides or Overrides()
+    limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=frozenset(overrides.allow_mass))
     job = Job(
         database_url=database_url,
-        source=seen,
-        deadline=ends,
-        alerts=Alerts() if mode is Mode.PLAN else alerts(seen, **given),
+        source=source,
+        deadline=deadline,
+        alerts=make_alerts(alerts, source, undelivered) if alerts else Alerts(),
         options=RunOptions(
             mode=mode,
-            settle=given["settle"],
-            fallback=FallbackDating(given["uncertain"]),
-            limits=Limits(
-                count=given["limit_count"],
-                percent=given["limit_percent"],
-                allow_mass=frozenset(Reason(reason) for reason in given.get("allow_mass", ())),
-            ),
-            accept_source=given.get("accept_source", False),
+            settle=safety.settle,
+            fallback=safety.uncertain,
+            limits=limits,
+            accept_source=overrides.accept_source,
         ),
     )
     return reconcile(job)
 
 
-def source(
-    deadline: Deadline,
-    *,
-    tenants: str | None,
-    kubeconfig: str | None,
-    context: str | None,
-    group: str,
-    plural: str,
-    org_label: str,
-    page_size: int,
-    **_: Any,
-) -> Source:
-    """Return where the tenants are observed."""
+def make_source(settings: ClusterSettings, deadline: Deadline, tenants: str | None = None) -> Source:
+    """Return the source of the tenants: a file if one is given, otherwise the cluster."""
     if tenants is not None:
         from reconciler.sources.file import FileSource
 
-        return FileSource(path=tenants, group=group, org_label=org_label)
-    from reconciler.sources import api_client as wire
+        return FileSource(path=tenants, group=settings.group, org_label=settings.org_label)
+    from reconciler.sources.api_client import Api, CustomResource
     from reconciler.sources.cluster import Cluster
 
-    api = wire.Api(kubeconfig=kubeconfig, context=context, deadline=deadline)
-    return Cluster(api=api, group=group, plural=plural, org_label=org_label, page_size=page_size)
+    api = Api(
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        in_pod="KUBERNETES_SERVICE_HOST" in os.environ,
+        deadline=deadline,
+    )
+    resource = CustomResource(api=api, group=settings.group, plural=settings.plural)
+    return Cluster(resource=resource, org_label=settings.org_label, page_size=settings.page_size)
 
 
-def alerts(
-    seen: Source | None,
-    *,
-    every: timedelta,
-    job_name: str,
-    alertmanager: tuple[str, ...],
-    pushgateway: str | None,
-    events: bool,
-    undelivered: Callable[[str], object] | None = None,
-    **_: Any,
+def make_alerts(
+    settings: AlertSettings, source: Source | None, undelivered: Callable[[str], object] | None = None
 ) -> Alerts:
-    """Return everybody who is told of passes."""
+    """Return everyone who is notified of a run over this source."""
     from reconciler.sources.cluster import Cluster
 
     def now() -> datetime:
         return datetime.now(UTC)
 
     sinks: list[Sink] = [Log()]
-    if events and isinstance(seen, Cluster):
+    if settings.events and isinstance(source, Cluster):
         from reconciler.alerts.events import Events
 
-        sinks.append(Events(cluster=seen, instance=socket.gethostname() or "reconciler", now=now))
-    if alertmanager:
+        sinks.append(Events(resource=source.resource, instance=socket.gethostname() or "reconciler", now=now))
+    if settings.alertmanager:
         from reconciler.alerts.alertmanager import Alertmanager
 
-        sinks.append(Alertmanager(urls=alertmanager, job=job_name, period=every.total_seconds(), now=now))
-    if pushgateway:
+        seconds = settings.every.total_seconds()
+        sinks.append(Alertmanager(urls=settings.alertmanager, job=settings.job_name, period=seconds, now=now))
+    if settings.pushgateway:
         from reconciler.alerts.pushgateway import Pushgateway
 
-        sinks.append(Pushgateway(url=pushgateway, job=job_name, period=every, now=time.time))
-    if urls := os.environ.get(settings.NOTIFY_URLS, "").split():
+        sinks.append(Pushgateway(url=settings.pushgateway, job=settings.job_name, period=settings.every, now=time.time))
+    if settings.notify_urls:
         from reconciler.alerts.notify import Messenger
 
-        # each is remembered by its name, which must not tell its URL
-        sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(urls, start=1)]
+        # the ledger stores the sink's name, which must not reveal the URL
+        sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(settings.notify_urls, start=1)]
     heartbeat = None
-    if url := os.environ.get(settings.HEARTBEAT_URL):
+    if settings.heartbeat_url:
         from reconciler.alerts.heartbeat import Heartbeat
 
-        heartbeat = Heartbeat(url)
+        heartbeat = Heartbeat(settings.heartbeat_url)
     return Alerts(sinks=tuple(sinks), heartbeat=heartbeat, undelivered=undelivered)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import conninfo
 from psycopg.adapt import Loader
-from psycopg.pq import Format
+from psycopg.pq import Conninfo, Format
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
@@ -227,6 +226,8 @@ def translated() -> Iterator[None]:
 def _first_line(error: psycopg.Error, password: str | None = None) -> str:
     """Return the first line of the server's message, with the password masked."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    for secret in filter(None, (password, os.environ.get("PGPASSWORD"))):
+    # what libpq itself takes from PGPASSWORD or a service file
+    defaults = [option.val or b"" for option in Conninfo.get_defaults() if option.keyword == b"password"]
+    for secret in filter(None, (password, *(value.decode() for value in defaults))):
         line = line.replace(secret, "***")
     return line

@@ -1,1 +1,1 @@
-"""Where tenants are observed: a cluster, or a file."""
+"""Where tenants are listed: a cluster, or a file."""

@@ -1,13 +1,12 @@
-"""One request to the API server: answered whole and in time, or a failure that says what to do.
+"""Requests to the API server: answered completely and in time, or a failure that says what to do.
 
 The official client authenticates and connects. The body is read here, as bytes and within the deadline: the client
-itself would wait on a dripping body for ever, obey a Retry-After of a day, follow a redirect to a login page and
-take a page of HTML for an answer.
+itself would wait indefinitely for a body that drips, obey a Retry-After of a day, follow a redirect to a login page and
+accept a page of HTML as an answer.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,14 +33,13 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 """Seconds."""
 READ_TIMEOUT = 30.0
-"""Seconds without a byte."""
-LARGEST_BODY = 256 * 2**20
-"""Bytes of one answer."""
-ATTEMPTS = 5
-"""How often one request is tried."""
-LONGEST_RETRY_AFTER = 20.0
-"""Seconds that a Retry-After may ask for; more is taken as this."""
-CHUNK = 2**20
+"""Seconds without receiving a byte."""
+MAX_BODY_BYTES = 256 * 2**20
+MAX_ATTEMPTS = 5
+"""Attempts at one request."""
+MAX_RETRY_AFTER = 20.0
+"""Seconds that are waited at most, whatever a Retry-After asks for."""
+CHUNK_BYTES = 2**20
 
 TRANSIENT = {
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -51,8 +49,12 @@ TRANSIENT = {
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 
-DONE = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
-"""The answers that say that it was done."""
+RELIABLE_WRITE_TIMES = (1, 25)
+"""The first version that moves a managedFields time whenever a value changes
+(https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
+
+SUCCESS = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
+"""The statuses of a request that succeeded."""
 
 _Method = Literal["GET", "POST"]
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
@@ -66,41 +68,45 @@ class ClusterDenied(SourceFault):
     """The API server refused the credentials or the permission."""
 
 
+class NoSuchResource(SourceFault):
+    """The cluster does not have the custom resource."""
+
+
 class NotFound(Exception):  # noqa: N818 - an answer, not an error
-    """404: there is no such path, or no object of that name.
+    """404: the path does not exist, or no object has that name.
 
     Attributes:
-        name: the object that the API server says is not there; None where it names none, as for an unknown path.
+        name: the object that the API server reports as missing; None if it names none, as for an unknown path.
     """
 
-    def __init__(self, said: str, name: str | None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, name: str | None) -> None:
+        super().__init__(message)
         self.name = name
 
 
 class Rejected(Exception):  # noqa: N818 - an answer about one object, not an error of the server
-    """4xx that names what was posted, or its namespace: this one is not taken, and others may be."""
+    """4xx about the posted object or its namespace: this one is refused, others may be accepted."""
 
 
 class Gone(SourceFault):
-    """410: the resourceVersion that the request continues has been compacted away."""
+    """410: the resourceVersion of the list that the request continues has been compacted away."""
 
 
-class _AlreadyThere(Exception):  # noqa: N818 - an answer, not an error
-    """409: an object of that name has been created."""
+class _AlreadyExists(Exception):  # noqa: N818 - an answer, not an error
+    """409: an object of that name exists."""
 
 
-class _Transient(Exception):  # noqa: N818 - an answer that is worth another try
-    """The API server could not answer now."""
+class _Transient(Exception):  # noqa: N818 - an answer after which the request is retried
+    """The API server cannot answer at the moment."""
 
-    def __init__(self, said: str, retry_after: float | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
         self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request that was done, with its whole body."""
+    """The answer to a successful request, with its complete body."""
 
     path: str
     headers: Mapping[str, str]
@@ -110,15 +116,15 @@ class Answer:
 
     @property
     def date(self) -> datetime | None:
-        """The API server's clock, to the second, where it told."""
+        """The API server's clock, to the second; None if it sent none."""
         try:
-            told = parsedate_to_datetime(self.headers.get("Date", ""))
+            sent = parsedate_to_datetime(self.headers.get("Date", ""))
         except ValueError:
             return None
-        return told if told.tzinfo else told.replace(tzinfo=UTC)
+        return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
 
     def decoded(self, shape: type[_Shape], kind: str) -> _Shape:
-        """Decode the body, which must be an object of that kind.
+        """Decode the body, which must be an object of this kind.
 
         Raises:
             SourceFault: it is anything else.
@@ -126,7 +132,7 @@ class Answer:
         try:
             decoded = msgspec.json.decode(self.body, type=shape)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise malformed(f"{self.path} answered, but {_said(error, self.body)}") from None
+            raise malformed(f"{self.path} answered, but {_mismatch(error, self.body)}") from None
         if getattr(decoded, "kind", kind) != kind:
             raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
         return decoded
@@ -134,43 +140,47 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """An API server, and how long it may take.
+    """An API server, and how long its answers may take.
 
     Attributes:
-        kubeconfig: path of a kubeconfig; without one the pod's service account, or else the default kubeconfig.
-        context: the context in the kubeconfig; without one its current context.
+        kubeconfig: path of a kubeconfig; None for the pod's service account, or outside a pod the default kubeconfig.
+        context: the context in the kubeconfig; None for its current one.
         deadline: when the run must end.
+        in_pod: whether this process runs in a pod of the cluster.
     """
 
     kubeconfig: str | None
     context: str | None
     deadline: Deadline
+    in_pod: bool = False
 
     @cached_property
     def client(self) -> ApiClient:
         """The official client, authenticated.
 
         Raises:
-            ClusterUnreachable: no configuration can be read.
+            ClusterUnreachable: there is no usable configuration.
         """
         import yaml
         from kubernetes import config
         from kubernetes.client import ApiClient, Configuration
 
         settings = Configuration()
+        by_account = self.in_pod and self.kubeconfig is None and self.context is None
         try:
-            if self.kubeconfig is None and self.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            if by_account:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
             else:
                 config.load_kube_config(  # type: ignore[no-untyped-call]
                     self.kubeconfig, self.context, client_configuration=settings, persist_config=False
                 )
         except (config.ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+            place = "the pod's service account" if by_account else self.kubeconfig or "the default kubeconfig"
             raise ClusterUnreachable(
-                f"No usable cluster configuration in {self.kubeconfig or 'the default kubeconfig'}: {_one_line(error)}",
-                "Name one with --kubeconfig, or give the tenants as a file with --tenants.",
+                f"No usable cluster configuration in {place}: {_one_line(error)}",
+                "Give one with --kubeconfig, or give the tenants as a file with --tenants.",
             ) from None
-        # retries, redirects and waiting are decided here, not inside the client
+        # retries, redirects and waiting are decided here, not by the client
         settings.retries = False
         client = ApiClient(settings)
         client.user_agent = "reconciler"
@@ -188,45 +198,45 @@ class Api:
             NotFound: 404.
             Gone: 410.
             ClusterDenied: 401 or 403.
-            ClusterUnreachable: no answer in `ATTEMPTS` tries.
+            ClusterUnreachable: no answer in `MAX_ATTEMPTS` attempts.
             SourceFault: any other answer.
-            DeadlineExceeded: the run's time is over.
+            DeadlineExceeded: the time is over.
         """
         return self.ask(path)()
 
     def ask(self, path: str) -> Callable[[], Answer]:
-        """Begin to read one path, and return what waits for its answer, or raises as `get` does."""
-        return self.deadline.start(lambda: self._patiently("GET", path))
+        """Start to read one path; return a function that waits for the answer, and raises as `get` does."""
+        return self.deadline.start(lambda: self._retry("GET", path))
 
     def post(self, path: str, item: Mapping[str, Any]) -> None:
-        """Create an object. Where one of its name is there already, it was created by an earlier try.
+        """Create an object. If one of its name exists, an earlier attempt has created it.
 
         Args:
-            path: of the resource, in the object's namespace.
-            item: the object, of a name that no other has.
+            path: path of the resource, in the object's namespace.
+            item: the object; no other has its name.
 
         Raises:
-            Rejected: the API server does not take this object.
-            NotFound: 404: there is no such resource.
+            Rejected: the API server refuses this object.
+            NotFound: 404: the resource does not exist.
             ClusterDenied: 401 or 403.
-            ClusterUnreachable: no answer in `ATTEMPTS` tries.
+            ClusterUnreachable: no answer in `MAX_ATTEMPTS` attempts.
             SourceFault: any other answer.
             DeadlineExceeded: the time is over.
         """
-        with suppress(_AlreadyThere):
-            answer = self.deadline.bound(lambda: self._patiently("POST", path, item))
+        with suppress(_AlreadyExists):
+            answer = self.deadline.bound(lambda: self._retry("POST", path, item))
             answer.decoded(_Created, item["kind"])
 
-    def _patiently(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> Answer:
-        """Try until there is an answer, `ATTEMPTS` times."""
+    def _retry(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> Answer:
+        """Send a request, up to `MAX_ATTEMPTS` times, until it is answered."""
         try:
-            for attempt in stamina.retry_context(on=_backoff, attempts=ATTEMPTS, timeout=self.deadline.left()):
+            for attempt in stamina.retry_context(on=_backoff, attempts=MAX_ATTEMPTS, timeout=self.deadline.left()):
                 with attempt:
                     return self._try(method, path, item)
         except _Transient as error:
             raise ClusterUnreachable(
-                f"The API server at {self.host} could not answer {path}, tried {ATTEMPTS} times: {error}.",
-                "Check the address, that the server runs and that this machine may reach it; nothing was written.",
+                f"The API server at {self.host} could not answer {path} in {MAX_ATTEMPTS} attempts: {error}.",
+                "Nothing was written. Check the address, that the server runs, and that this machine can reach it.",
             ) from None
         raise AssertionError
 
@@ -239,7 +249,7 @@ class Api:
         )
         try:
             response = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)).response
-        except ApiException as error:  # the client's name for a TLS failure
+        except ApiException as error:  # what the client raises when TLS fails
             raise ClusterUnreachable(
                 f"No secure connection to {self.host}: {_one_line(error.reason)}",
                 "Check the certificate authority in the kubeconfig.",
@@ -252,53 +262,121 @@ class Api:
             raise _Transient(f"the answer was cut off: {_one_line(error)}") from None
         finally:
             response.release_conn() if response.closed else response.close()
-        return self._judged(method, path, response.status, response.headers, body)
+        return self._check_status(method, path, response.status, response.headers, body)
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         parts, size = [], 0
-        while part := response.read1(CHUNK):
+        while part := response.read1(CHUNK_BYTES):
             self.deadline.left()
             parts.append(part)
             size += len(part)
-            if size > LARGEST_BODY:
-                raise malformed(f"an answer is larger than {LARGEST_BODY} bytes")
+            if size > MAX_BODY_BYTES:
+                raise malformed(f"an answer is larger than {MAX_BODY_BYTES} bytes")
         return b"".join(parts)
 
-    def _judged(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-        if status in DONE[method]:
+    def _check_status(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+        if status in SUCCESS[method]:
             return Answer(path, headers, body, time.monotonic())
-        told = _status(body)
-        said = told.message or (HTTPStatus(status).phrase if status in set(HTTPStatus) else str(status))
+        sent = _status(body)
+        message = sent.message or (HTTPStatus(status).phrase if status in set(HTTPStatus) else str(status))
         if status in TRANSIENT:
-            raise _Transient(f"{status} {said}", _retry_after(headers))
-        named = told.details.name if told.details else None
-        if method == "POST" and named:
-            raise _AlreadyThere(said) if told.reason == "AlreadyExists" else Rejected(f"{status} {said}")
+            raise _Transient(f"{status} {message}", _retry_after(headers))
+        name = sent.details.name if sent.details else None
+        if method == "POST" and name:
+            raise _AlreadyExists(message) if sent.reason == "AlreadyExists" else Rejected(f"{status} {message}")
         if status == HTTPStatus.NOT_FOUND:
-            raise NotFound(said, named)
+            raise NotFound(message, name)
         if status == HTTPStatus.GONE:
             raise Gone(
-                f"The API server at {self.host} answered {path} with 410 Gone: {said}.",
-                "It compacts faster than it answers, or a proxy answers for it; nothing was written.",
+                f"The API server at {self.host} answered {path} with 410 Gone: {message}.",
+                "Nothing was written. It compacts faster than it answers, or a proxy answers in its place.",
             )
         if status == HTTPStatus.UNAUTHORIZED:
             raise ClusterDenied(
-                f"The API server at {self.host} did not accept the credentials (401): {said}.",
-                "Is the token or the certificate expired?",
+                f"The API server at {self.host} did not accept the credentials (401): {message}.",
+                "Has the token or the certificate expired?",
             )
         if status == HTTPStatus.FORBIDDEN:
             raise ClusterDenied(
-                f"The API server at {self.host} denied {path} (403): {said}.",
-                "Apply the ClusterRole and the ClusterRoleBinding of cronjob.yaml.",
+                f"The API server at {self.host} denied {path} (403): {message}.",
+                "Apply the ClusterRole and the ClusterRoleBinding from cronjob.yaml.",
             )
-        raise malformed(f"{path} answered {status} {said}")
+        raise malformed(f"{path} answered {status} {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A custom resource as API discovery describes it."""
+
+    name: str
+    api_version: str
+    namespaced: bool
+    server: tuple[int, int]
+    """The API server's version; zeros if it does not report one."""
+
+    @property
+    def has_reliable_times(self) -> bool:
+        """True if the times in its managedFields can be relied on."""
+        return self.server >= RELIABLE_WRITE_TIMES
+
+
+@dataclass(slots=True, kw_only=True)
+class CustomResource:
+    """A custom resource on an API server, discovered when it is first needed.
+
+    Attributes:
+        api: the API server.
+        group: its API group.
+        plural: its plural name.
+        kind: what API discovery says of it; None before `discover`.
+    """
+
+    api: Api
+    group: str
+    plural: str
+    kind: Kind | None = None
+
+    def discover(self) -> Kind:
+        """Return what API discovery says of the resource; the API server is asked only once.
+
+        Raises:
+            NoSuchResource: the cluster does not have it.
+            SourceFault: the cluster does not answer.
+            DeadlineExceeded: it took too long.
+        """
+        if self.kind is None:
+            try:
+                group = self.api.get(f"/apis/{self.group}").decoded(_Group, "APIGroup")
+                api_version = f"{self.group}/{group.preferred_version.version}"
+                listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
+            except NotFound:
+                raise self.not_found() from None
+            found = [resource for resource in listed.resources if resource.name == self.plural]
+            if not found:
+                raise self.not_found()
+            self.kind = Kind(found[0].kind, api_version, found[0].namespaced, self._server_version())
+        return self.kind
+
+    def not_found(self) -> NoSuchResource:
+        """Return the failure of a cluster without this resource."""
+        return NoSuchResource(
+            f"The cluster at {self.api.host} has no resource {self.plural}.{self.group}; nothing was written.",
+            "Is it the right cluster, and is the CustomResourceDefinition installed? "
+            "Give other names with --group and --plural.",
+        )
+
+    def _server_version(self) -> tuple[int, int]:
+        try:
+            return self.api.get("/version").decoded(_ServerVersion, "").number()
+        except (NotFound, ValueError):
+            return 0, 0
 
 
 def malformed(what: str) -> SourceFault:
-    """Return the failure of an answer that cannot be believed."""
+    """Return the failure of an answer that cannot be trusted."""
     return SourceFault(
-        f"The API server's answer cannot be believed: {what}.",
-        "Nothing was concluded from it and nothing was written. Is there a proxy between here and the API server?",
+        f"The API server's answer cannot be trusted: {what}.",
+        "Nothing was written. Is there a proxy between this machine and the API server?",
     )
 
 
@@ -307,7 +385,7 @@ def _backoff(error: Exception) -> bool | float:
         return False
     if error.retry_after is None:
         return True
-    return min(error.retry_after, LONGEST_RETRY_AFTER)
+    return min(error.retry_after, MAX_RETRY_AFTER)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -315,6 +393,35 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["Retry-After"]))
     except (KeyError, ValueError):
         return None
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Group(msgspec.Struct, rename="camel"):
+    kind: str
+    preferred_version: _Version
+
+
+class _Resource(msgspec.Struct):
+    name: str
+    kind: str
+    namespaced: bool
+
+
+class _ResourceList(msgspec.Struct):
+    kind: str
+    resources: list[_Resource]
+
+
+class _ServerVersion(msgspec.Struct):
+    major: str
+    minor: str
+
+    def number(self) -> tuple[int, int]:
+        """Return it as numbers, without a provider's suffix as in 25+."""
+        return int(self.major), int("".join(filter(str.isdigit, self.minor)))
 
 
 class _Created(msgspec.Struct):
@@ -336,16 +443,16 @@ class _Status(msgspec.Struct):
 
 def _status(body: bytes) -> _Status:
     try:
-        told = msgspec.json.decode(body, type=_Status)
+        sent = msgspec.json.decode(body, type=_Status)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _Status("")
-    return msgspec.structs.replace(told, message=_one_line(told.message)) if told.kind == "Status" else _Status("")
+    return msgspec.structs.replace(sent, message=_one_line(sent.message)) if sent.kind == "Status" else _Status("")
 
 
-def _said(error: Exception, body: bytes) -> str:
+def _mismatch(error: Exception, body: bytes) -> str:
     start = body[:60].decode("utf-8", "replace")
-    return f"not with what was asked for ({_one_line(error)}); it begins {start!r}"
+    return f"not with what was requested ({_one_line(error)}); it begins {start!r}"
 
 
-def _one_line(said: object) -> str:
-    return " ".join(str(said).split())[:300].rstrip(".")
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:300].rstrip(".")

@@ -1,4 +1,4 @@
-"""Observe the tenants in files: a List or documents, YAML or JSON, as kubectl prints them."""
+"""Lists the tenants in files: a List or documents, YAML or JSON, as kubectl prints them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
-"""How a file of tenants is written, with all the evidence that there is."""
+"""The command that writes a file of tenants with all available evidence."""
 _ENDINGS = {".yaml", ".yml", ".json"}
 
 
 class UnreadableFile(SourceFault):
-    """A file of tenants cannot be read, or is not one."""
+    """A file cannot be read, or does not contain tenants."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # chosen where it runs
-    """YAML without timestamps: a time stays the text that Kubernetes wrote."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # chosen at run time
+    """A YAML loader without timestamps: a time stays the text that Kubernetes wrote."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -57,28 +57,28 @@ class FileSource:
     namespaced: ClassVar[bool] = True
 
     def identity(self) -> str:
-        """Return what every file is to the ledger."""
+        """Return the identity of every file."""
         return SNAPSHOT
 
     def get(self, name: str, namespace: str | None) -> Observed | None:
-        """Raise: a file is not looked at twice."""
+        """Raise: a file cannot change during a run, so nothing in it is rechecked."""
         raise NotImplementedError(name, namespace)
 
     def observe(self, spool: Spool) -> Listing:
         """Put every tenant into the spool.
 
         Returns:
-            What is known of the list, once it is known to be whole.
+            The source of the list, which is complete.
 
         Raises:
-            SourceFault: a file cannot be read, is not well-formed, or holds something else.
+            SourceFault: a file cannot be read, is malformed, or contains something else.
         """
         position = 0
         for name, text in self._files():
             documents = _documents(name, text)
             if not documents:
                 raise UnreadableFile(
-                    f"{name} is empty: that is no list of tenants.",
+                    f"{name} is empty: it is not a list of tenants.",
                     f"Write one with `{KUBECTL}`; a cluster without tenants gives a List with `items: []`.",
                 )
             for item in self._items(name, documents):
@@ -96,7 +96,7 @@ class FileSource:
             if not files:
                 raise UnreadableFile(
                     f"The folder {path} has no file that ends in {', '.join(sorted(_ENDINGS))}.",
-                    "Name the folder that holds the tenants.",
+                    "Name the folder that contains the tenants.",
                 )
             for file in files:
                 yield str(file), file.read_bytes()
@@ -122,12 +122,10 @@ class FileSource:
         meta = document.get("metadata")
         if isinstance(meta, dict) and (meta.get("continue") or meta.get("remainingItemCount")):
             raise UnreadableFile(
-                f"{name} is one page of a longer list.", "Write the whole list: kubectl without --raw does."
+                f"{name} is one page of a longer list.", "Write the whole list: use kubectl without --raw."
             )
         if not isinstance(items, list):
-            raise UnreadableFile(
-                f"{name}: the {kind} has no items, not even an empty list of them.", "Is the file cut off?"
-            )
+            raise UnreadableFile(f"{name}: the {kind} has no items, not even an empty list.", "Is the file cut off?")
         for item in items:
             yield self._tenant(name, item)
 
@@ -136,15 +134,15 @@ class FileSource:
         group = str(item.get("apiVersion") or "").partition("/")[0] if isinstance(item, dict) else ""
         if kind != "PiecedTenant" or group != self.group:
             raise UnreadableFile(
-                f"{name} holds {'an object without a kind' if kind is None else kind} of {group or 'no group'}, "
-                f"where only PiecedTenants of {self.group} are expected.",
-                f"Is the file cut off, or another one? Give what `{KUBECTL}` prints.",
+                f"{name} contains {'an object without a kind' if kind is None else kind} of {group or 'no group'}; "
+                f"only PiecedTenants of {self.group} are expected.",
+                f"Is the file cut off, or the wrong one? Give what `{KUBECTL}` prints.",
             )
         return item  # type: ignore[no-any-return] # a dict, by its kind
 
 
 def _documents(name: str, text: bytes) -> list[Any]:
-    """Return the documents of a file that hold anything."""
+    """Return the documents of a file that are not empty."""
     try:
         if text.lstrip()[:1] == b"{":
             return [msgspec.json.decode(text)]

@@ -1,4 +1,4 @@
-"""One custom resource becomes one `Observed`, or one that says why it cannot be read."""
+"""Reads a custom resource as an `Observed`, or as one that says why it cannot be read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from reconciler.core.model import UNKNOWN_ORG, Observed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LONGEST_ID = 253
-"""Characters. Longer ids are no Kubernetes names, and PostgreSQL could not index them."""
+MAX_ID_LENGTH = 253
+"""Characters. Longer ids are not valid Kubernetes names, and PostgreSQL could not index them."""
 
 BEFORE_TRACKING = "ancient-changes"
-"""The manager under which the API server lumps old writes together: it owns fields, but knows no time for them."""
+"""The manager that the API server gives fields written before it tracked them: it has no time for them."""
 
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 Time = Annotated[datetime, Meta(tz=True)]
-Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
-IdOrEmpty = Annotated[str, Meta(max_length=LONGEST_ID)]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+IdOrEmpty = Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
 
 
 class _Identity(Struct):
@@ -78,37 +78,37 @@ class _Tenant(Struct):
     status: _Status | None = None
 
 
-class _MetadataUnowned(_Metadata):
+class _MetadataWithoutOwners(_Metadata):
     managed_fields: Any = None
 
 
-class _Unowned(_Tenant):
-    """A resource whose managedFields have another shape: they prove nothing, and make nothing unreadable."""
+class _TenantWithoutOwners(_Tenant):
+    """A resource whose managedFields have another shape: they are ignored, and the rest is read."""
 
-    metadata: _MetadataUnowned
+    metadata: _MetadataWithoutOwners
 
 
 _NOTHING = _Spec()
 
 
-def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bool = True) -> Observed:
-    """Read one item of a list: raw JSON, or what a YAML parser made of it.
+def read(item: Raw | dict[str, Any], *, org_label: str, position: int, reliable_times: bool = True) -> Observed:
+    """Read one item of a list: raw JSON, or what a YAML parser returned.
 
     Args:
         item: the custom resource.
         org_label: the label that names the paying organisation.
-        position: which item of the list it is, from 1, for the message.
-        dated: whether the times in managedFields can be relied on.
+        position: its number in the list, from 1, for the error message.
+        reliable_times: whether the times in managedFields can be relied on.
 
     Raises:
-        SourceFault: it does not even have a name, so it might be any tenant.
+        SourceFault: it has no name, so it might be any tenant.
     """
     try:
         try:
             tenant = _decoded(item, _Tenant)
         except msgspec.ValidationError:
-            tenant, dated = _decoded(item, _Unowned), False
-        return _observed(tenant, org_label, dated=dated)
+            tenant, reliable_times = _decoded(item, _TenantWithoutOwners), False
+        return _observed(tenant, org_label, reliable_times=reliable_times)
     except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
         problem = str(error)
     try:
@@ -116,14 +116,14 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, dated: bo
         _check_id("metadata.name", identity.name)
     except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
         raise SourceFault(
-            f"Item {position} of the list has no readable name ({_said(str(error))}), so it might be any tenant.",
-            "Look at the source: the API server never sends such an item.",
+            f"Item {position} of the list has no readable name ({_one_line(str(error))}), so it might be any tenant.",
+            "Check the source: the API server never sends such an item.",
         ) from None
     return Observed(
         name=identity.name,
         namespace=_id_or_none(identity.namespace) or "",
         uid=_id_or_none(identity.uid),
-        problem=_said(problem),
+        problem=_one_line(problem),
     )
 
 
@@ -131,24 +131,24 @@ def _decoded(item: Raw | dict[str, Any], shape: type[_Shape]) -> _Shape:
     return msgspec.json.decode(item, type=shape) if isinstance(item, Raw) else msgspec.convert(item, shape)
 
 
-def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
+def _observed(tenant: _Tenant, org_label: str, *, reliable_times: bool) -> Observed:
     metadata, spec = tenant.metadata, tenant.spec or _NOTHING
     packages = spec.packages or ()
     org = _org(metadata.labels, org_label)
-    # what is printable can be held by PostgreSQL, and most texts are
+    # fast path: PostgreSQL can store any printable text
     if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
         _check_texts(metadata, packages)
     created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
     deleting_at = metadata.deletion_timestamp and _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
     suspended = tenant.status.suspended_at if tenant.status else None
     suspended_at = suspended and _utc("status.suspendedAt", suspended)
-    writes = _dated(metadata.managed_fields) if dated and metadata.managed_fields else []
+    writes = _in_utc(metadata.managed_fields) if reliable_times and metadata.managed_fields else []
     owners = _owners(writes)
     return Observed(
         name=metadata.name,
         namespace=metadata.namespace or "",
         uid=metadata.uid or None,
-        # a label that says "unknown" names no organisation
+        # a label with the value "unknown" names no organisation
         org=None if org == UNKNOWN_ORG else org,
         created_at=created_at,
         deleting_at=deleting_at,
@@ -156,8 +156,8 @@ def _observed(tenant: _Tenant, org_label: str, *, dated: bool) -> Observed:
         packages=tuple(sorted(set(packages))),
         suspended=spec.suspend if spec.suspend is not None else suspended_at is not None,
         suspended_at=suspended_at,
-        last_modified_at=_touched_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
-        # of an empty list, the ownership does not tell whether it is atomic or a set
+        last_modified_at=_last_modified_at(writes, max(created_at, deleting_at) if deleting_at else created_at),
+        # the owners of an empty list do not show whether it is atomic or a set
         packages_written_at=_written_at(owners, "packages") if packages else None,
         suspend_written_at=_written_at(owners, "suspend"),
     )
@@ -168,7 +168,7 @@ def _org(labels: dict[str, Any] | None, org_label: str) -> str | None:
     if org is None or org == "":
         return None
     if not isinstance(org, str):
-        # as all else that is wrong with a resource
+        # a ValueError, like every other fault of a resource
         raise ValueError(f"metadata.labels[{org_label}] is {type(org).__name__}, not a string")  # noqa: TRY004
     _check_id(f"metadata.labels[{org_label}]", org)
     return org
@@ -183,8 +183,8 @@ def _id_or_none(value: Any) -> str | None:
 
 
 def _check_id(where: str, text: str) -> None:
-    if not 0 < len(text) <= LONGEST_ID:
-        raise ValueError(f"{where}: an id has {len(text)} characters, not 1 to {LONGEST_ID}")
+    if not 0 < len(text) <= MAX_ID_LENGTH:
+        raise ValueError(f"{where}: an id has {len(text)} characters, not 1 to {MAX_ID_LENGTH}")
     _check_text(where, text)
 
 
@@ -197,21 +197,21 @@ def _check_texts(metadata: _Metadata, packages: Iterable[str]) -> None:
 
 
 def _check_text(where: str, text: str) -> None:
-    """Raise where PostgreSQL could not hold a text."""
+    """Raise ValueError if PostgreSQL cannot store the text."""
     if "\x00" in text:
         raise ValueError(f"{where}: an id contains a NUL character")
-    text.encode()  # raises where a surrogate stands alone: no UTF-8 can hold it
+    text.encode()  # raises on a lone surrogate, which UTF-8 cannot encode
 
 
 def _utc(where: str, time: datetime) -> datetime:
     try:
         return time if time.tzinfo is UTC else time.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{where}: {time} lies in no year of UTC") from None
+        raise ValueError(f"{where}: {time} is outside the years 1 to 9999 in UTC") from None
 
 
-def _dated(writes: list[_Write]) -> list[_Write]:
-    """Return the entries of managedFields with their times in UTC; none where one of them lies in no year of it."""
+def _in_utc(writes: list[_Write]) -> list[_Write]:
+    """Return the entries of managedFields with their times in UTC, or none if one of them is out of range."""
     try:
         for write in writes:
             if write.time is not None and write.time.tzinfo is not UTC:
@@ -221,8 +221,8 @@ def _dated(writes: list[_Write]) -> list[_Write]:
     return writes
 
 
-def _touched_at(writes: list[_Write], newest: datetime) -> datetime | None:
-    """Return the newest time on the resource; None where no writes are known, or one of them carries no time."""
+def _last_modified_at(writes: list[_Write], newest: datetime) -> datetime | None:
+    """Return the newest time on the resource; None if no writes are known, or one of them has no time."""
     for write in writes:
         if write.time is None:
             return None
@@ -231,16 +231,16 @@ def _touched_at(writes: list[_Write], newest: datetime) -> datetime | None:
 
 
 def _owners(writes: list[_Write]) -> list[_Write]:
-    """Return the writes that own anything of the spec."""
+    """Return the writes that own a field of the spec."""
     return [write for write in writes if write.fields and write.fields.spec and not write.subresource]
 
 
 def _written_at(owners: list[_Write], name: str) -> datetime | None:
-    """Return when the owner of `spec.<name>` last wrote, where that bounds the field's last change from above.
+    """Return when the owner of `spec.<name>` last wrote, if the field cannot have changed after that.
 
-    Every owner has written or applied the value that stands, so the earliest of them is the closest bound
-    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management). It is no bound at all where
-    the list is a set, since removing a member moves no owner's time.
+    Every owner has written or applied the current value, so the earliest of them is the closest bound
+    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management). There is no bound if the list
+    is a set, because removing a member changes no owner's time.
     """
     times = []
     for write in owners:
@@ -253,7 +253,7 @@ def _written_at(owners: list[_Write], name: str) -> datetime | None:
     return min(times, default=None)
 
 
-def _said(problem: str) -> str:
-    """Return a decoder's message in one line, without its path syntax."""
-    said = problem.replace("`", "").replace("$.", "").replace("\x00", "\\0")
-    return " ".join(said.encode("utf-8", "replace").decode().split())[:500]
+def _one_line(problem: str) -> str:
+    """Return a decoder's message on one line, without its path syntax."""
+    text = problem.replace("`", "").replace("$.", "").replace("\x00", "\\0")
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:500]

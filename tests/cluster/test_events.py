@@ -17,11 +17,10 @@ from reconciler.alerts.events import MAX_EVENTS, Events
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
 from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
-from reconciler.sources.api_client import Api
-from reconciler.sources.cluster import Cluster as Source
+from reconciler.sources.api_client import Api, CustomResource
 from tests.support.fixtures import on_a_real_server
 from tests.support.harness import CRD, PATIENCE, Connection
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from tests.support.harness import Cluster, RealCluster
@@ -47,8 +46,8 @@ def outcome(*findings: Finding, **observed: Observed) -> Outcome:
 def sink(cluster: Cluster, group: str = "pieced.ch") -> Events:
     """Return a sink on this cluster."""
     api = Api(kubeconfig=str(cluster.kubeconfig), context=None, deadline=Deadline.after(PATIENCE))
-    source = Source(api=api, group=group, plural="piecedtenants", org_label=ORG_LABEL)
-    return Events(cluster=source, instance="reconciler-1", now=lambda: NOW)
+    resource = CustomResource(api=api, group=group, plural="piecedtenants")
+    return Events(resource=resource, instance="reconciler-1", now=lambda: NOW)
 
 
 def seen(shown: Object) -> Observed:

@@ -18,7 +18,7 @@ from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.db.connection import connect
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster as Source
 from reconciler.views.findings import counts
 from tests.support import population as lifetimes
@@ -58,7 +58,11 @@ class Scene:
         """Make one pass, in which waiting takes no time."""
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.cluster.kubeconfig), context=None, deadline=deadline)
-        source = Source(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=50)
+        source = Source(
+            resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),
+            org_label=ORG_LABEL,
+            page_size=50,
+        )
         options = RunOptions(mode=mode, settle=SETTLE, fallback=uncertain)
         self.slept.clear()
         outcome = reconcile(

@@ -90,8 +90,8 @@ FAULTS.add("a name twice, on one page", FAILED, strike(f.name_twice(), page_size
 FAULTS.add("a uid twice, on one page", FAILED, strike(f.uid_twice(), page_size=500), "twice")
 FAULTS.add("a name twice, on two pages", FAILED, repeated_on_page_2("name"), "twice")
 FAULTS.add("a uid twice, on two pages", FAILED, repeated_on_page_2("uid"), "twice")
-FAULTS.add("a cyclic token", FAILED, strike(f.same_token(), f.later_pages, times=FOR_EVER), "cannot be believed")
-FAULTS.add("an empty page with a token", FAILED, strike(f.no_items_but_token(), f.later_pages), "cannot be believed")
+FAULTS.add("a cyclic token", FAILED, strike(f.same_token(), f.later_pages, times=FOR_EVER), "cannot be trusted")
+FAULTS.add("an empty page with a token", FAILED, strike(f.no_items_but_token(), f.later_pages), "cannot be trusted")
 
 
 # 410 Gone
@@ -145,16 +145,16 @@ FAULTS.add("items missing", FAILED, strike(f.no_items()), "items")
 FAULTS.add("items null", FAILED, strike(f.items(None)), "items")
 FAULTS.add("items an object", FAILED, strike(f.items({})), "items")
 FAULTS.add("metadata missing", FAILED, strike(f.no_metadata()), "metadata")
-FAULTS.add("kind Status with 200", FAILED, strike(f.status_with_200()), "cannot be believed")
+FAULTS.add("kind Status with 200", FAILED, strike(f.status_with_200()), "cannot be trusted")
 FAULTS.add("kind of another list", FAILED, strike(f.kind("PodList")), "PodList")
 FAULTS.add("kind missing", FAILED, strike(f.kind(None)), "kind")
 FAULTS.add("another API version", FAILED, strike(f.kind("PiecedTenantList", "pieced.ch/v2")), "pieced.ch/v2")
 FAULTS.add("HTML", FAILED, strike(f.html()), "<!doctype html>")
 FAULTS.add("HTML with 503, once", NORMAL, strike(f.html(503)))
 FAULTS.add("text", FAILED, strike(f.text()), "'ok'")
-FAULTS.add("an empty body", FAILED, strike(f.empty()), "cannot be believed")
-FAULTS.add("JSON null", FAILED, strike(f.body(b"null")), "cannot be believed")
-FAULTS.add("no UTF-8", FAILED, strike(f.body(b'{"kind":"\xff"}')), "cannot be believed")
+FAULTS.add("an empty body", FAILED, strike(f.empty()), "cannot be trusted")
+FAULTS.add("JSON null", FAILED, strike(f.body(b"null")), "cannot be trusted")
+FAULTS.add("no UTF-8", FAILED, strike(f.body(b'{"kind":"\xff"}')), "cannot be trusted")
 
 
 def redirected(code: int) -> Callable[[Stage], None]:
@@ -187,8 +187,8 @@ for name, effect in (
     FAULTS.add(f"{name}, once", NORMAL, strike(effect))
     FAULTS.add(f"{name}, on the last page, once", NORMAL, strike(effect, last_page))
     FAULTS.add(f"{name}, for ever", FAILED, strike(effect, f.later_pages, times=FOR_EVER), "could not answer")
-FAULTS.add("truncated by close", FAILED, strike(f.cut_close()), "cannot be believed")
-FAULTS.add("truncated by close to nothing", FAILED, strike(f.cut_close(0.0)), "cannot be believed")
+FAULTS.add("truncated by close", FAILED, strike(f.cut_close()), "cannot be trusted")
+FAULTS.add("truncated by close to nothing", FAILED, strike(f.cut_close(0.0)), "cannot be trusted")
 FAULTS.add("a chunked body", NORMAL, strike(f.chunked(), times=FOR_EVER))
 
 for name, effect in (
@@ -239,7 +239,7 @@ FAULTS.add("206 with a part of the body", FAILED, strike(f.status(206, body=b"{}
 @pytest.mark.parametrize(
     ("asked", "cap", "waits"),
     [
-        pytest.param("1", wire.LONGEST_RETRY_AFTER, 1.0, id="429 with Retry-After 1 - normal"),
+        pytest.param("1", wire.MAX_RETRY_AFTER, 1.0, id="429 with Retry-After 1 - normal"),
         pytest.param("86400", 0.3, 0.3, id="429 with Retry-After 86400 - normal"),
         pytest.param("inf", 0.3, 0.3, id="429 with Retry-After inf - normal"),
         pytest.param("-5", 0.3, 0.0, id="429 with Retry-After -5 - normal"),
@@ -249,7 +249,7 @@ FAULTS.add("206 with a part of the body", FAILED, strike(f.status(206, body=b"{}
 def test_retry_after(stage: Stage, asked: str, cap: float, waits: float) -> None:
     """The server is asked again when it said, or as late as the cap allows."""
     stage.attempts = None
-    stage.monkeypatch.setattr(wire, "LONGEST_RETRY_AFTER", cap)
+    stage.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", cap)
     stage.strike(f.too_many_requests(asked), f.later_pages)
 
     outcome = stage.run()
@@ -264,7 +264,7 @@ def test_retry_after_ends_by_the_deadline(stage: Stage, asked: str) -> None:
     """No wait that a server asks for leads beyond the deadline."""
     before = stage.state()
     stage.attempts, stage.deadline = None, 0.8
-    stage.monkeypatch.setattr(wire, "LONGEST_RETRY_AFTER", 5.0)
+    stage.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", 5.0)
     stage.strike(f.too_many_requests(asked), f.later_pages, times=FOR_EVER)
 
     stage.has_failed(stage.run(), before)
@@ -354,7 +354,7 @@ FAULTS.add("503 at the second look, once", NORMAL, strike(f.status(503), ABSENT)
 FAULTS.add("503 at the second look, for ever", FAILED, strike(f.status(503), ABSENT, times=FOR_EVER), "503")
 FAULTS.add("403 at the second look", FAILED, strike(f.status(403), ABSENT), "denied")
 FAULTS.add("410 at the second look", FAILED, strike(f.status(410), ABSENT))
-FAULTS.add("HTML with 200 at the second look", FAILED, strike(f.html(), ABSENT), "cannot be believed")
+FAULTS.add("HTML with 200 at the second look", FAILED, strike(f.html(), ABSENT), "cannot be trusted")
 FAULTS.add("HTML with 404 at the second look", FAILED, strike(f.html(404), ABSENT))
 FAULTS.add("kind Status with 200 at the second look", FAILED, strike(f.status_with_200(404), ABSENT))
 

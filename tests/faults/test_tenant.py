@@ -150,7 +150,7 @@ FAULTS.add(
     "a tenant with half a surrogate pair",
     FAILED,
     lambda stage: stage.mangle("acme", put(["a\ud800"], "spec", "packages")),
-    "cannot be believed",
+    "cannot be trusted",
 )
 
 

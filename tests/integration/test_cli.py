@@ -1,4 +1,4 @@
-"""The command as people and programs meet it: what it says, where, and with which exit code."""
+"""The command line as people and programs see it: what it prints, where, and its exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import click
@@ -19,7 +19,17 @@ from psycopg.conninfo import make_conninfo
 
 from reconciler import __version__
 from reconciler.cli.main import cli
-from reconciler.cli.options import Address, Duration, TimeZone
+from reconciler.cli.options import (
+    Address,
+    AlertSettings,
+    ClusterSettings,
+    Duration,
+    Overrides,
+    SafetySettings,
+    ScheduleSettings,
+    TimeZone,
+    options,
+)
 from reconciler.db.connection import connect
 from tests.support import faults
 from tests.support.command import Ran, invoke
@@ -58,7 +68,7 @@ FINDING_KEYS: Final = [
 
 
 class Place:
-    """A ledger, a cluster with two tenants, a folder, and a command that knows of them by its environment."""
+    """A ledger, a cluster with two tenants, a folder, and a command whose environment names them."""
 
     def __init__(
         self,
@@ -97,13 +107,13 @@ def place(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Place:
-    """A place where a run would find something to write."""
+    """A place where a run has something to write."""
     api.create(tenant("acme", ["mail", "threema"], org="1"))
     api.create(tenant("paused", ["mail"], org="1", suspend=True))
     return Place(ledger_url, api, tmp_path, lambda *given, **named: invoke(monkeypatch, capsys, *given, **named))
 
 
-# wrong settings and wrong surroundings
+# wrong settings and a broken environment
 
 _BAD: list[Any] = []
 
@@ -111,13 +121,13 @@ _BAD: list[Any] = []
 def _bad(
     sentence: str, code: int, says: str, remedy: str
 ) -> Callable[[Callable[[Place], list[str]]], Callable[[Place], list[str]]]:
-    """Enter something wrong, and what is said about it, into the parameters of the tests below."""
+    """Register a fault, and what is reported for it, as a parameter of the test below."""
 
-    def entered(arrange: Callable[[Place], list[str]]) -> Callable[[Place], list[str]]:
+    def register(arrange: Callable[[Place], list[str]]) -> Callable[[Place], list[str]]:
         _BAD.append(pytest.param(arrange, code, says, remedy, id=sentence))
         return arrange
 
-    return entered
+    return register
 
 
 @_bad("no DATABASE_URL", 64, "DATABASE_URL is not set", "postgresql://user:password@host:5432/dbname")
@@ -140,7 +150,7 @@ def _refused(place: Place) -> list[str]:
 
 @_bad("a database that does not exist", 1, "No connection to the ledger", "Check DATABASE_URL")
 def _no_database(place: Place) -> list[str]:
-    place.environment["DATABASE_URL"] = make_conninfo(place.url, dbname="nobody_made_it")
+    place.environment["DATABASE_URL"] = make_conninfo(place.url, dbname="does_not_exist")
     return []
 
 
@@ -162,7 +172,7 @@ def _no_kubeconfig(_: Place) -> list[str]:
     return ["--kubeconfig", "/nowhere/kubeconfig"]
 
 
-@_bad("no kubeconfig at all", 1, "the default kubeconfig", "--tenants")
+@_bad("no kubeconfig", 1, "the default kubeconfig", "--tenants")
 def _no_default_kubeconfig(place: Place) -> list[str]:
     del place.environment["RECONCILER_KUBECONFIG"]
     return []
@@ -173,7 +183,7 @@ def _broken_kubeconfig(place: Place) -> list[str]:
     return ["--kubeconfig", place.file("{clusters: [", "broken")]
 
 
-@_bad("a kubeconfig that is another text", 1, "No usable cluster configuration", "--kubeconfig")
+@_bad("a kubeconfig that is some other text", 1, "No usable cluster configuration", "--kubeconfig")
 def _other_kubeconfig(place: Place) -> list[str]:
     return ["--kubeconfig", place.file("just some words", "words")]
 
@@ -209,7 +219,7 @@ def _no_crd(place: Place) -> list[str]:
     return []
 
 
-@_bad("another plural than the custom resource's", 1, "no resource assistants.pieced.ch", "--plural")
+@_bad("a plural that is not the custom resource's", 1, "no resource assistants.pieced.ch", "--plural")
 def _other_plural(_: Place) -> list[str]:
     return ["--plural", "assistants"]
 
@@ -226,13 +236,13 @@ def _expired(place: Place) -> list[str]:
     return []
 
 
-@_bad("a page of HTML in place of the list", 1, "cannot be believed", "proxy")
+@_bad("a page of HTML instead of the list", 1, "cannot be trusted", "proxy")
 def _html(place: Place) -> list[str]:
     place.api.faults.append(Fault(faults.html(), when=faults.lists, times=None))
     return []
 
 
-@_bad("a list that ends before its end", 1, "could not answer", "nothing was written")
+@_bad("a list that ends before its end", 1, "could not answer", "Nothing was written")
 def _cut_off(place: Place) -> list[str]:
     place.api.faults.append(Fault(faults.cut_length(), when=faults.lists, times=None))
     return []
@@ -263,7 +273,7 @@ def _empty(place: Place) -> list[str]:
     return ["--tenants", place.file("")]
 
 
-@_bad("a file of tenants that holds a comment alone", 1, "is empty", "kubectl get piecedtenants")
+@_bad("a file of tenants that holds only a comment", 1, "is empty", "kubectl get piecedtenants")
 def _commented(place: Place) -> list[str]:
     return ["--tenants", place.file("# no tenants yet\n---\n")]
 
@@ -294,12 +304,12 @@ def _one_page(place: Place) -> list[str]:
     return ["--tenants", place.file("kind: List\nitems: []\nmetadata: {continue: abc}\n")]
 
 
-@_bad("a tenant without a name", 1, "no readable name", "Look at the source")
+@_bad("a tenant without a name", 1, "no readable name", "Check the source")
 def _nameless(place: Place) -> list[str]:
     return ["--tenants", place.file("apiVersion: pieced.ch/v1alpha1\nkind: PiecedTenant\nmetadata: {}\n")]
 
 
-@_bad("a file that holds a tenant twice", 1, "twice", "each tenant once")
+@_bad("a file that lists a tenant twice", 1, "twice", "each tenant once")
 def _twice(place: Place) -> list[str]:
     document = (
         "apiVersion: pieced.ch/v1alpha1\nkind: PiecedTenant\n"
@@ -309,10 +319,10 @@ def _twice(place: Place) -> list[str]:
 
 
 @pytest.mark.parametrize(("arrange", "code", "says", "remedy"), _BAD)
-def test_what_is_wrong_is_said_once_with_what_to_do_and_nothing_is_written(
+def test_an_error_is_reported_once_with_its_remedy_and_writes_nothing(
     place: Place, arrange: Callable[[Place], list[str]], code: int, says: str, remedy: str
 ) -> None:
-    """With both outputs; what JSON says is one document even now."""
+    """In both formats; the JSON is still one document."""
     arguments = arrange(place)
     before = contents(place.url)
 
@@ -338,11 +348,9 @@ def test_what_is_wrong_is_said_once_with_what_to_do_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(
-            ["run", "--limt-count", "3"], "--limit-count", id="an unknown option, with the one that was meant"
-        ),
+        pytest.param(["run", "--limt-count", "3"], "--limit-count", id="an unknown option, with a suggestion"),
         pytest.param(["run", "-x"], "-x", id="an unknown letter"),
-        pytest.param(["run", "acme"], "acme", id="an argument that is not taken"),
+        pytest.param(["run", "acme"], "acme", id="an unexpected argument"),
         pytest.param(["rnu"], "rnu", id="an unknown command"),
         pytest.param(["run", "--settle"], "--settle", id="an option without its value"),
         pytest.param(["run", "--settle", "60"], "60s, 5m or 1h30m", id="a duration without a unit"),
@@ -350,16 +358,16 @@ def test_what_is_wrong_is_said_once_with_what_to_do_and_nothing_is_written(
         pytest.param(["run", "--settle", ""], "60s, 5m or 1h30m", id="an empty duration"),
         pytest.param(["run", "--deadline", "9999999999h"], "--deadline", id="a duration longer than all time"),
         pytest.param(["run", "--limit-count", "-1"], "--limit-count", id="a negative limit"),
-        pytest.param(["run", "--limit-count", "many"], "--limit-count", id="a limit that is no number"),
+        pytest.param(["run", "--limit-count", "many"], "--limit-count", id="a limit that is not a number"),
         pytest.param(["run", "--limit-percent", "101"], "--limit-percent", id="more than everything"),
         pytest.param(["run", "--limit-percent", "nan"], "--limit-percent", id="a share that is not a number"),
-        pytest.param(["run", "--allow-mass", "all"], "deletion_unrecorded", id="a reason that is none"),
-        pytest.param(["run", "--uncertain", "vendor"], "'customer', 'detected'", id="a policy that is none"),
-        pytest.param(["run", "--output", "yaml"], "'table', 'json'", id="an output that is none"),
-        pytest.param(["run", "--page-size", "0"], "--page-size", id="pages without tenants"),
+        pytest.param(["run", "--allow-mass", "all"], "deletion_unrecorded", id="an unknown reason"),
+        pytest.param(["run", "--uncertain", "vendor"], "'customer', 'detected'", id="an unknown policy"),
+        pytest.param(["run", "--output", "yaml"], "'table', 'json'", id="an unknown format"),
+        pytest.param(["run", "--page-size", "0"], "--page-size", id="empty pages"),
     ],
 )
-def test_wrong_usage_is_64_and_says_what_is_right(place: Place, arguments: list[str], says: str) -> None:
+def test_wrong_usage_exits_64_and_says_what_is_right(place: Place, arguments: list[str], says: str) -> None:
     before = contents(place.url)
 
     ran = place(*arguments)
@@ -391,7 +399,7 @@ def test_no_command_shows_the_help(place: Place) -> None:
         "host=127.0.0.1 password='hush",
     ],
 )
-def test_a_database_url_that_is_none_is_a_wrong_setting(place: Place, url: str) -> None:
+def test_an_invalid_database_url_is_a_wrong_setting(place: Place, url: str) -> None:
     ran = place("run", DATABASE_URL=url)
 
     assert "DATABASE_URL" in ran.complaint["error"]
@@ -402,7 +410,7 @@ def test_a_database_url_that_is_none_is_a_wrong_setting(place: Place, url: str) 
 @pytest.mark.parametrize(
     "url",
     [
-        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:{port}/billing", id="that is wrong"),
+        pytest.param("postgresql://portal:hush-geheim@127.0.0.1:{port}/billing", id="a wrong one"),
         pytest.param("host=127.0.0.1 port={port} user=portal password='hush-geheim'", id="in key and value"),
         pytest.param("postgresql://portal:hush%2Dgeheim@127.0.0.1:{port}/billing", id="percent-encoded"),
         pytest.param("postgresql://127.0.0.1:{port}/billing?user=portal&password=hush-geheim", id="in the query"),
@@ -421,7 +429,7 @@ def test_a_database_url_that_is_none_is_a_wrong_setting(place: Place, url: str) 
     ],
 )
 def test_a_password_is_never_shown(place: Place, url: str) -> None:
-    """Not even a part of it, whatever is wrong with the connection string or with the server."""
+    """Not even part of it, whatever is wrong with the connection string or the server."""
     with _indiscreet_server() as port:
         printed = [
             place("run", "--output", output, DATABASE_URL=url.replace("{port}", str(port)))
@@ -435,11 +443,9 @@ def test_a_password_is_never_shown(place: Place, url: str) -> None:
         assert "geheim" not in ran.err + ran.out
 
 
-@pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.sources.api_client.Api._judged"])
-def test_a_fault_in_the_reconciler_itself_shows_no_secret(
-    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """The log of a crash says where it was, and neither the password nor the token that was at hand there."""
+@pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.sources.api_client.Api._check_status"])
+def test_a_crash_logs_no_secret(place: Place, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The log of a crash says where it was, but contains neither the password nor the token."""
 
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("nobody foresaw this")
@@ -461,7 +467,7 @@ def test_a_fault_in_the_reconciler_itself_shows_no_secret(
 # what programs read
 
 
-def test_the_json_is_one_document_with_the_keys_that_others_rely_on(place: Place) -> None:
+def test_the_json_is_one_document_with_the_documented_keys(place: Place) -> None:
     ran = place("run", "--output", "json")
 
     assert ran.code == 0
@@ -496,7 +502,7 @@ def test_the_json_is_one_document_with_the_keys_that_others_rely_on(place: Place
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", line["event"]) and line["timestamp"][-1] == "Z" for line in ran.logged)
 
 
-def test_a_refused_run_is_one_document_that_says_why_and_what_it_would_have_written(place: Place) -> None:
+def test_a_refused_run_prints_one_document_with_reason_and_plan(place: Place) -> None:
     place("run")
     for number in range(4):
         place.api.create(tenant(f"new-{number}", org="1"))
@@ -512,7 +518,7 @@ def test_a_refused_run_is_one_document_that_says_why_and_what_it_would_have_writ
     assert (allowed.code, allowed.document["lifecycle_inserted"]) == (0, 4)
 
 
-def test_drift_has_an_exit_code_of_its_own_where_it_is_asked_for(place: Place) -> None:
+def test_detailed_exitcode_gives_drift_its_own_exit_code(place: Place) -> None:
     assert place("plan").code == 0
     assert place("plan", "--detailed-exitcode").code == 2
     assert place("run", "--detailed-exitcode").code == 2
@@ -527,8 +533,8 @@ def test_drift_has_an_exit_code_of_its_own_where_it_is_asked_for(place: Place) -
 
 
 @pytest.mark.parametrize("arguments", [["plan"], ["run", "--dry-run"]], ids=" ".join)
-def test_a_plan_writes_nothing_at_all(place: Place, arguments: list[str]) -> None:
-    """Not to the ledger, not to its own tables, and it takes no id."""
+def test_a_plan_writes_nothing(place: Place, arguments: list[str]) -> None:
+    """Neither to the ledger nor to its own tables, and it uses no id."""
     place("run")
     place.api.patch("acme", {"spec": {"packages": ["voice"], "suspend": True}})
     place.api.delete("paused")
@@ -566,7 +572,7 @@ def test_a_run_can_create_its_tables_first(place: Place, empty_url: str) -> None
     assert "ledger.created" not in {line["event"] for line in again.logged}
 
 
-def test_migrate_says_what_it_created_and_the_second_time_nothing(place: Place, empty_url: str) -> None:
+def test_migrate_lists_what_it_created_and_nothing_the_second_time(place: Place, empty_url: str) -> None:
     first = place("migrate", DATABASE_URL=empty_url)
 
     assert first.code == 0
@@ -626,6 +632,20 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     assert value(name, in_the_option) == from_the_option
 
 
+@pytest.mark.parametrize("group", [ClusterSettings, SafetySettings, Overrides, AlertSettings, ScheduleSettings])
+def test_every_setting_has_the_declared_type(group: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("RECONCILER_"):
+            monkeypatch.delenv(name)
+    command = click.command()(options(made=group)(lambda made: made))
+
+    made = command.main([], standalone_mode=False)
+
+    assert isinstance(made, group)
+    for name, hint in get_type_hints(group).items():
+        assert isinstance(getattr(made, name), get_origin(hint) if get_origin(hint) is tuple else hint), name
+
+
 def test_a_wrong_variable_is_named(place: Place) -> None:
     ran = place("run", RECONCILER_SETTLE="soon")
 
@@ -633,7 +653,7 @@ def test_a_wrong_variable_is_named(place: Place) -> None:
     assert "RECONCILER_SETTLE" in ran.err
 
 
-def test_every_setting_of_plan_and_run_is_shown_in_their_help_with_its_variable(place: Place) -> None:
+def test_help_shows_every_setting_with_its_variable(place: Place) -> None:
     for name in ("plan", "run"):
         shown = place(name, "-h")
         assert (shown.code, shown.err) == (0, "")
@@ -653,7 +673,7 @@ def test_every_setting_of_plan_and_run_is_shown_in_their_help_with_its_variable(
 # what people read
 
 
-def test_the_table_shows_what_is_wrong_since_when_and_how_that_is_known(place: Place) -> None:
+def test_the_table_shows_each_difference_its_time_and_its_evidence(place: Place) -> None:
     place("run")
     _put_back(place.url)
     place.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}})
@@ -708,7 +728,7 @@ def test_the_table_shows_what_is_wrong_since_when_and_how_that_is_known(place: P
     )
 
 
-def test_a_true_ledger_is_said_to_be_true(place: Place) -> None:
+def test_a_true_ledger_is_reported_as_true(place: Place) -> None:
     place("run")
 
     assert place("run").out == "Nothing to write: the ledger is true. 2 tenants observed, 2 recorded as open.\n"
@@ -736,7 +756,7 @@ def test_control_characters_in_ids_are_made_visible(place: Place) -> None:
     assert json.loads(place("plan", "--output", "json").out)["findings"][1]["subject"] in skills
 
 
-def test_the_longest_ids_stand_in_one_line_of_a_file(place: Place) -> None:
+def test_the_longest_ids_are_printed_on_one_line(place: Place) -> None:
     place.api.reset()
     name = ".".join(["n" * 62] * 4)
     place.api.create(tenant(name, ["s" * 253], org="1"))
@@ -758,7 +778,7 @@ def test_the_module_is_the_command() -> None:
     assert (shown.returncode, shown.stdout.split(), shown.stderr) == (0, ["reconciler,", "version", __version__], "")
 
 
-def test_help_is_no_error(place: Place) -> None:
+def test_help_is_not_an_error(place: Place) -> None:
     for arguments in (["-h"], ["--help"]):
         shown = place(*arguments)
         assert (shown.code, shown.err) == (0, "")
@@ -776,7 +796,7 @@ def test_piped_it_prints_plain_text_and_logs_json(place: Place) -> None:
     assert [json.loads(line)["event"] for line in shown.stderr.splitlines()][-1] == "run.ended"
 
 
-def test_a_reader_that_goes_away_costs_neither_the_run_nor_a_traceback(place: Place) -> None:
+def test_a_closed_pipe_neither_stops_the_run_nor_prints_a_traceback(place: Place) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler", "run"],
         env=_clean() | place.environment,
@@ -797,14 +817,14 @@ def test_a_reader_that_goes_away_costs_neither_the_run_nor_a_traceback(place: Pl
 
 
 def _check_shape(document: Any) -> None:
-    """It has the keys of plan's and run's JSON in their order; what is not known is null."""
+    """Check the keys of plan's and run's JSON and their order; unknown values are null."""
     assert [key for key in document if key != "error"] == list(KEYS)
     for key, kind in KEYS.items():
         assert document[key] is None or isinstance(document[key], kind), key
 
 
 def _two_values(option: click.Option) -> tuple[str, str]:
-    """Two values of a setting, the first of them not its default."""
+    """Return two values of a setting, the first of them not its default."""
     values = ("of-the-variable", "of-the-option")
     if option.is_flag:
         values = ("false", "false") if option.default is True else ("true", "true")
@@ -830,7 +850,7 @@ def _created_at(place: Place) -> str:
 
 
 def _put_back(url: str) -> None:
-    """Let an hour pass since the last run."""
+    """Move the last run and its events an hour into the past."""
     with closing(connect(url)) as ledger:
         ledger.execute(
             "UPDATE reconciler.runs SET started_at = started_at - '1 h'::interval, "
@@ -862,7 +882,7 @@ def _program(*arguments: str, environment: dict[str, str] | None = None) -> subp
 
 @contextmanager
 def _indiscreet_server() -> Iterator[int]:
-    """A PostgreSQL that wants the password in clear, refuses it, and repeats it in its message."""
+    """Serve as a PostgreSQL that asks for the password in plain text, refuses it, and repeats it in its message."""
 
     def serve(listener: socket.socket) -> None:
         while True:

@@ -24,7 +24,7 @@ from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
 from reconciler.db.decisions import NotTheOwner
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
 from reconciler.sources.lookup import look_up
@@ -59,7 +59,9 @@ def to_second(world: World, at: timedelta) -> datetime:
 def make_cluster(world: World) -> Cluster:
     """Return the cluster as a command sees it."""
     api = Api(kubeconfig=world.kubeconfig, context=None, deadline=world.deadline)
-    return Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
+    return Cluster(
+        resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"), org_label=ORG_LABEL, page_size=2
+    )
 
 
 def reopen(world: World, name: str = "acme", *, url: str | None = None) -> Reopening:
@@ -287,13 +289,13 @@ def test_a_time_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["org_moved", "--until", "soon", "--note", "n"], "'soon' is no time"),
-        (["org_moved", "--until", "2999-12-31T18:00", "--note", "n"], "may be anywhere: write its offset"),
-        (["org_moved", "--until", "9999-12-31", "--note", "n"], "is no time"),
-        (["org_moved", "--until", "2999-12-31", "--note", " "], "it says nothing"),
-        (["org_moved", "--until", "2999-12-31", "--note", "\udcff"], "is no text in UTF-8"),
-        (["org_moved", "--until", "2999-12-31"], "Until when, and why?"),
-        (["org_moved", "--note", "n"], "Until when, and why?"),
+        (["org_moved", "--until", "soon", "--note", "n"], "'soon' is not a time"),
+        (["org_moved", "--until", "2999-12-31T18:00", "--note", "n"], "has no offset; write it as"),
+        (["org_moved", "--until", "9999-12-31", "--note", "n"], "is not a time"),
+        (["org_moved", "--until", "2999-12-31", "--note", " "], "it is empty"),
+        (["org_moved", "--until", "2999-12-31", "--note", "\udcff"], "is not text in UTF-8"),
+        (["org_moved", "--until", "2999-12-31"], "Give either both --until and --note, or --revoke"),
+        (["org_moved", "--note", "n"], "Give either both --until and --note, or --revoke"),
         (["org_moved", "--revoke", "--note", "n"], "takes neither --until nor --note"),
         (["skill_enable_unrecorded", "--until", "2999-12-31", "--note", "n"], "is not one of"),
     ],

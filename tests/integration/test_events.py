@@ -21,12 +21,11 @@ from reconciler.core.errors import Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Observed, Outcome, Result
 from reconciler.core.reasons import RUNBOOK, Reason
 from reconciler.deadline import Deadline
-from reconciler.sources.api_client import Api
-from reconciler.sources.cluster import Cluster
+from reconciler.sources.api_client import Api, CustomResource
 from tests.support import faults as f
 from tests.support.double import ApiDouble
 from tests.support.faults import Fault
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,8 +86,8 @@ class Rig:
 def make_sink(kubeconfig: Path | str, deadline: Deadline | None = None) -> Events:
     """Return a sink whose reporting instance is reconciler-1."""
     api = Api(kubeconfig=str(kubeconfig), context=None, deadline=deadline or Deadline.after(60))
-    cluster = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL)
-    return Events(cluster=cluster, instance="reconciler-1", now=lambda: NOW)
+    resource = CustomResource(api=api, group="pieced.ch", plural="piecedtenants")
+    return Events(resource=resource, instance="reconciler-1", now=lambda: NOW)
 
 
 @pytest.fixture
@@ -331,7 +330,7 @@ def test_a_hundred_findings_get_an_event_each(rig: Rig) -> None:
 
 
 def test_the_discovery_of_the_run_is_not_repeated(rig: Rig) -> None:
-    rig.sink.cluster.discovered()
+    rig.sink.resource.discover()
     rig.api.requests.clear()
     rig.notify(make_outcome(make_finding()))
 
@@ -363,7 +362,7 @@ def test_a_server_without_the_api_is_asked_once(rig: Rig) -> None:
 
 
 def test_requests_to_a_stopped_server_are_retried_and_then_fail(rig: Rig) -> None:
-    rig.sink.cluster.discovered()
+    rig.sink.resource.discover()
     rig.api.stop()
 
     rig.notify_in_vain(
@@ -381,7 +380,7 @@ def test_a_cluster_without_the_resource_gets_no_event(rig: Rig) -> None:
 def test_a_response_without_an_event_is_not_believed(rig: Rig, effect: f.Effect) -> None:
     rig.api.faults.append(Fault(effect, when=creates_event, times=None))
 
-    rig.notify_in_vain(make_outcome(make_finding()), "cannot be believed")
+    rig.notify_in_vain(make_outcome(make_finding()), "cannot be trusted")
 
 
 def test_a_redirect_is_not_followed(rig: Rig) -> None:

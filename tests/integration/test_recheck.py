@@ -10,7 +10,7 @@ import pytest
 from reconciler.core import recheck
 from reconciler.db import apply, runs
 from reconciler.deadline import DeadlineExceeded
-from reconciler.sources.cluster import LIST_RESTARTS
+from reconciler.sources.cluster import MAX_LIST_RESTARTS
 from tests.support.double import ApiDouble
 from tests.support.faults import Fault, first_pages, gone, later_pages, lists, remaining, same_token, then
 from tests.support.scene import World
@@ -141,7 +141,7 @@ def test_a_list_that_keeps_expiring_is_given_up_after_three_restarts(world: Worl
     world.api.faults.append(Fault(gone(), when=lists, times=None))
 
     assert "expired 4 times" in str(world.run().failure)
-    assert len(world.api.lists) == 1 + LIST_RESTARTS
+    assert len(world.api.lists) == 1 + MAX_LIST_RESTARTS
 
 
 def test_a_continue_token_that_comes_twice_ends_the_list(world: World) -> None:
@@ -151,4 +151,4 @@ def test_a_continue_token_that_comes_twice_ends_the_list(world: World) -> None:
     world.api.faults.append(Fault(remaining(None), when=first_pages))
     world.api.faults.append(Fault(then(same_token(), remaining(None)), when=later_pages, times=None))
 
-    assert "a continue token came twice" in str(world.run().failure)
+    assert "two pages have the same continue token" in str(world.run().failure)

@@ -1,4 +1,4 @@
-"""A pass over a file gives the rows that a pass over the cluster gives, whichever way kubectl printed it."""
+"""A run over a file gives the same rows as a run over the cluster, in every format of kubectl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Kubectl(yaml.SafeDumper):
-    """YAML as sigs.k8s.io/yaml writes it: keys by the alphabet, lists not indented, `"` around what looks plain."""
+    """YAML as sigs.k8s.io/yaml writes it: sorted keys, lists not indented, `"` around ambiguous text."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -43,7 +43,7 @@ def _listed(items: Sequence[Object]) -> Object:
 
 
 def _without_managed_fields(items: Sequence[Object]) -> list[Object]:
-    """What kubectl leaves out since 1.21 unless asked with --show-managed-fields."""
+    """Remove what kubectl has omitted since 1.21 unless --show-managed-fields is given."""
     return [
         item | {"metadata": {name: value for name, value in item["metadata"].items() if name != "managedFields"}}
         for item in items
@@ -51,13 +51,13 @@ def _without_managed_fields(items: Sequence[Object]) -> list[Object]:
 
 
 def as_yaml(items: Sequence[Object], *, managed_fields: bool = False) -> str:
-    """What `kubectl get piecedtenants -o yaml` prints."""
+    """Return what `kubectl get piecedtenants -o yaml` prints."""
     shown = _listed(items if managed_fields else _without_managed_fields(items))
     return yaml.dump(shown, Dumper=_Kubectl, allow_unicode=True, default_flow_style=False, sort_keys=True, width=80)
 
 
 def as_json(items: Sequence[Object], *, managed_fields: bool = False) -> str:
-    """What `kubectl get piecedtenants -o json` prints: Go escapes what HTML could take for a tag."""
+    """Return what `kubectl get piecedtenants -o json` prints: Go escapes what HTML could read as a tag."""
     shown = _listed(items if managed_fields else _without_managed_fields(items))
     text = json.dumps(shown, indent=4, sort_keys=True, ensure_ascii=False)
     for char in "<>&\u2028\u2029":
@@ -66,7 +66,7 @@ def as_json(items: Sequence[Object], *, managed_fields: bool = False) -> str:
 
 
 def as_documents(items: Sequence[Object]) -> str:
-    """What `kubectl get piecedtenants NAME -o yaml`, one after the other, add up to."""
+    """Return what several `kubectl get piecedtenants NAME -o yaml` print together."""
     return "---\n".join(
         yaml.dump(item, Dumper=_Kubectl, allow_unicode=True, default_flow_style=False, sort_keys=True)
         for item in _without_managed_fields(items)
@@ -114,7 +114,7 @@ def test_the_formats_are_kubectls() -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ledger_url: str) -> Callable[..., Any]:
-    """Runs `reconciler run` here, and returns its JSON."""
+    """Return a function that runs `reconciler run` in this process and returns its JSON."""
     monkeypatch.setenv("DATABASE_URL", ledger_url)
 
     def command(*arguments: str) -> Any:
@@ -128,10 +128,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], led
     return command
 
 
-def test_every_format_gives_the_rows_that_the_cluster_gives(
+def test_every_format_gives_the_same_rows_as_the_cluster(
     cluster: Cluster, ledger_url: str, run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a second run none: the file names the tenants once, and the ledger has them."""
+    """And a second run writes none: the ledger has all of them."""
     members = population()
     settle(cluster, members)
     found = objects(cluster)
@@ -153,7 +153,7 @@ def test_every_format_gives_the_rows_that_the_cluster_gives(
 
         first = run("--tenants", str(path))
 
-        # a file does not say which server it is of: its managedFields are taken at their word
+        # a file does not name its server's version, so its managedFields are trusted
         assert books(ledger_url) == backfilled(members, found, dated=managed_fields), name
         assert first["source"] == "snapshot"
         assert _rows(first) == _rows(of_the_cluster), name
@@ -163,7 +163,7 @@ def test_every_format_gives_the_rows_that_the_cluster_gives(
         assert contents(ledger_url, PUBLIC) == written, name
         assert _rows(second) == dict.fromkeys(_rows(second), 0), name
 
-    # a folder, and standard input, hold the same tenants; so nothing is left to write
+    # a folder and standard input contain the same tenants, so nothing is left to write
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "first.yaml").write_text(as_yaml(items[:100]), encoding="utf-8")
@@ -195,7 +195,7 @@ def test_a_ledger_of_a_cluster_refuses_a_file(
 
 
 def _forget(url: str) -> None:
-    """Empty the ledger, the pinned source included."""
+    """Empty the ledger, including the pinned source."""
     with closing(connect(url)) as ledger:
         ledger.execute(
             "TRUNCATE tenant_billing_lifecycle, tenant_skill_events, tenant_suspension_events, reconciler.runs, "

@@ -1,4 +1,4 @@
-"""`reconciler serve` as a process: it keeps the ledger true until it is told to stop, whatever comes in between."""
+"""`reconciler serve` as a process: it keeps the ledger true until it is stopped, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 30.0
 
 @dataclass
 class Served:
-    """A process that serves, and what it has logged."""
+    """A serving process, and what it has logged."""
 
     process: subprocess.Popen[str]
     logged: list[dict[str, Any]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Served:
                 self.logged.append(json.loads(line))
 
     def until(self, event: str, times: int = 1) -> dict[str, Any]:
-        """Wait for that line, or that many of it, and return the last of them."""
+        """Wait until this event was logged that many times, and return the last one."""
         until(lambda: len(self.of(event)) >= times)
         return self.of(event)[times - 1]
 
@@ -72,7 +72,7 @@ class Served:
 def until(holds: Callable[[], bool]) -> None:
     ends = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < ends, "it never came to hold"
+        assert time.monotonic() < ends, "the condition was never met"
         time.sleep(0.02)
 
 
@@ -92,7 +92,7 @@ def serving(world: World, *options: str) -> Iterator[Served]:
             process.kill()
 
 
-def test_what_the_portal_loses_is_corrected_by_a_pass_that_nobody_started(world: World) -> None:
+def test_a_scheduled_run_corrects_what_the_portal_lost(world: World) -> None:
     with serving(world, "--every", "1s") as served:
         served.until("run.ended")
         world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
@@ -101,7 +101,7 @@ def test_what_the_portal_loses_is_corrected_by_a_pass_that_nobody_started(world:
     assert world.ledger.execute("SELECT tenant_name FROM tenant_billing_lifecycle").fetchall() == [("acme",)]
 
 
-def test_the_metrics_tell_of_the_passes(world: World) -> None:
+def test_the_metrics_show_the_runs(world: World) -> None:
     world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
     with serving(world) as served:
         served.until("run.ended")
@@ -113,8 +113,8 @@ def test_the_metrics_tell_of_the_passes(world: World) -> None:
     assert "acme" not in metrics
 
 
-def test_the_api_server_may_be_away_for_a_while(world: World) -> None:
-    """Passes fail, are told of, and the first one after it has come back succeeds; health is lost meanwhile."""
+def test_runs_recover_after_the_api_server_was_unavailable(world: World) -> None:
+    """Runs fail and are logged, the first one after that succeeds, and the service is unhealthy in between."""
     with serving(world, "--every", "1s", "--deadline", "1s") as served:
         served.until("run.ended")
         away = Fault(status(503), when=anything, times=None)
@@ -127,7 +127,7 @@ def test_the_api_server_may_be_away_for_a_while(world: World) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_lets_the_pass_that_is_being_made_end(world: World, number: signal.Signals) -> None:
+def test_a_signal_lets_the_run_in_progress_complete(world: World, number: signal.Signals) -> None:
     world.api.create(tenant("acme"), at=world.now - timedelta(hours=2))
     world.api.faults.append(Fault(delay(1.5), when=anything, times=1))
     with serving(world) as served:
@@ -137,7 +137,7 @@ def test_a_signal_lets_the_pass_that_is_being_made_end(world: World, number: sig
         assert [line["event"] for line in served.logged][-1] == "serve.stopped"
 
 
-def test_a_second_signal_ends_it_at_once_and_nothing_is_written_by_halves(world: World) -> None:
+def test_a_second_signal_stops_immediately_and_writes_nothing(world: World) -> None:
     world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
     world.api.faults.append(Fault(delay(20), when=anything, times=1))
     with serving(world) as served:
@@ -150,15 +150,15 @@ def test_a_second_signal_ends_it_at_once_and_nothing_is_written_by_halves(world:
     assert world.ledger.execute("SELECT count(*) FROM tenant_billing_lifecycle").fetchone() == (0,)
 
 
-def test_a_process_that_was_stopped_for_a_while_goes_on_and_drops_no_pass(world: World) -> None:
-    """A pass that is two seconds late is still made; those that were missed are one."""
+def test_a_process_that_was_suspended_continues_and_misses_no_run(world: World) -> None:
+    """A run that is two seconds late still takes place; several missed ones become one."""
     with serving(world, "--every", "3s") as served:
         served.until("run.ended")
         served.process.send_signal(signal.SIGSTOP)
         time.sleep(4.5)
         served.process.send_signal(signal.SIGCONT)
         served.until("run.ended", 2)
-        assert served.of("pass.missed") == []
+        assert served.of("run.missed") == []
         assert served.stop() == 0
 
 
@@ -179,14 +179,14 @@ def test_two_processes_over_one_ledger_write_each_correction_once(world: World) 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--cron", "every five minutes"], "is no schedule"),
+        (["--cron", "every five minutes"], "is not a schedule"),
         (["--every", "0s"], "--every"),
         (["--listen", "nowhere"], "--listen"),
         (["--time-zone", "Mars/Olympus"], "--time-zone"),
         (["--alertmanager", "ftp://alertmanager"], "Alertmanager"),
     ],
 )
-def test_what_is_set_wrongly_is_said_at_once(world: World, options: list[str], says: str) -> None:
+def test_wrong_settings_are_reported_immediately(world: World, options: list[str], says: str) -> None:
     with serving(world, *options) as served:
         assert served.process.wait(PATIENCE) == 64
         until(lambda: says in "".join(served.said))

@@ -509,7 +509,7 @@ def test_what_is_asked_for_alone(command: Command, asked: tuple[str, ...], tenan
         (("--from", "2026-05-01"), "--month 2026-05, or both --from"),
         (("--to", "2026-05-01"), "--month 2026-05, or both --from"),
         (("--month", "2026-05", "--to", "2026-05-01"), "--month 2026-05, or both --from"),
-        (("--from", "2026-05-02", "--to", "2026-05-01"), "lies before"),
+        (("--from", "2026-05-02", "--to", "2026-05-01"), "is before"),
         (("--month", "2026-13"), "write it as 2026-05"),
         (("--month", "2026-5"), "write it as 2026-05"),
         (("--month", "May"), "write it as 2026-05"),

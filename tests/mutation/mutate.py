@@ -170,8 +170,8 @@ GUARDS = (
     ),
     Guard(
         "old servers' times prove nothing",
-        "sources/cluster.py",
-        "return self.server >= DATED_WRITES",
+        "sources/api_client.py",
+        "return self.server >= RELIABLE_WRITE_TIMES",
         "return self.server >= (0, 0)",
         TENANT,
     ),
@@ -199,7 +199,7 @@ GUARDS = (
     Guard(
         "the restarts are bounded",
         "sources/cluster.py",
-        "for _ in range(1 + LIST_RESTARTS):",
+        "for _ in range(1 + MAX_LIST_RESTARTS):",
         "for _ in range(50):",
         API,
     ),
@@ -229,7 +229,7 @@ GUARDS = (
     Guard(
         "the cap on Retry-After",
         "sources/api_client.py",
-        "return min(error.retry_after, LONGEST_RETRY_AFTER)",
+        "return min(error.retry_after, MAX_RETRY_AFTER)",
         "return error.retry_after",
         API,
     ),
@@ -319,10 +319,10 @@ GUARDS = (
         "WHERE %(deferred)s::text[] IS NOT NULL AND NOT EXISTS (",
         ALERTS,
     ),
-    Guard("one run at a time", "cli/serve.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
+    Guard("one run at a time", "cli/service.py", "max_instances=1", "max_instances=9", "tests/unit/test_schedule.py"),
     Guard(
         "a run that starts late is made",
-        "cli/serve.py",
+        "cli/service.py",
         "misfire_grace_time=None",
         "misfire_grace_time=1",
         "tests/integration/test_serve.py",

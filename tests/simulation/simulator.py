@@ -23,7 +23,7 @@ from reconciler.core.plan import Limits
 from reconciler.db import connection as database
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
 from tests.simulation.boundaries import Boundaries, Died, Looks
@@ -198,7 +198,9 @@ class Simulation:
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         source = Cluster(
-            api=api, group="pieced.ch", plural="piecedtenants", org_label="pieced.ch/zitadel-org-id", page_size=3
+            resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),
+            org_label="pieced.ch/zitadel-org-id",
+            page_size=3,
         )
         looks = Looks(source, boundaries, self.clock)
         options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)

@@ -1,4 +1,4 @@
-"""The command line in this very process: what it printed, and how it ended."""
+"""Runs the command line in this process: what it printed, and its exit code."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Ran:
 
     @property
     def document(self) -> Any:
-        """Standard output, which is one JSON document and nothing else."""
+        """Standard output as one JSON document."""
         return json.loads(self.out)
 
     @property
     def logged(self) -> list[dict[str, Any]]:
-        """Standard error, of which every line is one JSON object."""
+        """The lines of standard error, each a JSON object."""
         return [json.loads(line) for line in self.err.splitlines()]
 
     @property
     def complaint(self) -> dict[str, Any]:
-        """The one line that says what is wrong."""
+        """The only line that reports an error."""
         wrong = [line for line in self.logged if line["level"] != "info"]
         assert [line["event"] for line in wrong] == ["command.failed"], self.err
         return wrong[0]
@@ -49,7 +49,7 @@ def invoke(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
 ) -> Ran:
-    """Run `reconciler` with these arguments, and with no other settings in the environment than these."""
+    """Run `reconciler` with these arguments, and with only these settings in the environment."""
     with monkeypatch.context() as patch:
         for name in os.environ:
             if name.startswith(("RECONCILER_", "PG", "KUBE")) or name == "DATABASE_URL":
@@ -59,7 +59,7 @@ def invoke(
         patch.setattr("sys.argv", ["reconciler", *arguments])
         capsys.readouterr()
         try:
-            # one try of each request: what is tested is what is said in the end
+            # one attempt at each request: only the final message is tested
             with stamina.set_testing(True, attempts=1), pytest.raises(SystemExit) as exited:
                 main()
         finally:

@@ -25,7 +25,7 @@ from reconciler.core.model import Action, FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
 from tests.simulation.portal import CLOCK, SETTLE, Clock
@@ -230,7 +230,9 @@ class Stage:
         deadline = Deadline.after(self.deadline)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         cluster = Cluster(
-            api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=self.page_size
+            resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),
+            org_label=ORG_LABEL,
+            page_size=self.page_size,
         )
         return Job(
             database_url=url or self.url,

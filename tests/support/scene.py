@@ -12,7 +12,7 @@ from reconciler.alerts import Alerts
 from reconciler.core.model import Mode
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
-from reconciler.sources.api_client import Api
+from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.support.world import ORG_LABEL
 
@@ -57,7 +57,11 @@ class World:
     def run(self, mode: Mode = Mode.RUN) -> Outcome:
         """Make one pass."""
         api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
-        source = Cluster(api=api, group="pieced.ch", plural="piecedtenants", org_label=ORG_LABEL, page_size=2)
+        source = Cluster(
+            resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),
+            org_label=ORG_LABEL,
+            page_size=2,
+        )
         job = Job(
             database_url=self.url,
             source=source,

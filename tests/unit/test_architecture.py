@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "sources": {"sources", "core", "deadline"},
     "views": {"views", "core"},
     "alerts": {"alerts", "core", "deadline", "metrics", "views.findings", "views.terminal", "__init__"},
-    "alerts.events": {"alerts", "core", "deadline", "views.terminal", "sources"},
+    "alerts.events": {"alerts", "core", "deadline", "views.terminal", "sources.api_client"},
     "run": {"core", "db", "sources", "alerts", "deadline"},
 }
 """What the modules of each room may import of the package; a module that has a row of its own goes by that."""
@@ -54,6 +54,10 @@ CLOCKS = {
     ("time", "clock_gettime"),
 }
 """What reads a wall clock. A monotonic one says only how long something took."""
+
+
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
+"""What reads variables of the environment, in the module `os`."""
 
 
 def _name(file: Path) -> str:
@@ -148,6 +152,35 @@ def _clocks(tree: ast.Module) -> Iterator[str]:
 def test_only_the_edge_asks_what_time_it_is(module: str) -> None:
     if _room(module) not in READS_CLOCKS:
         assert list(_clocks(MODULES[module])) == []
+
+
+def _reads_of_the_environment(tree: ast.Module) -> Iterator[str]:
+    """Yield every place where a file reads a variable of the environment."""
+    for node in ast.walk(tree):
+        names = {node.attr} if isinstance(node, ast.Attribute) else set()
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            names = {alias.name for alias in node.names}
+        yield from (f"line {getattr(node, 'lineno', 0)}: {name}" for name in names & ENVIRONMENT)
+
+
+@each_module
+def test_only_the_edge_reads_the_environment(module: str) -> None:
+    if _room(module) not in EDGE:
+        assert list(_reads_of_the_environment(MODULES[module])) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os; os.environ['HOME']",
+        "import os as system; system.getenv('HOME')",
+        "from os import environ",
+        "from os import getenv as get",
+        "import os; os.environb",
+    ],
+)
+def test_reading_the_environment_is_seen_however_it_is_done(source: str) -> None:
+    assert len(list(_reads_of_the_environment(ast.parse(source)))) == 1
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ import yaml
 
 from docs import generate
 from reconciler import __version__
-from reconciler.cli import main as cli
 from reconciler.cli import options as settings
+from reconciler.cli import output
+from reconciler.cli.main import cli
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Result
 from reconciler.core.reasons import Reason
@@ -51,7 +52,7 @@ def options() -> dict[str, click.Option]:
     """Return the options of plan, run and serve that are settings, by name."""
     return {
         parameter.opts[0]: parameter
-        for command in (cli.plan, cli.run, cli.serve)
+        for command in (cli.commands["plan"], cli.commands["run"], cli.commands["serve"])
         for parameter in command.params
         if isinstance(parameter, click.Option) and parameter.envvar
     }
@@ -109,7 +110,7 @@ def test_every_option_of_every_command_is_documented() -> None:
     } | {(names(row[0])[0], names(row[1])[0]) for row in table("docs/configuration.md", "command")}
     assert documented == {
         (name, parameter.opts[0])
-        for name, command in cli.cli.commands.items()
+        for name, command in cli.commands.items()
         for parameter in command.params
         if isinstance(parameter, click.Option)
     }
@@ -118,7 +119,7 @@ def test_every_option_of_every_command_is_documented() -> None:
 def test_no_option_is_named_that_does_not_exist() -> None:
     own = {
         opt
-        for command in cli.cli.commands.values()
+        for command in cli.commands.values()
         for parameter in command.params
         for opt in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -131,13 +132,13 @@ def test_no_option_is_named_that_does_not_exist() -> None:
 
 def test_the_commands_table_is_the_commands() -> None:
     assert {names(row[0])[0] for row in table("README.md", "command")} == {
-        f"reconciler {name}" for name in cli.cli.commands
+        f"reconciler {name}" for name in cli.commands
     }
 
 
 def test_no_command_is_named_that_does_not_exist() -> None:
     named = {name for line in COMMANDS for name in re.findall(r"(?:^|\| |… )reconciler ([a-z]+)\b", line)}
-    assert named - PLANNED_COMMANDS == cli.cli.commands.keys()
+    assert named - PLANNED_COMMANDS == cli.commands.keys()
 
 
 def test_the_make_targets_are_the_makefiles() -> None:
@@ -173,7 +174,7 @@ def test_the_evidence_table_is_the_evidence_best_first() -> None:
 
 def test_exit_codes_are_the_programs() -> None:
     codes = [int(row[0]) for row in table("docs/operations.md", "code")]
-    assert codes == [0, Failure.exit_code, cli.DRIFT, Refusal.exit_code, cli.USAGE, 130]
+    assert codes == [0, Failure.exit_code, output.DRIFT, Refusal.exit_code, output.USAGE, output.INTERRUPTED]
 
 
 def test_the_readme_names_the_exit_codes_of_a_run() -> None:
@@ -181,7 +182,7 @@ def test_the_readme_names_the_exit_codes_of_a_run() -> None:
     for words in (
         "Exit code 0 is done,",
         f"{Failure.exit_code} failed,",
-        f"{cli.DRIFT} drift (with `--detailed-exitcode`),",
+        f"{output.DRIFT} drift (with `--detailed-exitcode`),",
         f"{Refusal.exit_code} refused by a safety rule:",
     ):
         assert words in said
@@ -202,12 +203,12 @@ def test_the_signs_are_the_tables() -> None:
 def test_limits_are_the_codes() -> None:
     rules = " ".join(PAGES["docs/rules.md"].split())
     for said in (
-        f"longer than {parse.LONGEST_ID} characters",
-        f"a Retry-After of more than {api_client.LONGEST_RETRY_AFTER:g} s",
-        f"older than Kubernetes {'.'.join(map(str, cluster.DATED_WRITES))}",
+        f"longer than {parse.MAX_ID_LENGTH} characters",
+        f"a Retry-After of more than {api_client.MAX_RETRY_AFTER:g} s",
+        f"older than Kubernetes {'.'.join(map(str, api_client.RELIABLE_WRITE_TIMES))}",
     ):
         assert said in rules
-    assert cluster.LIST_RESTARTS == 3
+    assert cluster.MAX_LIST_RESTARTS == 3
     assert "up to three times" in rules
 
 

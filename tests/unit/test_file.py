@@ -47,7 +47,7 @@ def names(path: object) -> list[str]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[str | bytes], Path]:
-    """Writes a file of tenants."""
+    """Return a function that writes a file of tenants."""
 
     def written(content: str | bytes) -> Path:
         path = tmp_path / "tenants.yaml"
@@ -66,7 +66,7 @@ def resource(name: str = "acme", **spec: Any) -> Object:
     }
 
 
-def kubectl_list(*items: Object, kind: str = "List", **metadata: Any) -> Object:
+def kubectl_list(*items: Any, kind: str = "List", **metadata: Any) -> Object:
     """Return what `kubectl get` prints of several objects."""
     return {"apiVersion": "v1", "items": list(items), "kind": kind, "metadata": {"resourceVersion": ""} | metadata}
 
@@ -165,7 +165,7 @@ def test_another_version_of_the_resource_is_read(file: Callable[[str | bytes], P
     assert names(file(json.dumps({**resource(), "apiVersion": "pieced.ch/v2"}))) == ["acme"]
 
 
-def test_an_unreadable_tenant_is_a_value_and_the_others_are_read(file: Callable[[str | bytes], Path]) -> None:
+def test_an_unreadable_tenant_is_a_value_beside_the_others(file: Callable[[str | bytes], Path]) -> None:
     broken = resource("broken", packages="threema")
     nul = resource("nul", packages=["a\0b"])
     taken = observe(file(json.dumps(kubectl_list(broken, resource("acme"), nul))))
@@ -176,7 +176,7 @@ def test_an_unreadable_tenant_is_a_value_and_the_others_are_read(file: Callable[
     ]
 
 
-def test_a_package_that_yaml_takes_for_something_else_makes_its_tenant_unreadable(
+def test_a_package_that_yaml_does_not_read_as_text_is_unreadable(
     file: Callable[[str | bytes], Path],
 ) -> None:
     text = yaml.safe_dump(resource(packages=["a"]))
@@ -188,7 +188,7 @@ def test_a_package_that_yaml_takes_for_something_else_makes_its_tenant_unreadabl
     assert tenant.packages == ("2026-05-01",)
 
 
-def test_a_folder_is_read_file_by_file_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_file_names(tmp_path: Path) -> None:
     (tmp_path / "b.yml").write_text(yaml.safe_dump(resource("b")))
     (tmp_path / "a.yaml").write_text(yaml.safe_dump_all([resource("a2"), resource("a1")]))
     (tmp_path / "c.json").write_text(json.dumps(kubectl_list(resource("c"))))
@@ -216,8 +216,8 @@ def test_an_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 CUT_OFF = AS_KUBECTL_PRINTS[: AS_KUBECTL_PRINTS.index("kind: List")]
-WHOLE = "Is the file cut off"
-OTHER = "where only PiecedTenants of pieced.ch are expected"
+CUT_SHORT = "Is the file cut off"
+ONLY_TENANTS = "only PiecedTenants of pieced.ch are expected"
 
 REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "an empty file": ("", "is empty", "items: []"),
@@ -236,12 +236,12 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "a page of HTML": ("<!DOCTYPE html>\n<html><body>login: here</body></html>", "neither YAML nor JSON", KUBECTL),
     "tabs": ("a:\n\t- b", "neither YAML nor JSON", KUBECTL),
     "a NUL": (AS_KUBECTL_PRINTS.replace("threema", "thre\0ema"), "neither YAML nor JSON", KUBECTL),
-    "bytes that are no UTF-8": (
+    "bytes that are not UTF-8": (
         AS_KUBECTL_PRINTS.encode().replace(b"threema", b"thre\xffema"),
         "neither YAML nor JSON",
         KUBECTL,
     ),
-    "JSON with bytes that are no UTF-8": (
+    "JSON with bytes that are not UTF-8": (
         json.dumps(resource("acme")).encode().replace(b"acme", b"\xff"),
         "neither YAML nor JSON",
         KUBECTL,
@@ -252,15 +252,15 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "JSON that is cut off": (json.dumps(_LIST)[:-20], "neither YAML nor JSON", KUBECTL),
     "JSON after JSON": (2 * json.dumps(resource()), "neither YAML nor JSON", KUBECTL),
     "JSON nested without end": ('{"a":' + 100_000 * "[", "neither YAML nor JSON", KUBECTL),
-    "a List that is cut off": (CUT_OFF, "an object without a kind", WHOLE),
-    "a List that is cut off inside a tenant": (CUT_OFF[: CUT_OFF.index("  spec: {}")], "without a kind", WHOLE),
-    "a List without items": (json.dumps({"apiVersion": "v1", "kind": "List"}), "the List has no items", WHOLE),
-    "a List of no items": (json.dumps({**_LIST, "items": None}), "has no items", WHOLE),
-    "a List whose items are an object": (json.dumps({**_LIST, "items": {}}), "the List has no items", WHOLE),
+    "a List that is cut off": (CUT_OFF, "an object without a kind", CUT_SHORT),
+    "a List that is cut off inside a tenant": (CUT_OFF[: CUT_OFF.index("  spec: {}")], "without a kind", CUT_SHORT),
+    "a List without items": (json.dumps({"apiVersion": "v1", "kind": "List"}), "the List has no items", CUT_SHORT),
+    "a List whose items are null": (json.dumps({**_LIST, "items": None}), "has no items", CUT_SHORT),
+    "a List whose items are an object": (json.dumps({**_LIST, "items": {}}), "the List has no items", CUT_SHORT),
     "a PiecedTenantList without items": (
         json.dumps({"kind": "PiecedTenantList", "items": None}),
         "the PiecedTenantList has no items",
-        WHOLE,
+        CUT_SHORT,
     ),
     "a page with a token": (
         json.dumps(kubectl_list(resource(), kind="PiecedTenantList", **{"continue": "abc"})),
@@ -274,45 +274,53 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "an object of another kind": (
         json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}),
-        f"holds ConfigMap of v1, {OTHER}",
-        "another one",
+        f"contains ConfigMap of v1; {ONLY_TENANTS}",
+        "the wrong one",
     ),
     "an object of another kind among the tenants": (
         json.dumps(kubectl_list(resource(), {"apiVersion": "apps/v1", "kind": "Deployment"})),
-        f"holds Deployment of apps, {OTHER}",
-        "another one",
+        f"contains Deployment of apps; {ONLY_TENANTS}",
+        "the wrong one",
     ),
     "an error of the API server": (
         json.dumps({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403}),
-        f"holds Status of v1, {OTHER}",
+        f"contains Status of v1; {ONLY_TENANTS}",
         KUBECTL,
     ),
     "a tenant of another group": (
         json.dumps({**resource(), "apiVersion": "other.ch/v1"}),
-        f"holds PiecedTenant of other.ch, {OTHER}",
-        "another one",
+        f"contains PiecedTenant of other.ch; {ONLY_TENANTS}",
+        "the wrong one",
     ),
     "a tenant of the core group": (
         json.dumps({**resource(), "apiVersion": "v1"}),
-        f"holds PiecedTenant of v1, {OTHER}",
-        "another one",
+        f"contains PiecedTenant of v1; {ONLY_TENANTS}",
+        "the wrong one",
     ),
     "a tenant without a group": (
         json.dumps({**resource(), "apiVersion": None}),
-        f"holds PiecedTenant of no group, {OTHER}",
-        "another one",
+        f"contains PiecedTenant of no group; {ONLY_TENANTS}",
+        "the wrong one",
     ),
-    "an object that is empty": ("{}", "an object without a kind of no group", WHOLE),
-    "a kind that is a list": ("kind: [List]\nitems: []\n", OTHER, "another one"),
-    "a kind that is an object": ("kind: {a: b}\n", OTHER, "another one"),
-    "an item that is text": (json.dumps(kubectl_list("acme")), f"holds text of no group, {OTHER}", WHOLE),  # type: ignore[arg-type]
-    "an item that is null": (json.dumps({**_LIST, "items": [None]}), OTHER, WHOLE),
-    "a List inside a List": (json.dumps(kubectl_list(kubectl_list(resource()))), f"holds List of v1, {OTHER}", WHOLE),
+    "an object that is empty": ("{}", "an object without a kind of no group", CUT_SHORT),
+    "a kind that is a list": ("kind: [List]\nitems: []\n", ONLY_TENANTS, "the wrong one"),
+    "a kind that is an object": ("kind: {a: b}\n", ONLY_TENANTS, "the wrong one"),
+    "an item that is text": (
+        json.dumps(kubectl_list("acme")),
+        f"contains text of no group; {ONLY_TENANTS}",
+        CUT_SHORT,
+    ),
+    "an item that is null": (json.dumps({**_LIST, "items": [None]}), ONLY_TENANTS, CUT_SHORT),
+    "a List inside a List": (
+        json.dumps(kubectl_list(kubectl_list(resource()))),
+        f"contains List of v1; {ONLY_TENANTS}",
+        CUT_SHORT,
+    ),
 }
 
 
 @pytest.mark.parametrize(("content", "says", "remedy"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_whole_list_of_tenants_is_refused(
+def test_anything_but_a_complete_list_of_tenants_is_refused(
     file: Callable[[str | bytes], Path], content: str | bytes, says: str, remedy: str
 ) -> None:
     path = file(content)
@@ -341,7 +349,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "Name the folder" in refused.value.remedy
 
 
-def test_one_bad_file_in_a_folder_is_refused_and_named(tmp_path: Path) -> None:
+def test_one_bad_file_in_a_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(AS_KUBECTL_PRINTS)
     (tmp_path / "b.yaml").write_text("")
     with pytest.raises(UnreadableFile, match=r"b\.yaml is empty"):
@@ -367,6 +375,6 @@ def test_a_file_is_the_same_source_whatever_its_name() -> None:
     assert not FileSource.is_live
 
 
-def test_a_file_is_not_looked_at_twice() -> None:
+def test_a_file_cannot_be_rechecked() -> None:
     with pytest.raises(NotImplementedError):
         snapshot("a").get("acme", None)

@@ -39,22 +39,22 @@ def as_yaml(item: Any) -> Any:
     return yaml.load(yaml.safe_dump(item), snapshot._Loader)  # noqa: S506, SLF001 - what a file is read with
 
 
-def observed(item: Any, *, dated: bool = True) -> Observed:
-    """Read an item as an API server sends it, which must be what a file of it shows too."""
-    read_from_json = read(as_json(item), org_label=LABEL, position=1, dated=dated)
-    assert read(item, org_label=LABEL, position=1, dated=dated) == read_from_json
+def observed(item: Any, *, reliable_times: bool = True) -> Observed:
+    """Read an item as an API server sends it; a file with it must give the same."""
+    read_from_json = read(as_json(item), org_label=LABEL, position=1, reliable_times=reliable_times)
+    assert read(item, org_label=LABEL, position=1, reliable_times=reliable_times) == read_from_json
     return read_from_json
 
 
 def problem(item: Any) -> str:
-    """Return why an item is unreadable; nothing but its identity is then told."""
+    """Return why an item is unreadable; only its identity is then known."""
     said = observed(item)
     assert said.problem
     assert said == Observed(name="acme", namespace=said.namespace, uid=said.uid, problem=said.problem)
     return said.problem
 
 
-def test_a_whole_tenant() -> None:
+def test_every_field_of_a_tenant_is_read() -> None:
     item = resource(
         namespace="shop",
         uid="u1",
@@ -95,7 +95,7 @@ def test_a_whole_tenant() -> None:
         {**resource(), "spec": None, "status": None},
     ],
 )
-def test_what_is_missing_null_or_empty_says_nothing(item: Object) -> None:
+def test_missing_null_and_empty_fields_are_read_alike(item: Object) -> None:
     assert observed(item) == Observed(name="acme", created_at=BORN)
 
 
@@ -112,9 +112,7 @@ def test_what_is_missing_null_or_empty_says_nothing(item: Object) -> None:
         (None, None, False),
     ],
 )
-def test_the_command_decides_whether_it_is_suspended_and_else_the_status(
-    spec: Any, status: Any, *, suspended: bool
-) -> None:
+def test_spec_decides_whether_a_tenant_is_suspended_before_status(spec: Any, status: Any, *, suspended: bool) -> None:
     assert observed(resource(spec=spec, status=status)).suspended is suspended
 
 
@@ -122,7 +120,7 @@ def test_the_command_decides_whether_it_is_suspended_and_else_the_status(
     "text",
     ["2026-05-01T08:00:00Z", "2026-05-01T10:00:00+02:00", "2026-05-01T08:00:00.000000Z", "2026-05-01T02:30:00-05:30"],
 )
-def test_times_are_brought_to_utc(text: str) -> None:
+def test_times_are_converted_to_utc(text: str) -> None:
     created_at = observed(resource(creationTimestamp=text)).created_at
     assert created_at == BORN
     assert created_at.tzinfo is UTC
@@ -143,23 +141,23 @@ WRONG_TIMES: tuple[Any, ...] = (
     [],
     {},
 )
-NO_OBJECT: tuple[Any, ...] = (5, 1.5, True, "text", [], [{}])
+NOT_OBJECTS: tuple[Any, ...] = (5, 1.5, True, "text", [], [{}])
 WRONG: dict[str, tuple[Any, ...]] = {
     "metadata.creationTimestamp": (*WRONG_TIMES, None),
     "metadata.deletionTimestamp": WRONG_TIMES,
     "metadata.generation": ("1", 1.5, True, [], {}, 2**63, -(2**70)),
-    "metadata.labels": NO_OBJECT,
+    "metadata.labels": NOT_OBJECTS,
     f"metadata.labels[{LABEL}]": (5, 1.5, True, ["a"], {"a": 1}, 0, 0.0, False, [], {}, "a\0b", "x" * 254),
     "metadata.uid": (5, True, [], "a\0b"),
     "metadata.namespace": (5, True, [], "a\0b"),
-    "spec": NO_OBJECT,
+    "spec": NOT_OBJECTS,
     "spec.packages": (5, 1.5, True, "text", "", {}, {"a": 1}),
     "spec.packages[]": (5, None, True, [], ["a"], {"id": "a"}, "", "a\0b", "x" * 254),
     "spec.suspend": (0, 1, "true", "", [], {}, "False"),
-    "status": NO_OBJECT,
+    "status": NOT_OBJECTS,
     "status.suspendedAt": WRONG_TIMES,
 }
-"""Values of another shape than the field's."""
+"""Values whose shape is not the field's."""
 
 
 def _with(field: str, value: Any) -> Object:
@@ -178,7 +176,7 @@ MALFORMED = [(field, value) for field, values in WRONG.items() for value in valu
 
 
 @pytest.mark.parametrize(("field", "value"), MALFORMED, ids=[f"{field}={value!r:.20}" for field, value in MALFORMED])
-def test_a_field_of_another_shape_makes_the_tenant_unreadable_and_is_named(field: str, value: Any) -> None:
+def test_a_field_of_the_wrong_shape_makes_the_tenant_unreadable(field: str, value: Any) -> None:
     said = problem(_with(field, value))
     assert field.removesuffix("[]") in said
     assert "\n" not in said
@@ -189,7 +187,7 @@ def test_a_field_of_another_shape_makes_the_tenant_unreadable_and_is_named(field
 
 @pytest.mark.parametrize("field", ["creationTimestamp", "deletionTimestamp"])
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
-def test_a_time_that_is_in_no_utc_year_makes_the_tenant_unreadable_and_is_named(field: str, time: str) -> None:
+def test_a_time_outside_utcs_years_makes_the_tenant_unreadable(field: str, time: str) -> None:
     assert f"metadata.{field}" in problem(resource(**{field: time}))
 
 
@@ -204,7 +202,7 @@ def test_ids_as_long_as_a_kubernetes_name_are_read() -> None:
     assert observed(resource(name="x" * 253, spec={"packages": ["y" * 253]})).packages == ("y" * 253,)
 
 
-NO_NAMES: tuple[Any, ...] = (None, "", 5, True, [], {}, "a\0b", "\ud800", "x" * 254)
+INVALID_NAMES: tuple[Any, ...] = (None, "", 5, True, [], {}, "a\0b", "\ud800", "x" * 254)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +213,7 @@ NO_NAMES: tuple[Any, ...] = (None, "", 5, True, [], {}, "a\0b", "\ud800", "x" * 
         {"metadata": {}},
         {"metadata": []},
         {"spec": {"packages": ["a"]}},
-        *(resource(name=name) for name in NO_NAMES),
+        *(resource(name=name) for name in INVALID_NAMES),
     ],
 )
 def test_an_item_without_a_name_might_be_any_tenant(item: Object) -> None:
@@ -228,19 +226,19 @@ def test_an_item_without_a_name_might_be_any_tenant(item: Object) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"5", b"[]", b'"acme"', b"{", b'{"metadata":{"name":"\xff"}}'])
-def test_an_item_that_is_no_object_might_be_any_tenant(body: bytes) -> None:
+def test_an_item_that_is_not_an_object_might_be_any_tenant(body: bytes) -> None:
     with pytest.raises(SourceFault, match="Item 1 of the list has no readable name"):
         read(Raw(body), org_label=LABEL, position=1)
 
 
-def test_an_item_nested_without_end_is_a_fault_of_the_source_and_no_crash() -> None:
+def test_an_item_nested_too_deeply_is_a_fault_of_the_source() -> None:
     body = json.dumps(resource(spec={"packages": ["a"]})).encode()
     deep = body.replace(b'"packages"', b'"other": ' + 5000 * b"[" + 5000 * b"]" + b', "packages"')
     with pytest.raises(SourceFault):
         read(Raw(deep), org_label=LABEL, position=1)
 
 
-# What the API server keeps of who wrote what (https://kubernetes.io/docs/reference/using-api/server-side-apply/).
+# What the API server records of who wrote what (https://kubernetes.io/docs/reference/using-api/server-side-apply/).
 
 ALL: Object = {"f:spec": {"f:packages": {}, "f:suspend": {}}}
 PACKAGES: Object = {"f:spec": {"f:packages": {}}}
@@ -274,7 +272,7 @@ EVIDENCE: dict[str, tuple[Any, int | None, int | None, int | None]] = {
     "an applied field counts as a written one": ([write(ALL, 5, **APPLIED)], 5, 5, 5),
     "each field has its owner": ([write(PACKAGES, 5), write(SUSPEND, 7, manager="kubectl")], 5, 7, 7),
     "of two owners the earlier bounds the change": ([write(PACKAGES, 9), write(PACKAGES, 5, **APPLIED)], 5, None, 9),
-    "whoever owns another field proves nothing": ([write(DISPLAY, 5)], None, None, 5),
+    "the owner of another field proves nothing": ([write(DISPLAY, 5)], None, None, 5),
     "the status subresource proves nothing": ([write(ALL, 3), write(ALL, 9, **STATUS)], 3, 3, 9),
     "the status's owner does not own the spec": (
         [write(PACKAGES, 3), write({"f:status": {"f:suspendedAt": {}}}, 9, **STATUS)],
@@ -282,8 +280,8 @@ EVIDENCE: dict[str, tuple[Any, int | None, int | None, int | None]] = {
         None,
         9,
     ),
-    "an owner without a time makes it uncertain": ([write(PACKAGES, 5), write(PACKAGES, None)], None, None, None),
-    "an owner of another field without a time makes only quietness uncertain": (
+    "an owner without a time proves nothing": ([write(PACKAGES, 5), write(PACKAGES, None)], None, None, None),
+    "an owner of another field without a time hides the last modification": (
         [write(PACKAGES, 5), write(DISPLAY, None)],
         5,
         None,
@@ -308,22 +306,27 @@ EVIDENCE: dict[str, tuple[Any, int | None, int | None, int | None]] = {
         7,
     ),
     "a spec owned as a whole proves nothing of its fields": ([write({"f:spec": {}}, 5)], None, None, 5),
-    "an entry without fields counts for quietness alone": ([write(None, 5)], None, None, 5),
-    "an entry with no spec counts for quietness alone": ([write({"f:metadata": {"f:labels": {}}}, 5)], None, None, 5),
+    "an entry without fields counts only as a modification": ([write(None, 5)], None, None, 5),
+    "an entry of another part counts only as a modification": (
+        [write({"f:metadata": {"f:labels": {}}}, 5)],
+        None,
+        None,
+        5,
+    ),
     "stripped": ([], None, None, None),
     "null": (None, None, None, None),
-    "no list": ("portal", None, None, None),
-    "entries that are no objects": (["portal"], None, None, None),
+    "not a list": ("portal", None, None, None),
+    "entries that are not objects": (["portal"], None, None, None),
     "an unreadable time": ([write(ALL, 5, time="yesterday")], None, None, None),
-    "a time in no UTC year": ([write(ALL, 5, time="9999-12-31T23:59:59-14:00")], None, None, None),
+    "a time outside UTC's years": ([write(ALL, 5, time="9999-12-31T23:59:59-14:00")], None, None, None),
     "unreadable fields": ([write({"f:spec": {"f:packages": 5}}, 5)], None, None, None),
     "a write before the creation": ([write(ALL, -1)], -1, -1, 0),
 }
 
 
-@pytest.mark.parametrize(("entries", "packages", "suspend", "touched"), EVIDENCE.values(), ids=EVIDENCE)
+@pytest.mark.parametrize(("entries", "packages", "suspend", "last_modified"), EVIDENCE.values(), ids=EVIDENCE)
 def test_what_managed_fields_prove(
-    entries: Any, packages: int | None, suspend: int | None, touched: int | None
+    entries: Any, packages: int | None, suspend: int | None, last_modified: int | None
 ) -> None:
     def instant(hours: int | None) -> datetime | None:
         return None if hours is None else BORN + hours * HOUR
@@ -331,22 +334,22 @@ def test_what_managed_fields_prove(
     said = observed(resource(managedFields=entries, spec={"packages": ["a"]}))
     assert said.problem is None
     assert (said.packages_written_at, said.suspend_written_at) == (instant(packages), instant(suspend))
-    assert said.last_modified_at == instant(touched)
+    assert said.last_modified_at == instant(last_modified)
 
 
-def test_what_owns_an_empty_list_of_packages_proves_nothing_of_it() -> None:
-    """It shows no members, so it might be a set, whose removals move no time."""
+def test_the_owner_of_an_empty_list_proves_nothing_about_it() -> None:
+    """It shows no members, so it might be a set, and removing a member changes no time."""
     said = observed(resource(managedFields=[write(ALL, 5)], spec={"packages": []}))
     assert (said.packages_written_at, said.suspend_written_at) == (None, BORN + 5 * HOUR)
 
 
-def test_a_deletion_touches_the_resource() -> None:
+def test_a_deletion_counts_as_a_modification() -> None:
     said = observed(resource(deletionTimestamp=clock(9), managedFields=[write(ALL, 5)]))
     assert said.last_modified_at == BORN + 9 * HOUR
 
 
 def test_managed_fields_of_an_old_server_prove_nothing() -> None:
-    said = observed(resource(managedFields=[write(ALL, 5)], spec={"packages": ["a"]}), dated=False)
+    said = observed(resource(managedFields=[write(ALL, 5)], spec={"packages": ["a"]}), reliable_times=False)
     assert (said.packages_written_at, said.suspend_written_at, said.last_modified_at) == (None, None, None)
     assert said.packages == ("a",)
 
@@ -354,7 +357,7 @@ def test_managed_fields_of_an_old_server_prove_nothing() -> None:
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 _ids = st.one_of(_texts, st.sampled_from(NASTY), st.sampled_from(["a", "b"]))
 _anything = st.recursive(
-    # a longer number is a float to the decoder of JSON, which says so where it is none that can be read
+    # the JSON decoder reads a longer number as a float, and says so if it cannot
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
@@ -413,7 +416,7 @@ def _shown(item: Any) -> Observed | str:
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 2**80])
-def test_a_number_that_no_64_bits_hold_is_unreadable_wherever_it_stands(number: int) -> None:
+def test_a_number_beyond_64_bits_makes_the_tenant_unreadable(number: int) -> None:
     for item in (resource(spec=number), resource(spec={"packages": number}), resource(generation=number)):
         for said in (_shown(item), _shown(as_json(item))):
             assert isinstance(said, Observed)
@@ -421,7 +424,7 @@ def test_a_number_that_no_64_bits_hold_is_unreadable_wherever_it_stands(number: 
 
 
 @given(_resources)
-def test_json_and_what_yaml_makes_of_it_are_read_alike(item: Object) -> None:
+def test_json_and_parsed_yaml_are_read_alike(item: Object) -> None:
     said = _shown(as_json(item))
     assert _shown(item) == said
     if isinstance(said, Observed) and not said.problem:

@@ -1,4 +1,4 @@
-"""Passes on a schedule: when they come, that they come one at a time, and what ends them."""
+"""Runs on a schedule: when they take place, that they do so one at a time, and what ends them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from structlog.testing import capture_logs
 
-from reconciler.cli import serve as schedule
-from reconciler.cli.serve import CannotListen, Service
+from reconciler.cli.schedule import Trigger, longest_wait, make_trigger
+from reconciler.cli.service import CannotListen, Service
 from reconciler.core.errors import Failure
 from reconciler.core.model import Mode, Outcome, Result
 
@@ -34,12 +34,12 @@ CLEAN = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.CLEAN)
 FAILED = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.FAILED, failure=Failure("no"))
 
 
-def cron(expression: str, zone: str = "UTC") -> schedule.Trigger:
-    return schedule.trigger(every=TICK, cron=expression, timezone=ZoneInfo(zone), jitter=timedelta())
+def cron(expression: str, zone: str = "UTC") -> Trigger:
+    return make_trigger(every=TICK, cron=expression, timezone=ZoneInfo(zone), jitter=timedelta())
 
 
 def weekdays(expression: str) -> list[str]:
-    """Return the days of the week, Monday first, on which a tick comes."""
+    """Return the days of the week, Monday first, that have a tick."""
     days, tick = [], cron(f"0 9 * * {expression}").get_next_fire_time(None, MONDAY)
     while tick and tick < MONDAY + timedelta(days=7):
         days.append(f"{tick:%a}")
@@ -71,9 +71,9 @@ def test_days_of_the_week_are_those_of_crontab(expression: str, days: str) -> No
     "expression",
     ["", "* * * *", "* * * * * *", "61 * * * *", "* * * * 8", "* * * * fri-mon", "0 0 1 * 1", "0 0 31 2 *", "noon"],
 )
-def test_what_is_no_schedule_is_refused(expression: str) -> None:
+def test_an_invalid_schedule_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        schedule.period(cron(expression), MONDAY)
+        longest_wait(cron(expression), MONDAY)
 
 
 def test_a_cron_expression_is_in_its_time_zone() -> None:
@@ -87,17 +87,17 @@ def test_a_cron_expression_is_in_its_time_zone() -> None:
 
 def test_the_period_of_a_cron_expression_is_its_longest_wait() -> None:
     """Office hours on working days: from Friday evening to Monday morning."""
-    assert schedule.period(cron("0 8-17 * * 1-5"), MONDAY) == timedelta(hours=63)
+    assert longest_wait(cron("0 8-17 * * 1-5"), MONDAY) == timedelta(hours=63)
 
 
 def test_the_period_of_an_interval_is_the_interval() -> None:
-    every = schedule.trigger(every=timedelta(minutes=5), cron=None, timezone=UTC, jitter=timedelta())
-    assert schedule.period(every, MONDAY) == timedelta(minutes=5)
+    every = make_trigger(every=timedelta(minutes=5), cron=None, timezone=UTC, jitter=timedelta())
+    assert longest_wait(every, MONDAY) == timedelta(minutes=5)
 
 
 @dataclass
-class RunMetrics:
-    """Passes that take a while, and how many were made at once."""
+class FakeRuns:
+    """Runs that take a while, and how many took place at once."""
 
     lasting: float = 0.0
     outcome: Outcome | None = CLEAN
@@ -106,7 +106,7 @@ class RunMetrics:
     at_once: int = 0
     began: threading.Event = field(default_factory=threading.Event)
 
-    def make(self) -> Outcome:
+    def run_once(self) -> Outcome:
         self.begun += 1
         self.at_once = max(self.at_once, self.begun - self.ended)
         self.began.set()
@@ -117,16 +117,16 @@ class RunMetrics:
         return self.outcome
 
 
-def service(make: Callable[[], Outcome], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Service:
+def service(run_once: Callable[[], Outcome], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Service:
     registry = CollectorRegistry()
     Gauge("answer", "What is shown.", registry=registry).set(42)
-    when = schedule.trigger(every=TICK, cron=None, timezone=UTC, jitter=timedelta())
-    return Service(make=make, when=when, period=TICK, metrics=registry, now=now)
+    when = make_trigger(every=TICK, cron=None, timezone=UTC, jitter=timedelta())
+    return Service(run_once=run_once, trigger=when, period=TICK, metrics=registry, now=now)
 
 
 @contextmanager
 def serving(running: Service) -> Iterator[tuple[str, list[EventDict]]]:
-    """Let it run; at the end of the block it is stopped and has ended."""
+    """Run the service; stop it, and wait for its end, at the end of the block."""
     stop = threading.Event()
     with capture_logs() as logged:
         thread = threading.Thread(target=running.run, args=("127.0.0.1", 0, stop))
@@ -143,37 +143,37 @@ def serving(running: Service) -> Iterator[tuple[str, list[EventDict]]]:
 def until(holds: Callable[[], bool]) -> None:
     ends = time.monotonic() + 10
     while not holds():
-        assert time.monotonic() < ends, "it never came to hold"
+        assert time.monotonic() < ends, "the condition was never met"
         time.sleep(0.01)
 
 
-def test_passes_come_again_and_again() -> None:
-    passes = RunMetrics()
-    with serving(service(passes.make)):
-        until(lambda: passes.ended >= 3)
+def test_runs_repeat() -> None:
+    runs = FakeRuns()
+    with serving(service(runs.run_once)):
+        until(lambda: runs.ended >= 3)
 
 
-def test_one_pass_is_made_at_a_time_and_who_was_skipped_is_told() -> None:
-    passes = RunMetrics(lasting=0.3)
-    with serving(service(passes.make)) as (_, logged):
-        until(lambda: any(line["event"] == "pass.skipped" for line in logged))
-        until(lambda: passes.ended >= 2)
-    assert passes.at_once == 1
+def test_one_run_takes_place_at_a_time_and_skipped_ones_are_logged() -> None:
+    runs = FakeRuns(lasting=0.3)
+    with serving(service(runs.run_once)) as (_, logged):
+        until(lambda: any(line["event"] == "run.skipped" for line in logged))
+        until(lambda: runs.ended >= 2)
+    assert runs.at_once == 1
 
 
-def test_the_pass_that_is_being_made_ends_before_the_service_does() -> None:
-    passes = RunMetrics(lasting=0.5)
-    with serving(service(passes.make)):
-        passes.began.wait(5)
-    assert (passes.begun, passes.ended) == (1, 1)
+def test_the_service_stops_after_the_run_in_progress() -> None:
+    runs = FakeRuns(lasting=0.5)
+    with serving(service(runs.run_once)):
+        runs.began.wait(5)
+    assert (runs.begun, runs.ended) == (1, 1)
 
 
-def test_a_pass_that_crashes_is_told_of_and_the_next_one_comes() -> None:
-    passes = RunMetrics(outcome=None)
-    with serving(service(passes.make)) as (_, logged):
-        until(lambda: any(line["event"] == "pass.crashed" for line in logged))
-        crashed = passes.begun
-        until(lambda: passes.begun > crashed)
+def test_a_crashed_run_is_logged_and_the_next_one_follows() -> None:
+    runs = FakeRuns(outcome=None)
+    with serving(service(runs.run_once)) as (_, logged):
+        until(lambda: any(line["event"] == "run.crashed" for line in logged))
+        crashed = runs.begun
+        until(lambda: runs.begun > crashed)
 
 
 def fetch(url: str) -> tuple[int, str]:
@@ -186,23 +186,23 @@ def fetch(url: str) -> tuple[int, str]:
 
 
 def test_metrics_are_served() -> None:
-    with serving(service(RunMetrics().make)) as (url, _):
+    with serving(service(FakeRuns().run_once)) as (url, _):
         status, body = fetch(f"{url}/metrics")
     assert (status, "answer 42.0" in body) == (200, True)
 
 
 def test_a_query_for_single_metrics_is_answered() -> None:
-    with serving(service(RunMetrics().make)) as (url, _):
+    with serving(service(FakeRuns().run_once)) as (url, _):
         assert fetch(f"{url}/metrics?name[]=process_open_fds")[0] == 200
 
 
 def test_the_process_is_measured_too() -> None:
-    with serving(service(RunMetrics().make)) as (url, _):
+    with serving(service(FakeRuns().run_once)) as (url, _):
         assert "process_resident_memory_bytes" in fetch(f"{url}/metrics")[1]
 
 
-def test_another_path_says_which_there_are() -> None:
-    with serving(service(RunMetrics().make)) as (url, _):
+def test_an_unknown_path_names_the_known_ones() -> None:
+    with serving(service(FakeRuns().run_once)) as (url, _):
         assert fetch(f"{url}/") == (404, "there are /metrics and /healthz\n")
 
 
@@ -210,28 +210,28 @@ def test_another_path_says_which_there_are() -> None:
     ("outcome", "status"), [(CLEAN, 200), (FAILED, 503), (None, 503)], ids=["clean", "failed", "crashed"]
 )
 def test_health_is_lost_three_periods_after_the_last_success(outcome: Outcome | None, status: int) -> None:
-    passes = RunMetrics(outcome=outcome)
-    with serving(service(passes.make)) as (url, _):
+    runs = FakeRuns(outcome=outcome)
+    with serving(service(runs.run_once)) as (url, _):
         time.sleep(3 * TICK.total_seconds() + 0.1)
         until(lambda: fetch(f"{url}/healthz")[0] == status)
 
 
 @pytest.mark.parametrize(("periods", "healthy"), [(0, True), (3, True), (3.1, False)])
-def test_until_the_first_success_health_counts_from_the_start(periods: float, *, healthy: bool) -> None:
+def test_before_the_first_success_health_counts_from_the_start(periods: float, *, healthy: bool) -> None:
     now = [MONDAY]
-    asleep = service(RunMetrics().make, now=lambda: now[0])
+    asleep = service(FakeRuns().run_once, now=lambda: now[0])
     stop = threading.Event()
     stop.set()
-    asleep.at_once = False
+    asleep.starts_at_once = False
     asleep.run("127.0.0.1", 0, stop)
     now[0] += periods * TICK
     assert asleep.health()[0] is (HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def test_an_address_that_is_taken_is_said_with_what_to_do() -> None:
-    with serving(service(RunMetrics().make)) as (url, _):
+def test_an_address_in_use_is_reported_with_its_remedy() -> None:
+    with serving(service(FakeRuns().run_once)) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(CannotListen) as failed:
-            service(RunMetrics().make).run("127.0.0.1", port, threading.Event())
+            service(FakeRuns().run_once).run("127.0.0.1", port, threading.Event())
     assert f"127.0.0.1:{port}" in str(failed.value)
     assert "--listen" in failed.value.remedy

@@ -1,0 +1,94 @@
+"""The commands by which a person decides about a tenant."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from reconciler.cli import options as settings
+from reconciler.cli.options import ClusterSettings
+from reconciler.core.reasons import REPORTING, Reason
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+_log = structlog.get_logger("reconciler")
+
+
+@click.command("except")
+@click.argument("tenant", type=settings.Words())
+@click.argument("reason", type=click.Choice([reason.value for reason in REPORTING]))
+@click.option(
+    "--until",
+    type=settings.Until(),
+    metavar="DATE",
+    help="Until the end of this UTC day, as 2026-12-31, or until this instant, as 2026-12-31T18:00Z.",
+)
+@click.option("--note", type=settings.Words(), help="Why it is decided.")
+@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@click.option("--revoke", is_flag=True, help="Stop accepting the report, from now on.")
+def except_(
+    *, tenant: str, reason: str, until: datetime | None, note: str | None, by: str | None, revoke: bool
+) -> None:
+    """Accept a report for a time: it stays listed, and nobody is notified of it."""
+    from reconciler.db import decisions
+    from reconciler.db.connection import connect, transaction
+    from reconciler.views import decisions as view
+
+    if revoke and (until or note):
+        raise click.UsageError("--revoke takes effect now: it takes neither --until nor --note.")
+    if not revoke and not (until and note):
+        raise click.UsageError("Give either both --until and --note, or --revoke.")
+    decider = _decider(by)
+    with closing(connect(settings.database_url())) as ledger, transaction(ledger) as cursor:
+        if until and note:
+            accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
+            text = view.accepted(accepted)
+        else:
+            text = view.revoked(tenant, Reason(reason), decisions.revoke(cursor, tenant, Reason(reason)))
+    _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
+    click.echo(text)
+
+
+@click.command()
+@click.argument("tenant", type=settings.Words())
+@click.option("--note", type=settings.Words(), required=True, help="Why it is decided.")
+@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings)
+@settings.DEADLINE
+def reopen(
+    *, tenant: str, note: str, by: str | None, tenants: str | None, cluster: ClusterSettings, deadline: timedelta
+) -> None:
+    """Begin a new lifetime for a tenant that was deleted and recreated, and keep the previous one.
+
+    The database role of the runs may not do this: set DATABASE_URL to the role that owns the tables.
+    """
+    from reconciler.cli.assemble import make_source
+    from reconciler.db import decisions
+    from reconciler.db.connection import connect, transaction
+    from reconciler.deadline import Deadline
+    from reconciler.sources.lookup import look_up
+    from reconciler.views import decisions as view
+
+    ends, decider = Deadline.after(deadline.total_seconds()), _decider(by)
+    with closing(connect(settings.database_url())) as ledger:
+        lookup = look_up(make_source(cluster, ends, tenants), tenant)
+        with transaction(ledger, ends.left()) as cursor:
+            done = decisions.reopen(cursor, lookup, note=note, by=decider)
+    _log.info("tenant.reopened", tenant=tenant, by=decider)
+    click.echo(view.reopened(done))
+
+
+def _decider(by: str | None) -> str:
+    """Return who decides: the given name, or the account's."""
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):
+        raise settings.WrongSettings(
+            "This account has no name, so the decision would have no author.", "Nothing was written. Give --by."
+        ) from None

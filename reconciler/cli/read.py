@@ -1,0 +1,117 @@
+"""The commands that read the ledger and change nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli import options as settings
+
+if TYPE_CHECKING:
+    from datetime import date
+
+
+@click.command()
+@click.argument("tenant")
+@click.option("--month", type=settings.Month(), help="Show only this UTC month, as 2026-05.")
+@click.option("--all-events", is_flag=True, help="List every event, however many there are.")
+@click.option(
+    "--svg",
+    "picture",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Also write it to an SVG file, to attach to an email.",
+)
+@settings.OUTPUT
+def explain(*, tenant: str, month: date | None, all_events: bool, picture: str | None, output: str) -> None:
+    """Show one tenant's timeline: every event, which ones were corrections, and the evidence for their times."""
+    from reconciler.core.explanation import Period
+    from reconciler.db.connection import snapshot
+    from reconciler.db.explain import read_story
+    from reconciler.views.explain import document, printed, save
+
+    with snapshot(settings.database_url()) as cursor:
+        story = read_story(cursor, tenant)
+    period = Period.of(month) if month else None
+    if picture:
+        save(story, picture, period=period, all_events=all_events)
+    if output == "json":
+        click.echo(document(story, period=period))
+    else:
+        click.echo(printed(story, period=period, all_events=all_events))
+
+
+@click.command()
+@settings.SETTLE
+@settings.OUTPUT
+def status(*, settle: timedelta, output: str) -> None:
+    """Show until when the ledger is verified, what is open, and the latest runs.
+
+    Exit code 0 means that the status could be shown, not that all is well.
+    """
+    from reconciler.db.connection import snapshot
+    from reconciler.db.status import read_status
+    from reconciler.views.status import document, printed
+
+    with snapshot(settings.database_url()) as cursor:
+        found = read_status(cursor, settle=settle)
+    click.echo(document(found) if output == "json" else printed(found))
+
+
+@click.command()
+@click.option("--month", type=settings.Month(), help="Period: this UTC month, as 2026-05.")
+@click.option("--from", "first", type=settings.Day(), help="Period: from this UTC day, as 2026-05-01 …")
+@click.option("--to", "last", type=settings.Day(), help="… to this one, inclusive.")
+@click.option(
+    "--org", type=settings.Words(), help="Only what this organisation pays for, or unknown for tenants without one."
+)
+@click.option("--tenant", type=settings.Words(), help="Only this tenant.")
+@click.option("--verified", is_flag=True, help="Refuse a period that no run has verified to its end.")
+@settings.SETTLE
+@settings.OUTPUT_OR_CSV
+def usage(
+    *,
+    month: date | None,
+    first: date | None,
+    last: date | None,
+    org: str | None,
+    tenant: str | None,
+    verified: bool,
+    settle: timedelta,
+    output: str,
+) -> None:
+    """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill."""
+    from reconciler.db import usage as used
+    from reconciler.db.connection import snapshot
+    from reconciler.views import usage as view
+
+    begins, until = _period(month, first, last)
+    with snapshot(settings.database_url()) as cursor:
+        today = used.as_of(cursor).date()
+        if begins > today:
+            raise settings.WrongSettings(
+                f"The period begins on {begins}, and today is {today} in UTC.",
+                "Give a period that has begun; it is counted up to now.",
+            )
+        statement = used.statement(cursor, begins, until, org, tenant)
+        if verified:
+            used.refuse_unverified(cursor, statement, settle=settle)
+    if output == "json":
+        click.echo(view.document(statement))
+    elif output == "csv":
+        click.echo(view.table_of_values(statement), nl=False)
+    else:
+        click.echo(view.printed(statement))
+
+
+def _period(month: date | None, first: date | None, last: date | None) -> tuple[date, date]:
+    """Return the first day of the period, and the day after its last one."""
+    if month and not (first or last):
+        return month, (month + timedelta(days=31)).replace(day=1)
+    if month or not (first and last):
+        raise click.UsageError("Give the period: --month 2026-05, or both --from 2026-05-01 and --to 2026-05-31.")
+    if last < first:
+        raise click.UsageError(f"--to {last} is before --from {first}.")
+    return first, last + timedelta(days=1)

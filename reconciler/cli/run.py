@@ -1,0 +1,102 @@
+"""The commands that reconcile, and the one that prepares the ledger for them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+
+from reconciler.cli import options as settings
+from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings
+from reconciler.cli.output import DRIFT, show
+from reconciler.core.model import Mode, Result
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Outcome
+
+_log = structlog.get_logger("reconciler")
+
+
+@click.command()
+def migrate() -> None:
+    """Create missing tables and indexes, and list them."""
+    for created in _create_missing():
+        click.echo(f"created {created}")
+
+
+@click.command()
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides)
+@settings.OUTPUT
+@settings.DETAILED_EXITCODE
+def plan(
+    *,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    safety: SafetySettings,
+    overrides: Overrides,
+    output: str,
+    detailed_exitcode: bool,
+) -> int:
+    """Show what a run would do. Writes nothing and notifies nobody."""
+    from reconciler.cli.assemble import run_once
+
+    outcome = run_once(
+        Mode.PLAN, settings.database_url(), cluster=cluster, safety=safety, tenants=tenants, overrides=overrides
+    )
+    show(outcome, output)
+    return _exit_code(outcome, detailed=detailed_exitcode)
+
+
+@click.command()
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, alerts=AlertSettings)
+@settings.OUTPUT
+@settings.DETAILED_EXITCODE
+@click.option("--dry-run", is_flag=True, help="The same as plan: write nothing.")
+@click.option("--migrate", "migrate_first", is_flag=True, help="Create missing tables first.")
+def run(
+    *,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    safety: SafetySettings,
+    overrides: Overrides,
+    alerts: AlertSettings,
+    output: str,
+    detailed_exitcode: bool,
+    dry_run: bool,
+    migrate_first: bool,
+) -> int:
+    """Reconcile once: compare, correct, notify."""
+    from reconciler.cli.assemble import run_once
+
+    if migrate_first and not dry_run:
+        for created in _create_missing():
+            _log.info("ledger.created", what=created)
+    outcome = run_once(
+        Mode.PLAN if dry_run else Mode.RUN,
+        settings.database_url(),
+        cluster=cluster,
+        safety=safety,
+        tenants=tenants,
+        overrides=overrides,
+        alerts=None if dry_run else alerts,
+    )
+    show(outcome, output)
+    return _exit_code(outcome, detailed=detailed_exitcode)
+
+
+def _exit_code(outcome: Outcome, *, detailed: bool) -> int:
+    if outcome.failure:
+        return outcome.failure.exit_code
+    return DRIFT if detailed and outcome.result is not Result.CLEAN else 0
+
+
+def _create_missing() -> list[str]:
+    from reconciler.db.connection import connect
+    from reconciler.db.migrate import migrate as create
+
+    with closing(connect(settings.database_url())) as ledger:
+        return create(ledger)

@@ -1,0 +1,150 @@
+"""Runs on a schedule, one at a time, with health and metrics over HTTP, until the service is stopped.
+
+APScheduler decides when. A late run still takes place, and several missed runs become one: each compares everything, so
+nothing is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from reconciler.core.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime, timedelta
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from apscheduler.events import JobEvent, JobExecutionEvent
+    from prometheus_client.registry import Collector
+
+    from reconciler.cli.schedule import Trigger
+    from reconciler.core.model import Outcome
+
+UNHEALTHY_PERIODS = 3
+"""Periods without a success after which the service is unhealthy."""
+
+_log = structlog.get_logger(__name__)
+
+
+class CannotListen(Failure):
+    """The address for metrics and health is not available."""
+
+
+@dataclass(kw_only=True)
+class Service:
+    """A process that runs on a schedule, and reports its health and metrics.
+
+    Attributes:
+        run_once: reconciles once.
+        trigger: when runs are due.
+        period: the longest time between two of them.
+        metrics: what `/metrics` shows.
+        now: the wall clock, aware.
+        starts_at_once: whether the first run starts immediately, not at the first tick.
+    """
+
+    run_once: Callable[[], Outcome]
+    trigger: Trigger
+    period: timedelta
+    metrics: Collector
+    now: Callable[[], datetime]
+    starts_at_once: bool = True
+    _healthy_at: datetime | None = field(default=None, init=False)
+    _registry: CollectorRegistry = field(default_factory=CollectorRegistry, init=False)
+
+    def __post_init__(self) -> None:
+        """Register the metrics of the runs and of the process."""
+        self._registry.register(self.metrics)
+        ProcessCollector(registry=self._registry)
+
+    def run(self, host: str, port: int, stop: threading.Event) -> None:
+        """Run on schedule until `stop` is set, then let the run in progress complete.
+
+        Raises:
+            CannotListen: the address is not available.
+        """
+        self._healthy_at = self.now()
+        scheduler = BackgroundScheduler(timezone=self._healthy_at.tzinfo)
+        scheduler.add_listener(_log_event, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        first = {"next_run_time": self._healthy_at} if self.starts_at_once else {}
+        scheduler.add_job(self._run, self.trigger, max_instances=1, coalesce=True, misfire_grace_time=None, **first)
+        with _listening(host, port, self.answer) as address:
+            scheduler.start()
+            _log.info("serve.started", listening=address, period_seconds=self.period.total_seconds())
+            stop.wait()
+            _log.info("serve.stopping", meaning="a run in progress is completed first")
+            scheduler.shutdown(wait=True)
+        _log.info("serve.stopped")
+
+    def answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Answer `/metrics` and `/healthz` (https://peps.python.org/pep-3333/)."""
+        match environ.get("PATH_INFO"):
+            case "/metrics":
+                app: Any = make_wsgi_app(self._registry)
+                answer: Iterable[bytes] = app(environ, start)
+                return answer
+            case "/healthz":
+                status, text = self.health()
+            case _:
+                status, text = HTTPStatus.NOT_FOUND, "there are /metrics and /healthz"
+        start(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+    def health(self) -> tuple[HTTPStatus, str]:
+        """Return whether the last success is recent enough, and its age. Before the first one, the start counts."""
+        if self._healthy_at is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "not started"
+        age = (self.now() - self._healthy_at).total_seconds()
+        limit = UNHEALTHY_PERIODS * self.period.total_seconds()
+        text = f"the last success is {age:.0f} s old; more than {limit:.0f} s is unhealthy"
+        return (HTTPStatus.OK if age <= limit else HTTPStatus.SERVICE_UNAVAILABLE), text
+
+    def _run(self) -> None:
+        outcome = self.run_once()
+        if outcome.failure is None:
+            self._healthy_at = self.now()
+
+
+def _log_event(event: JobEvent) -> None:
+    """Log what APScheduler reports; a run logs its own outcome."""
+    if event.code == EVENT_JOB_ERROR:
+        crash: JobExecutionEvent = event
+        _log.error("run.crashed", exc_info=crash.exception, meaning="a fault in the reconciler; the next run follows")
+    elif event.code == EVENT_JOB_MAX_INSTANCES:
+        _log.warning("run.skipped", meaning="the previous one is still in progress; is the period too short?")
+    else:
+        _log.warning("run.missed", meaning="the next one will see everything that this one would have")
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Log nothing: there is a probe every few seconds."""
+
+
+@contextmanager
+def _listening(host: str, port: int, app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> Iterator[str]:
+    try:
+        server = make_server(host, port, app, ThreadingWSGIServer, _Quiet)
+    except OSError as error:
+        raise CannotListen(
+            f"Cannot listen on {host}:{port} for metrics and health: {error.strerror or error}.",
+            "Is another process listening there? Choose another address with --listen.",
+        ) from None
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    try:
+        yield f"{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
