@@ -366,3 +366,12 @@ def test_the_changelog_has_this_version() -> None:
 def test_the_changelog_begins_with_what_is_unreleased() -> None:
     versions = re.findall(r"^## \[(.+?)\]", CHANGELOG, flags=re.MULTILINE)
     assert versions[0] == "Unreleased" or versions[0] == __version__
+
+
+def test_the_changelog_names_log_events_that_exist() -> None:
+    """The new names are logged, and the old ones no longer."""
+    renamed = re.findall(r"^ +\| `([a-z]+\.[a-z]+)` \| `([a-z]+\.[a-z]+)` \|$", CHANGELOG, flags=re.MULTILINE)
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "reconciler").rglob("*.py"))
+    assert renamed
+    assert [new for _, new in renamed if f'"{new}"' not in sources] == []
+    assert [old for old, _ in renamed if f'"{old}"' in sources] == []
