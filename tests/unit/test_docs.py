@@ -174,7 +174,7 @@ def test_the_evidence_table_is_the_evidence_best_first() -> None:
 
 def test_exit_codes_are_the_programs() -> None:
     codes = [int(row[0]) for row in table("docs/operations.md", "code")]
-    assert codes == [0, Failure.exit_code, output.DRIFT, Refusal.exit_code, output.USAGE, 130]
+    assert codes == [0, Failure.exit_code, output.DRIFT, Refusal.exit_code, output.USAGE, output.INTERRUPTED]
 
 
 def test_the_readme_names_the_exit_codes_of_a_run() -> None:
@@ -366,3 +366,12 @@ def test_the_changelog_has_this_version() -> None:
 def test_the_changelog_begins_with_what_is_unreleased() -> None:
     versions = re.findall(r"^## \[(.+?)\]", CHANGELOG, flags=re.MULTILINE)
     assert versions[0] == "Unreleased" or versions[0] == __version__
+
+
+def test_the_changelog_names_log_events_that_exist() -> None:
+    """The new names are logged, and the old ones no longer."""
+    renamed = re.findall(r"^ +\| `([a-z]+\.[a-z]+)` \| `([a-z]+\.[a-z]+)` \|$", CHANGELOG, flags=re.MULTILINE)
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "reconciler").rglob("*.py"))
+    assert renamed
+    assert [new for _, new in renamed if f'"{new}"' not in sources] == []
+    assert [old for old, _ in renamed if f'"{old}"' in sources] == []

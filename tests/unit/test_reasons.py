@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reconciler.alerts import alertmanager
-from reconciler.cli import main as cli
+from reconciler.cli.main import cli
 from reconciler.core.model import Result
 from reconciler.core.reasons import REPORTING, RUNBOOK, Reason
 from tests.support.pages import PAGES, ROOT, anchors, section
@@ -41,7 +41,7 @@ def test_an_entry_is_whole_sentences_on_one_line(what: Reason | Result) -> None:
 @pytest.mark.parametrize("what", RUNBOOK)
 def test_an_entry_names_no_command_that_does_not_exist(what: Reason | Result) -> None:
     said = " ".join(RUNBOOK[what])
-    assert set(re.findall(r"`reconciler (\w+)", said)) <= cli.cli.commands.keys()
+    assert set(re.findall(r"`reconciler (\w+)", said)) <= cli.commands.keys()
 
 
 @pytest.mark.parametrize("reason", Reason)
