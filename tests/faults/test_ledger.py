@@ -660,7 +660,7 @@ def _taken_away(stage: Stage) -> None:
     stage.is_true(stage.run())
     stage.write("DELETE FROM tenant_skill_events WHERE tenant_name = 'acme' AND skill_id = 'voice'")
     before = stage.state()
-    stage.has_failed(stage.run(), before, "was written before, and the ledger does not show it")
+    stage.has_failed(stage.run(), before, "was written before, but the ledger does not show it")
 
 
 @FAULTS.told("ids of events given out twice", FAILED)
