@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test that needs one: one server a run, one fresh database a test.
+"""A real PostgreSQL for every test that needs one: one server a run, one database without rows a test.
 
 `TEST_DATABASE_URL` names a server to use (as a superuser), else an embedded one is started; `TEST_POSTGRES_VERSION`
 chooses its version. It is shared by all pytest-xdist workers.
@@ -20,6 +20,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from reconciler.core.errors import Failure
 from reconciler.db import connection as database
 from reconciler.db import queries
 from reconciler.db.migrate import migrate
@@ -120,11 +121,101 @@ def template(pytestconfig: pytest.Config, postgres_url: str) -> str:
     return name
 
 
+# All that a test may have changed but rows: of some catalogs the number and the newest version of the database's own
+# entries, whether ANALYZE has been run, relations, schemas and the database's settings. TRUNCATE changes none of it.
+_VERSIONS = ", ".join(
+    f"(SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_{catalog} WHERE oid >= 16384)"
+    for catalog in ("attrdef", "constraint", "extension", "policy", "proc", "rewrite", "trigger")
+)
+_SHAPE = f"""
+    SELECT ARRAY[{_VERSIONS},
+        (SELECT count(*)::text FROM pg_statistic WHERE starelid >= 16384),
+        (SELECT md5(string_agg(concat(c.oid, relname, relkind, relowner, relacl, reloptions, relrowsecurity, indisvalid,
+                                      (SELECT concat(count(*), ' ', max(a.xmin::text::bigint)) FROM pg_attribute a
+                                       WHERE attrelid = c.oid)), ',' ORDER BY c.oid))
+         FROM pg_class c LEFT JOIN pg_index ON indexrelid = c.oid
+         WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'reconciler'))),
+        (SELECT string_agg(concat(nspname, nspacl), ',' ORDER BY oid) FROM pg_namespace WHERE nspname !~ '^pg_'),
+        (SELECT string_agg(setconfig::text, ',') FROM pg_db_role_setting
+         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))]
+"""  # noqa: S608 - of the catalogs above
+_WITH_ROWS = """
+    SELECT string_agg(oid::regclass::text, ', '), coalesce(sum(pg_relation_size(oid)), 0)::bigint
+    FROM pg_class
+    WHERE relkind = 'r' AND relnamespace IN ('public'::regnamespace, 'reconciler'::regnamespace)
+      AND pg_relation_size(oid) > 0
+"""
+_MAX_BYTES = 4_000_000
+"""Of rows in a database that is used again."""
+
+
+class _Databases:
+    """The migrated databases of one worker, each used again as long as tests leave nothing but rows in it."""
+
+    def __init__(self, postgres_url: str, template: str) -> None:
+        self._postgres_url, self._template = postgres_url, template
+        self._free: list[str] = []
+        self._shape: tuple[Any, ...] | None = None
+
+    def take(self) -> str:
+        """Return the URL of a migrated database without rows."""
+        if self._free:
+            return self._free.pop()
+        name = f"test_{uuid4().hex}"
+        _execute(self._postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, self._template)
+        url = _named(self._postgres_url, name)
+        if self._shape is None:
+            with database.connect(url) as connection:
+                self._shape = connection.execute(_SHAPE).fetchone()
+        return url
+
+    def give_back(self, url: str) -> None:
+        """Empty the database for the next test, or drop it if more than rows is left in it."""
+        if self._is_emptied(url):
+            self._free.append(url)
+        else:
+            self._drop(url)
+
+    def close(self) -> None:
+        """Drop them all."""
+        for url in self._free:
+            self._drop(url)
+
+    def _is_emptied(self, url: str) -> bool:
+        try:
+            with database.connect(url) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+                if connection.execute(_SHAPE).fetchone() != self._shape:
+                    return False
+                ((tables, size),) = connection.execute(_WITH_ROWS).fetchall()
+                if size > _MAX_BYTES:
+                    return False
+                connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE".encode())
+                connection.execute("INSERT INTO platform_pricing (id) VALUES (1)")
+        except (psycopg.Error, Failure):
+            return False
+        return True
+
+    def _drop(self, url: str) -> None:
+        _execute(self._postgres_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", urlsplit(url).path.removeprefix("/"))
+
+
+@pytest.fixture(scope="session")
+def _databases(postgres_url: str, template: str) -> Iterator[_Databases]:
+    databases = _Databases(postgres_url, template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def ledger_url(postgres_url: str, template: str) -> Iterator[str]:
-    """A fresh migrated database."""
-    with _fresh(postgres_url, template) as url:
-        yield url
+def ledger_url(_databases: _Databases) -> Iterator[str]:
+    """A migrated database without rows."""
+    url = _databases.take()
+    yield url
+    _databases.give_back(url)
 
 
 @pytest.fixture

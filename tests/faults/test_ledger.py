@@ -722,11 +722,14 @@ def _tied(stage: Stage) -> None:
 @FAULTS.told("a correction tied in time with what it corrects", NORMAL)
 def _tied_with_correction(stage: Stage) -> None:
     """It is the latest all the same, since its id is higher: it is not written again for ever."""
+    # in the second of each event its field was written, which may have been that event's own write
     stage.skill_row("acme", "voice", "disabled", on(20, 10))
+    stage.skill_row("beta", "wiki", "enabled", on(21, 11))
     stage.run()
-    assert stage.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (
-        *(on(20, 10), on(20, 10), on(20, 10)),
-        "field_manager",
+    assert stage.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (START, on(20, 10), START, "none")
+    assert stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (
+        *(on(21, 11), on(21, 11), START),
+        "none",
     )
     assert set(stage.corrections()) == CORRECTIONS
     stage.stays()
