@@ -124,7 +124,7 @@ def template(pytestconfig: pytest.Config, postgres_url: str) -> str:
 # All that a test may have changed but rows: of some catalogs the number and the newest version of the database's own
 # entries, whether ANALYZE has been run, relations, schemas and the database's settings. TRUNCATE changes none of it.
 _VERSIONS = ", ".join(
-    f"(SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_{catalog} WHERE oid >= 16384)"
+    f"(SELECT concat(count(*), ' ', max(xmin::text::bigint)) FROM pg_{catalog} WHERE oid >= 16384)"  # noqa: S608
     for catalog in ("attrdef", "constraint", "extension", "policy", "proc", "rewrite", "trigger")
 )
 _SHAPE = f"""
