@@ -17,7 +17,18 @@ from reconciler.core.plan import Limits
 from reconciler.sources import api_client as wire
 from tests.support import faults as f
 from tests.support.double import SOURCE_UID, ApiDouble
-from tests.support.passes import SLACK, TRUE_BOOKS, End, Faults, Stage, staged, world
+from tests.support.passes import (
+    SLACK,
+    TRUE_BOOKS,
+    End,
+    Faults,
+    Stage,
+    corrects_everything,
+    fails,
+    is_refused,
+    staged,
+    world,
+)
 from tests.support.world import planted
 
 if TYPE_CHECKING:
@@ -69,29 +80,27 @@ def repeated_on_page_2(field: str) -> Callable[[Stage], None]:
 
 NOTHING = f.then(f.items([]), f.metadata(continue_=None, remainingItemCount=None))
 
-FAULTS.add("empty 200 list", REFUSED, strike(NOTHING), "is empty")
-FAULTS.add("a page missing", FAILED, strike(f.skip_page(), f.first_pages), "items were to come")
+FAULTS.add("empty 200 list", strike(NOTHING), is_refused("is empty"))
+FAULTS.add("a page missing", strike(f.skip_page(), f.first_pages), fails("items were to come"))
 FAULTS.add(
     "the last pages missing",
-    FAILED,
     strike(f.metadata(continue_=None, remainingItemCount=None), f.later_pages),
-    "items were to come",
+    fails("items were to come"),
 )
-FAULTS.add("a last page with items remaining", FAILED, strike(f.remaining(4), last_page), "items remaining")
+FAULTS.add("a last page with items remaining", strike(f.remaining(4), last_page), fails("items remaining"))
 FAULTS.add(
     "resourceVersion differs between pages",
-    FAILED,
     strike(f.metadata(resourceVersion="1"), f.later_pages),
-    "resourceVersion changed",
+    fails("resourceVersion changed"),
 )
-FAULTS.add("resourceVersion empty", FAILED, strike(f.metadata(resourceVersion="")), "resourceVersion")
-FAULTS.add("resourceVersion missing", FAILED, strike(f.metadata(resourceVersion=None)), "resourceVersion")
-FAULTS.add("a name twice, on one page", FAILED, strike(f.name_twice(), page_size=500), "twice")
-FAULTS.add("a uid twice, on one page", FAILED, strike(f.uid_twice(), page_size=500), "twice")
-FAULTS.add("a name twice, on two pages", FAILED, repeated_on_page_2("name"), "twice")
-FAULTS.add("a uid twice, on two pages", FAILED, repeated_on_page_2("uid"), "twice")
-FAULTS.add("a cyclic token", FAILED, strike(f.same_token(), f.later_pages, times=FOR_EVER), "cannot be trusted")
-FAULTS.add("an empty page with a token", FAILED, strike(f.no_items_but_token(), f.later_pages), "cannot be trusted")
+FAULTS.add("resourceVersion empty", strike(f.metadata(resourceVersion="")), fails("resourceVersion"))
+FAULTS.add("resourceVersion missing", strike(f.metadata(resourceVersion=None)), fails("resourceVersion"))
+FAULTS.add("a name twice, on one page", strike(f.name_twice(), page_size=500), fails("twice"))
+FAULTS.add("a uid twice, on one page", strike(f.uid_twice(), page_size=500), fails("twice"))
+FAULTS.add("a name twice, on two pages", repeated_on_page_2("name"), fails("twice"))
+FAULTS.add("a uid twice, on two pages", repeated_on_page_2("uid"), fails("twice"))
+FAULTS.add("a cyclic token", strike(f.same_token(), f.later_pages, times=FOR_EVER), fails("cannot be trusted"))
+FAULTS.add("an empty page with a token", strike(f.no_items_but_token(), f.later_pages), fails("cannot be trusted"))
 
 
 # 410 Gone
@@ -130,31 +139,33 @@ def settled_by(effect: Callable[[Stage], None]) -> Callable[[Stage], None]:
     return arrange
 
 
-FAULTS.add("410 on page 2", NORMAL, strike(f.gone(), f.later_pages), then=started_again)
-FAULTS.add("410 on the last page", NORMAL, strike(f.gone(), last_page), then=started_again)
+FAULTS.add("410 on page 2", strike(f.gone(), f.later_pages), corrects_everything(), then=started_again)
+FAULTS.add("410 on the last page", strike(f.gone(), last_page), corrects_everything(), then=started_again)
 FAULTS.add(
-    "410 on page 2 for ever", FAILED, strike(f.gone(), f.later_pages, times=FOR_EVER), "expired", then=started_again
+    "410 on page 2 for ever", strike(f.gone(), f.later_pages, times=FOR_EVER), fails("expired"), then=started_again
 )
-FAULTS.add("410 with an inconsistent continuation", NORMAL, compacted_before(f.later_pages), then=started_again)
-FAULTS.add("410 on the first page for ever", FAILED, strike(f.gone(), f.first_pages, times=FOR_EVER), "expired")
+FAULTS.add(
+    "410 with an inconsistent continuation", compacted_before(f.later_pages), corrects_everything(), then=started_again
+)
+FAULTS.add("410 on the first page for ever", strike(f.gone(), f.first_pages, times=FOR_EVER), fails("expired"))
 
 
 # a body that is no list
 
-FAULTS.add("items missing", FAILED, strike(f.no_items()), "items")
-FAULTS.add("items null", FAILED, strike(f.items(None)), "items")
-FAULTS.add("items an object", FAILED, strike(f.items({})), "items")
-FAULTS.add("metadata missing", FAILED, strike(f.no_metadata()), "metadata")
-FAULTS.add("kind Status with 200", FAILED, strike(f.status_with_200()), "cannot be trusted")
-FAULTS.add("kind of another list", FAILED, strike(f.kind("PodList")), "PodList")
-FAULTS.add("kind missing", FAILED, strike(f.kind(None)), "kind")
-FAULTS.add("another API version", FAILED, strike(f.kind("PiecedTenantList", "pieced.ch/v2")), "pieced.ch/v2")
-FAULTS.add("HTML", FAILED, strike(f.html()), "<!doctype html>")
-FAULTS.add("HTML with 503, once", NORMAL, strike(f.html(503)))
-FAULTS.add("text", FAILED, strike(f.text()), "'ok'")
-FAULTS.add("an empty body", FAILED, strike(f.empty()), "cannot be trusted")
-FAULTS.add("JSON null", FAILED, strike(f.body(b"null")), "cannot be trusted")
-FAULTS.add("no UTF-8", FAILED, strike(f.body(b'{"kind":"\xff"}')), "cannot be trusted")
+FAULTS.add("items missing", strike(f.no_items()), fails("items"))
+FAULTS.add("items null", strike(f.items(None)), fails("items"))
+FAULTS.add("items an object", strike(f.items({})), fails("items"))
+FAULTS.add("metadata missing", strike(f.no_metadata()), fails("metadata"))
+FAULTS.add("kind Status with 200", strike(f.status_with_200()), fails("cannot be trusted"))
+FAULTS.add("kind of another list", strike(f.kind("PodList")), fails("PodList"))
+FAULTS.add("kind missing", strike(f.kind(None)), fails("kind"))
+FAULTS.add("another API version", strike(f.kind("PiecedTenantList", "pieced.ch/v2")), fails("pieced.ch/v2"))
+FAULTS.add("HTML", strike(f.html()), fails("<!doctype html>"))
+FAULTS.add("HTML with 503, once", strike(f.html(503)), corrects_everything())
+FAULTS.add("text", strike(f.text()), fails("'ok'"))
+FAULTS.add("an empty body", strike(f.empty()), fails("cannot be trusted"))
+FAULTS.add("JSON null", strike(f.body(b"null")), fails("cannot be trusted"))
+FAULTS.add("no UTF-8", strike(f.body(b'{"kind":"\xff"}')), fails("cannot be trusted"))
 
 
 def redirected(code: int) -> Callable[[Stage], None]:
@@ -171,8 +182,8 @@ def not_followed(stage: Stage) -> None:
     assert "/login" not in {request.path for request in stage.api.requests}
 
 
-FAULTS.add("a redirect to a login (302)", FAILED, redirected(302), "302", then=not_followed)
-FAULTS.add("a redirect to a login (307)", FAILED, redirected(307), "307", then=not_followed)
+FAULTS.add("a redirect to a login (302)", redirected(302), fails("302"), then=not_followed)
+FAULTS.add("a redirect to a login (307)", redirected(307), fails("307"), then=not_followed)
 
 
 # a body that does not arrive
@@ -184,12 +195,12 @@ for name, effect in (
     ("a connection reset within the body", f.reset(0.5)),
     ("a connection closed without an answer", f.hang_up()),
 ):
-    FAULTS.add(f"{name}, once", NORMAL, strike(effect))
-    FAULTS.add(f"{name}, on the last page, once", NORMAL, strike(effect, last_page))
-    FAULTS.add(f"{name}, for ever", FAILED, strike(effect, f.later_pages, times=FOR_EVER), "could not answer")
-FAULTS.add("truncated by close", FAILED, strike(f.cut_close()), "cannot be trusted")
-FAULTS.add("truncated by close to nothing", FAILED, strike(f.cut_close(0.0)), "cannot be trusted")
-FAULTS.add("a chunked body", NORMAL, strike(f.chunked(), times=FOR_EVER))
+    FAULTS.add(f"{name}, once", strike(effect), corrects_everything())
+    FAULTS.add(f"{name}, on the last page, once", strike(effect, last_page), corrects_everything())
+    FAULTS.add(f"{name}, for ever", strike(effect, f.later_pages, times=FOR_EVER), fails("could not answer"))
+FAULTS.add("truncated by close", strike(f.cut_close()), fails("cannot be trusted"))
+FAULTS.add("truncated by close to nothing", strike(f.cut_close(0.0)), fails("cannot be trusted"))
+FAULTS.add("a chunked body", strike(f.chunked(), times=FOR_EVER), corrects_everything())
 
 for name, effect in (
     ("a dripping body", f.drip(0.05)),
@@ -199,20 +210,19 @@ for name, effect in (
 ):
     FAULTS.add(
         f"{name}, until the deadline",
-        FAILED,
         strike(effect, f.later_pages, times=FOR_EVER, deadline=0.8),
-        "deadline of 0.8 s",
+        fails("deadline of 0.8 s"),
     )
 
 
-@FAULTS.told("a stall, once", NORMAL)
+@FAULTS.case("a stall, once", NORMAL)
 def _stall_once(stage: Stage) -> None:
     stage.monkeypatch.setattr(wire, "READ_TIMEOUT", 0.3)
     stage.strike(f.stall(0.5), f.later_pages)
     stage.is_true(stage.run())
 
 
-@FAULTS.told("a stall of the second look, until the deadline", FAILED)
+@FAULTS.case("a stall of the second look, until the deadline", FAILED)
 def _stall_of_second_look(stage: Stage) -> None:
     before = stage.state()
     strike(f.stall(), ABSENT, times=FOR_EVER, deadline=0.8)(stage)
@@ -223,17 +233,17 @@ def _stall_of_second_look(stage: Stage) -> None:
 # an answer that says so
 
 for code in (429, 500, 502, 503, 504):
-    FAULTS.add(f"{code} on the last page, once", NORMAL, strike(f.status(code), last_page))
+    FAULTS.add(f"{code} on the last page, once", strike(f.status(code), last_page), corrects_everything())
     FAULTS.add(
-        f"{code} on the last page, for ever", FAILED, strike(f.status(code), last_page, times=FOR_EVER), str(code)
+        f"{code} on the last page, for ever", strike(f.status(code), last_page, times=FOR_EVER), fails(str(code))
     )
-FAULTS.add("401 in the middle", FAILED, strike(f.status(401), f.later_pages), "did not accept the credentials")
-FAULTS.add("403", FAILED, strike(f.status(403)), "denied")
-FAULTS.add("404", FAILED, strike(f.status(404)), "has no resource piecedtenants.pieced.ch")
-FAULTS.add("404 in the middle", FAILED, strike(f.status(404), f.later_pages), "has no resource")
-FAULTS.add("400", FAILED, strike(f.status(400)), "400")
-FAULTS.add("204 without a body", FAILED, strike(f.status(204, body=b"")), "204")
-FAULTS.add("206 with a part of the body", FAILED, strike(f.status(206, body=b"{}")), "206")
+FAULTS.add("401 in the middle", strike(f.status(401), f.later_pages), fails("did not accept the credentials"))
+FAULTS.add("403", strike(f.status(403)), fails("denied"))
+FAULTS.add("404", strike(f.status(404)), fails("has no resource piecedtenants.pieced.ch"))
+FAULTS.add("404 in the middle", strike(f.status(404), f.later_pages), fails("has no resource"))
+FAULTS.add("400", strike(f.status(400)), fails("400"))
+FAULTS.add("204 without a body", strike(f.status(204, body=b"")), fails("204"))
+FAULTS.add("206 with a part of the body", strike(f.status(206, body=b"{}")), fails("206"))
 
 
 @pytest.mark.parametrize(
@@ -305,24 +315,25 @@ def moved_on(stage: Stage) -> None:
 
 OTHER = f.edit(lambda namespace: namespace["metadata"].update(uid="another"))
 
-FAULTS.add("the CRD removed in the middle", FAILED, removed, "has no resource")
-FAULTS.add("the CRD recreated in the middle", REFUSED, recreated, "is empty")
-FAULTS.add("another cluster", REFUSED, another_cluster, "belongs to the source")
-FAULTS.add("another cluster during the run", REFUSED, strike(OTHER, KUBE_SYSTEM, skip=1), "two clusters")
+FAULTS.add("the CRD removed in the middle", removed, fails("has no resource"))
+FAULTS.add("the CRD recreated in the middle", recreated, is_refused("is empty"))
+FAULTS.add("another cluster", another_cluster, is_refused("belongs to the source"))
+FAULTS.add("another cluster during the run", strike(OTHER, KUBE_SYSTEM, skip=1), is_refused("two clusters"))
 FAULTS.add(
     "another cluster during the run, with --accept-source",
-    REFUSED,
     strike(OTHER, KUBE_SYSTEM, skip=1, accept_source=True),
-    "two clusters",
+    is_refused("two clusters"),
 )
-FAULTS.add("no namespace kube-system", FAILED, strike(f.status(404), KUBE_SYSTEM), "kube-system")
-FAULTS.add("kube-system without a uid", FAILED, strike(f.edit(lambda n: n["metadata"].pop("uid")), KUBE_SYSTEM), "uid")
+FAULTS.add("no namespace kube-system", strike(f.status(404), KUBE_SYSTEM), fails("kube-system"))
+FAULTS.add("kube-system without a uid", strike(f.edit(lambda n: n["metadata"].pop("uid")), KUBE_SYSTEM), fails("uid"))
 FAULTS.add(
-    "resourceVersion gone back", REFUSED, strike(f.metadata(resourceVersion="7"), times=FOR_EVER), "an earlier run has"
+    "resourceVersion gone back",
+    strike(f.metadata(resourceVersion="7"), times=FOR_EVER),
+    is_refused("an earlier run has"),
 )
 
 
-@FAULTS.told("another cluster, with --accept-source", NORMAL)
+@FAULTS.case("another cluster, with --accept-source", NORMAL)
 def _accepted(stage: Stage) -> None:
     stage.api.source_uid = "another"
     stage.accept_source = True
@@ -336,7 +347,7 @@ def _accepted(stage: Stage) -> None:
     stage.was_refused(stage.run(), before, "belongs to the source another")
 
 
-@FAULTS.told("resourceVersion gone back, with --accept-source", NORMAL)
+@FAULTS.case("resourceVersion gone back, with --accept-source", NORMAL)
 def _restored(stage: Stage) -> None:
     before = stage.write("SELECT identity, resource_version FROM reconciler.source")
     stage.write("UPDATE reconciler.source SET resource_version = '999999'")
@@ -350,13 +361,13 @@ def _restored(stage: Stage) -> None:
 
 # the second look
 
-FAULTS.add("503 at the second look, once", NORMAL, strike(f.status(503), ABSENT))
-FAULTS.add("503 at the second look, for ever", FAILED, strike(f.status(503), ABSENT, times=FOR_EVER), "503")
-FAULTS.add("403 at the second look", FAILED, strike(f.status(403), ABSENT), "denied")
-FAULTS.add("410 at the second look", FAILED, strike(f.status(410), ABSENT))
-FAULTS.add("HTML with 200 at the second look", FAILED, strike(f.html(), ABSENT), "cannot be trusted")
-FAULTS.add("HTML with 404 at the second look", FAILED, strike(f.html(404), ABSENT))
-FAULTS.add("kind Status with 200 at the second look", FAILED, strike(f.status_with_200(404), ABSENT))
+FAULTS.add("503 at the second look, once", strike(f.status(503), ABSENT), corrects_everything())
+FAULTS.add("503 at the second look, for ever", strike(f.status(503), ABSENT, times=FOR_EVER), fails("503"))
+FAULTS.add("403 at the second look", strike(f.status(403), ABSENT), fails("denied"))
+FAULTS.add("410 at the second look", strike(f.status(410), ABSENT), fails())
+FAULTS.add("HTML with 200 at the second look", strike(f.html(), ABSENT), fails("cannot be trusted"))
+FAULTS.add("HTML with 404 at the second look", strike(f.html(404), ABSENT), fails())
+FAULTS.add("kind Status with 200 at the second look", strike(f.status_with_200(404), ABSENT), fails())
 
 
 def uninstalled_meanwhile(stage: Stage) -> None:
@@ -375,9 +386,9 @@ for name, path in (
     ("the API's resources", "/apis/pieced.ch/v1alpha1"),
     ("the server's version", "/version"),
 ):
-    FAULTS.add(f"410 for {name}", FAILED, strike(f.status(410), f.path(path), times=FOR_EVER))
-FAULTS.add("the CRD removed before the second look", FAILED, uninstalled_meanwhile)
-FAULTS.add("another tenant at the second look", FAILED, answered_with_another)
+    FAULTS.add(f"410 for {name}", strike(f.status(410), f.path(path), times=FOR_EVER), fails())
+FAULTS.add("the CRD removed before the second look", uninstalled_meanwhile, fails())
+FAULTS.add("another tenant at the second look", answered_with_another, fails())
 
 
 NAMED_ALONE = "fieldSelector"
@@ -435,7 +446,7 @@ def test_second_list(stage: Stage, effect: f.Effect, refused: bool) -> None:  # 
     (stage.was_refused if refused else stage.has_failed)(outcome, before)
 
 
-@FAULTS.told("a tenant left out of one list", ONE)
+@FAULTS.case("a tenant left out of one list", ONE)
 def _left_out(stage: Stage) -> None:
     """It is there when it is asked for by its name: nothing is wrong with it."""
     stage.page_size = 500
@@ -455,7 +466,7 @@ def _left_out(stage: Stage) -> None:
 # large
 
 
-@FAULTS.told("many pages, of which each fails once", NORMAL)
+@FAULTS.case("many pages, of which each fails once", NORMAL)
 def _many_pages(stage: Stage) -> None:
     stage.api.plant(*(planted(number, ()) for number in range(30)))
     stage.limits = Limits(count=100)

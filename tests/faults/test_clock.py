@@ -56,7 +56,7 @@ def warned(stage: Stage) -> list[float]:
 
 for name, ahead in APART.items():
 
-    @FAULTS.told(f"the API server's clock ten minutes {name}", NORMAL)
+    @FAULTS.case(f"the API server's clock ten minutes {name}", NORMAL)
     def _apart(stage: Stage, ahead: timedelta = ahead) -> None:
         """What happened long ago is dated as ever; and people are told."""
         stage.clock.ahead = ahead
@@ -64,7 +64,7 @@ for name, ahead in APART.items():
         assert warned(stage) == [600]
         stage.is_true(outcome)
 
-    @FAULTS.told(f"a change just now, the API server's clock ten minutes {name}", NORMAL)
+    @FAULTS.case(f"a change just now, the API server's clock ten minutes {name}", NORMAL)
     def _apart_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
         """It is not quiet by the clock that dated it; and its evidence is kept inside the interval."""
         stage.clock.ahead = ahead
@@ -81,7 +81,7 @@ for name, ahead in APART.items():
         assert doubted["tenants"] == 2
         stage.stays()
 
-    @FAULTS.told(f"quiet since a while, the API server's clock ten minutes {name}", NORMAL)
+    @FAULTS.case(f"quiet since a while, the API server's clock ten minutes {name}", NORMAL)
     def _apart_and_quiet(stage: Stage, ahead: timedelta = ahead) -> None:
         """Quiet is judged by the clock that dated the change."""
         stage.clock.ahead = ahead
@@ -94,7 +94,7 @@ for name, ahead in APART.items():
         assert ("finn", ENABLE, "voice") in stage.corrections()
         stage.stays()
 
-    @FAULTS.told(f"a tenant made just now, the API server's clock ten minutes {name}", NORMAL)
+    @FAULTS.case(f"a tenant made just now, the API server's clock ten minutes {name}", NORMAL)
     def _made_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
         """It is no tenant of the future: it is billed from now on, and stays true."""
         stage.clock.ahead = ahead
@@ -109,7 +109,7 @@ for name, ahead in APART.items():
         stage.clock.advance(3600)
         stage.stays()
 
-    @FAULTS.told(f"a deletion just now, the API server's clock ten minutes {name}", NORMAL)
+    @FAULTS.case(f"a deletion just now, the API server's clock ten minutes {name}", NORMAL)
     def _deleted_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
         stage.clock.ahead = ahead
         stage.api.patch("finn", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=BORN["finn"] + MINUTE)
@@ -121,7 +121,7 @@ for name, ahead in APART.items():
         stage.stays()
 
 
-@FAULTS.told("clocks four seconds apart", NORMAL)
+@FAULTS.case("clocks four seconds apart", NORMAL)
 def _nearly(stage: Stage) -> None:
     """That is nothing to tell people of."""
     stage.clock.ahead = 4 * SECOND
@@ -131,7 +131,7 @@ def _nearly(stage: Stage) -> None:
 
 for name, effect in (("no Date header", f.date(None)), ("an unparsable Date header", f.date("half past nine"))):
 
-    @FAULTS.told(name, NORMAL)
+    @FAULTS.case(name, NORMAL)
     def _no_date(stage: Stage, effect: f.Effect = effect) -> None:
         """Nobody knows the other clock: nothing counts as quiet."""
         stage.strike(effect, f.anything, times=None)
@@ -141,7 +141,7 @@ for name, effect in (("no Date header", f.date(None)), ("an unparsable Date head
         stage.is_true(outcome)
 
 
-@FAULTS.told("an event of the portal's from a clock ten minutes ahead", ONE)
+@FAULTS.case("an event of the portal's from a clock ten minutes ahead", ONE)
 def _portal_ahead(stage: Stage) -> None:
     """It is left alone until that time has come, and others are not."""
     stage.skill_row("acme", "voice", "disabled", START + 10 * MINUTE)
@@ -157,7 +157,7 @@ def _portal_ahead(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("the database's clock set back an hour", NORMAL)
+@FAULTS.case("the database's clock set back an hour", NORMAL)
 def _set_back(stage: Stage) -> None:
     """What was verified lies in the future then: nothing is dated there, and no interval is turned round."""
     stage.is_true(stage.run())
@@ -237,7 +237,7 @@ for name, changed_at, month, closed in (
     ),
 ):
 
-    @FAULTS.told(name, NORMAL)
+    @FAULTS.case(name, NORMAL)
     def _calendar(
         stage: Stage,
         changed_at: datetime = changed_at,
@@ -249,7 +249,7 @@ for name, changed_at, month, closed in (
         assert calendar.corrected() == (changed_at, "field_manager", closed)
 
 
-@FAULTS.told("a leap day on which a tenant was made", NORMAL)
+@FAULTS.case("a leap day on which a tenant was made", NORMAL)
 def _made_on_a_leap_day(stage: Stage) -> None:
     leap_day = datetime(2028, 2, 29, 12, tzinfo=UTC)
     stage.clock.turn(leap_day + timedelta(days=366))
@@ -260,14 +260,14 @@ def _made_on_a_leap_day(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("an offset of Bern's in the times of a tenant", NORMAL)
+@FAULTS.case("an offset of Bern's in the times of a tenant", NORMAL)
 def _offset(stage: Stage) -> None:
     """Kubernetes writes UTC; what is written otherwise is the same instant."""
     stage.mangle("cara", lambda cara: cara["status"].update(suspendedAt="2026-02-22T13:00:05+01:00"))
     stage.is_true(stage.run())
 
 
-@FAULTS.told("another time zone of the database", NORMAL)
+@FAULTS.case("another time zone of the database", NORMAL)
 def _zone(stage: Stage) -> None:
     name = stage.write("SELECT current_database()")[0][0]
     stage.write(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")

@@ -33,7 +33,7 @@ from reconciler.db import connection as database
 from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f
-from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, staged, world
+from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, spares, staged, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +140,7 @@ def holds_both(stage: Stage) -> bool:
     return not corrections
 
 
-@FAULTS.told("portal's row lands between every two steps", NORMAL)
+@FAULTS.case("portal's row lands between every two steps", NORMAL)
 def _portal_between_steps(stage: Stage) -> None:
     """Up to the last look inside the writing transaction they stand alone; after it, nothing wrong comes of them."""
     alone = []
@@ -161,7 +161,7 @@ def _portal_between_steps(stage: Stage) -> None:
     assert 5 < alone.count(False) < 16
 
 
-@FAULTS.told("a second run between every two steps", NORMAL)
+@FAULTS.case("a second run between every two steps", NORMAL)
 def _run_between_steps(stage: Stage) -> None:
     """Where the first holds the lock already, the second gives up; else it writes, and the first does not."""
     stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
@@ -175,7 +175,7 @@ def _run_between_steps(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("kill -9 at every statement, in this process", NORMAL)
+@FAULTS.case("kill -9 at every statement, in this process", NORMAL)
 def _died_at_every_step(stage: Stage) -> None:
     def die() -> None:
         raise Died
@@ -192,7 +192,7 @@ def _died_at_every_step(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("connection cut at every statement but the last", FAILED)
+@FAULTS.case("connection cut at every statement but the last", FAILED)
 def _cut_at_every_step(stage: Stage) -> None:
     """Also right before COMMIT. Once it has been answered, the run is written."""
     *steps, last = crossed(stage)
@@ -207,7 +207,7 @@ def _cut_at_every_step(stage: Stage) -> None:
     stage.is_true(stage.run(boundaries=striking(last, lambda: cut(stage))[0]))
 
 
-@FAULTS.told("a transaction open while the cluster is asked: never", NORMAL)
+@FAULTS.case("a transaction open while the cluster is asked: never", NORMAL)
 def _no_transaction_open(stage: Stage) -> None:
     boundaries = Boundaries()
     states = []
@@ -229,7 +229,7 @@ def _no_transaction_open(stage: Stage) -> None:
 # two runs at once
 
 
-@FAULTS.told("two runs at once", NORMAL)
+@FAULTS.case("two runs at once", NORMAL)
 def _two_at_once(stage: Stage) -> None:
     runs_at_once(stage, stage.url)
 
@@ -268,7 +268,7 @@ def held(stage: Stage, *statements: str) -> Iterator[psycopg.Connection[Any]]:
         yield portal
 
 
-@FAULTS.told("portal's row uncommitted during the check: events", NORMAL)
+@FAULTS.case("portal's row uncommitted during the check: events", NORMAL)
 def _uncommitted_events(stage: Stage) -> None:
     with held(stage, *PORTAL_ROWS[:2]) as portal:
         outcome = stage.run()
@@ -281,7 +281,7 @@ def _uncommitted_events(stage: Stage) -> None:
 
 for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])):
 
-    @FAULTS.told(f"portal's row uncommitted during the check: {fault}", FAILED)
+    @FAULTS.case(f"portal's row uncommitted during the check: {fault}", FAILED)
     def _uncommitted_lifecycle(stage: Stage, row: str = row) -> None:
         """The pass does not wait for ever. Whether the portal then commits or rolls back, the next one is right."""
         stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
@@ -295,7 +295,7 @@ for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])
             holds_both(stage)
             stage.stays()
 
-    @FAULTS.told(f"portal's row committed while the pass waits for it: {fault}", FAILED)
+    @FAULTS.case(f"portal's row committed while the pass waits for it: {fault}", FAILED)
     def _committed_meanwhile(stage: Stage, row: str = row) -> None:
         with held(stage, row) as portal:
             commit = threading.Timer(0.5, lambda: portal.execute("COMMIT"))
@@ -313,7 +313,7 @@ for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])
 # timeouts
 
 
-@FAULTS.told("lock timeout", FAILED)
+@FAULTS.case("lock timeout", FAILED)
 def _lock_timeout(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     before = stage.state()
@@ -322,7 +322,7 @@ def _lock_timeout(stage: Stage) -> None:
     stage.is_true(stage.run())
 
 
-@FAULTS.told("lock timeout on a table", FAILED)
+@FAULTS.case("lock timeout on a table", FAILED)
 def _table_locked(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     before = stage.state()
@@ -333,7 +333,7 @@ def _table_locked(stage: Stage) -> None:
     stage.is_true(stage.run())
 
 
-@FAULTS.told("a lock held beyond the deadline", FAILED)
+@FAULTS.case("a lock held beyond the deadline", FAILED)
 def _locked_beyond_deadline(stage: Stage) -> None:
     stage.deadline = 0.6
     stage.settles_at_once()
@@ -344,7 +344,7 @@ def _locked_beyond_deadline(stage: Stage) -> None:
     assert stage.took < stage.deadline + SLACK
 
 
-@FAULTS.told("the runs locked beyond the deadline", FAILED)
+@FAULTS.case("the runs locked beyond the deadline", FAILED)
 def _runs_locked_beyond_deadline(stage: Stage) -> None:
     """Not even the row that says what went wrong may hold the pass up."""
     stage.deadline = 0.6
@@ -373,7 +373,7 @@ def slowed(stage: Stage, seconds: float, table: str = "tenant_skill_events", whe
         stage.write("DROP FUNCTION sim.slow() CASCADE")
 
 
-@FAULTS.told("statement timeout", FAILED)
+@FAULTS.case("statement timeout", FAILED)
 def _statement_timeout(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.3)
     before = stage.state()
@@ -383,7 +383,7 @@ def _statement_timeout(stage: Stage) -> None:
     assert stage.took < SLACK
 
 
-@FAULTS.told("a statement that takes longer than the deadline leaves", FAILED)
+@FAULTS.case("a statement that takes longer than the deadline leaves", FAILED)
 def _statement_beyond_deadline(stage: Stage) -> None:
     stage.deadline = 0.6
     stage.settles_at_once()
@@ -394,7 +394,7 @@ def _statement_beyond_deadline(stage: Stage) -> None:
     assert stage.took < stage.deadline + SLACK
 
 
-@FAULTS.told("idle-in-transaction timeout", FAILED)
+@FAULTS.case("idle-in-transaction timeout", FAILED)
 def _idle_timeout(stage: Stage) -> None:
     """In every transaction: what waits inside one is thrown out, and so holds up nobody."""
     boundaries = Boundaries()
@@ -503,7 +503,7 @@ def cut_at_commit(stage: Stage, *, before: bool) -> Iterator[str]:
         assert proxy.struck
 
 
-@FAULTS.told("connection cut before COMMIT", FAILED)
+@FAULTS.case("connection cut before COMMIT", FAILED)
 def _cut_before_commit(stage: Stage) -> None:
     before = stage.state()
     with cut_at_commit(stage, before=True) as url:
@@ -512,7 +512,7 @@ def _cut_before_commit(stage: Stage) -> None:
     stage.is_true(stage.run())
 
 
-@FAULTS.told("connection cut after COMMIT", NORMAL)
+@FAULTS.case("connection cut after COMMIT", NORMAL)
 def _cut_after_commit(stage: Stage) -> None:
     """The answer is lost: the run's own row says that it was written."""
     with cut_at_commit(stage, before=False) as url:
@@ -521,7 +521,7 @@ def _cut_after_commit(stage: Stage) -> None:
     stage.is_true(outcome)
 
 
-@FAULTS.told("connection cut during a slow COMMIT", NORMAL)
+@FAULTS.case("connection cut during a slow COMMIT", NORMAL)
 def _cut_during_commit(stage: Stage) -> None:
     """The lost session is committing still: its end is waited for."""
     slow = slowed(stage, 0.4, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED")
@@ -531,7 +531,7 @@ def _cut_during_commit(stage: Stage) -> None:
     stage.is_true(outcome)
 
 
-@FAULTS.told("connection cut after COMMIT, and the ledger gone", FAILED)
+@FAULTS.case("connection cut after COMMIT, and the ledger gone", FAILED)
 def _gone_after_commit(stage: Stage) -> None:
     """Nobody can tell: the failure says where it stands, and another run is safe."""
     connect, steps = database.connect, crossed(stage)
@@ -602,7 +602,7 @@ def killed(stage: Stage, ready: Callable[[], object]) -> None:
 
 for statement, lock in KILLED.items():
 
-    @FAULTS.told(f"kill -9 at {statement}", NORMAL)
+    @FAULTS.case(f"kill -9 at {statement}", NORMAL)
     def _killed_at(stage: Stage, lock: str = lock) -> None:
         before = stage.state()
         with held(stage, lock):
@@ -612,7 +612,7 @@ for statement, lock in KILLED.items():
         stage.is_true(stage.run())
 
 
-@FAULTS.told("kill -9 while the list is read", NORMAL)
+@FAULTS.case("kill -9 while the list is read", NORMAL)
 def _killed_in_list(stage: Stage) -> None:
     before = stage.state()
     stage.strike(f.stall(0.5))
@@ -622,7 +622,7 @@ def _killed_in_list(stage: Stage) -> None:
     stage.is_true(stage.run())
 
 
-@FAULTS.told("kill -9 during COMMIT", NORMAL)
+@FAULTS.case("kill -9 during COMMIT", NORMAL)
 def _killed_in_commit(stage: Stage) -> None:
     """The server ends what was asked of it: the killed run has written, and the next one need not."""
     with slowed(stage, 0.5, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED"):
@@ -638,7 +638,7 @@ def _killed_in_commit(stage: Stage) -> None:
 
 for table in ("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "reconciler.corrections"):
 
-    @FAULTS.told(f"a row of {table} that does not land", FAILED)
+    @FAULTS.case(f"a row of {table} that does not land", FAILED)
     def _swallowed(stage: Stage, table: str = table) -> None:
         """Rows are counted against the plan, whatever keeps one away."""
         stage.write(
@@ -654,7 +654,7 @@ for table in ("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspens
         stage.is_true(stage.run())
 
 
-@FAULTS.told("an event that a correction wrote, taken away", FAILED)
+@FAULTS.case("an event that a correction wrote, taken away", FAILED)
 def _taken_away(stage: Stage) -> None:
     """What was corrected once is not corrected again by itself."""
     stage.is_true(stage.run())
@@ -663,7 +663,7 @@ def _taken_away(stage: Stage) -> None:
     stage.has_failed(stage.run(), before, "was written before, but the ledger does not show it")
 
 
-@FAULTS.told("ids of events given out twice", FAILED)
+@FAULTS.case("ids of events given out twice", FAILED)
 def _ids_twice(stage: Stage) -> None:
     """As after a dump that was restored without its sequences."""
     before = stage.state()
@@ -683,8 +683,6 @@ def recorded_at(at: str, kind: str = "enabled") -> Callable[[Stage], None]:
     return lambda stage: stage.skill_row("acme", "voice", kind, at)
 
 
-INVALID = ("acme", Reason.EVENT_TIME_INVALID)
-
 for fault, at in (
     ("in the future", LATER),
     ("far in the future", "9999-12-31Z"),
@@ -693,8 +691,12 @@ for fault, at in (
     ("minus infinite", "-infinity"),
     ("before the years of Python", "4000-01-01Z BC"),
 ):
-    FAULTS.add_one(f"latest event {fault}, of the same state", *INVALID, recorded_at(at))
-    FAULTS.add_one(f"latest event {fault}, of another state", *INVALID, recorded_at(at, "disabled"))
+    FAULTS.add(f"latest event {fault}, of the same state", recorded_at(at), spares("acme", Reason.EVENT_TIME_INVALID))
+    FAULTS.add(
+        f"latest event {fault}, of another state",
+        recorded_at(at, "disabled"),
+        spares("acme", Reason.EVENT_TIME_INVALID),
+    )
 
 
 def suspended_in_the_future(stage: Stage) -> None:
@@ -704,10 +706,10 @@ def suspended_in_the_future(stage: Stage) -> None:
     )
 
 
-FAULTS.add_one("latest suspension infinite", "cara", Reason.EVENT_TIME_INVALID, suspended_in_the_future)
+FAULTS.add("latest suspension infinite", suspended_in_the_future, spares("cara", Reason.EVENT_TIME_INVALID))
 
 
-@FAULTS.told("latest events tied in time: the higher id is the latest", NORMAL)
+@FAULTS.case("latest events tied in time: the higher id is the latest", NORMAL)
 def _tied(stage: Stage) -> None:
     for name, skill, kinds in (("acme", "voice", ("disabled", "enabled")), ("beta", "wiki", ("disabled", "enabled"))):
         for kind in kinds:
@@ -719,7 +721,7 @@ def _tied(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("a correction tied in time with what it corrects", NORMAL)
+@FAULTS.case("a correction tied in time with what it corrects", NORMAL)
 def _tied_with_correction(stage: Stage) -> None:
     """It is the latest all the same, since its id is higher: it is not written again for ever."""
     # in the second of each event its field was written, which may have been that event's own write
@@ -735,7 +737,7 @@ def _tied_with_correction(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("ids out of order: the later time is the latest", NORMAL)
+@FAULTS.case("ids out of order: the later time is the latest", NORMAL)
 def _out_of_order(stage: Stage) -> None:
     stage.skill_row("acme", "voice", "enabled", on(20, 10))
     stage.skill_row("acme", "voice", "disabled", on(18))
@@ -750,7 +752,7 @@ def _out_of_order(stage: Stage) -> None:
 # another database, or another role
 
 
-@FAULTS.told("a read-only ledger", FAILED)
+@FAULTS.case("a read-only ledger", FAILED)
 def _read_only(stage: Stage) -> None:
     name = sql.Identifier(urlsplit(stage.url).path.removeprefix("/"))
     with stage.ledger() as ledger:
@@ -774,14 +776,14 @@ def test_wrong_database(stage: Stage, empty_url: str, fault: str) -> None:
     assert fault in outcome.failure.remedy
 
 
-@FAULTS.told("no such database", FAILED)
+@FAULTS.case("no such database", FAILED)
 def _no_database(stage: Stage) -> None:
     before = stage.state()
     url = urlsplit(stage.url)._replace(path="/nowhere").geturl()
     stage.has_failed(stage.run(url=url), before, "No connection", recorded=False)
 
 
-@FAULTS.told("a ledger that does not answer", FAILED)
+@FAULTS.case("a ledger that does not answer", FAILED)
 def _no_answer(stage: Stage) -> None:
     stage.monkeypatch.setattr(database, "CONNECT_TIMEOUT", 1)
     before = stage.state()
@@ -945,7 +947,7 @@ def test_pgbouncer(stage: Stage, pooled_url: str, number: int) -> None:
 # the disk
 
 
-@FAULTS.told("full disk for the spool", FAILED)
+@FAULTS.case("full disk for the spool", FAILED)
 def _full_disk(stage: Stage) -> None:
     before = stage.state()
 
@@ -958,14 +960,14 @@ def _full_disk(stage: Stage) -> None:
     stage.is_true(stage.run())
 
 
-@FAULTS.told("no folder for the spool", FAILED)
+@FAULTS.case("no folder for the spool", FAILED)
 def _no_folder(stage: Stage) -> None:
     before = stage.state()
     stage.monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     stage.has_failed(stage.run(), before, "could not be kept")
 
 
-@FAULTS.told("a file size limit under the spool, in a process", FAILED)
+@FAULTS.case("a file size limit under the spool, in a process", FAILED)
 def _file_size_limit(stage: Stage) -> None:
     before = stage.state()
     stage.api.plant(*(padded(number) for number in range(40)))

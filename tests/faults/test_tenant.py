@@ -25,9 +25,11 @@ from tests.support.passes import (
     End,
     Faults,
     Stage,
+    fails,
     on,
     only,
     shown,
+    spares,
     staged,
     without,
     world,
@@ -121,7 +123,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
     "uid a number": put(7, "metadata", "uid"),
 }
 for fault, change in MALFORMED.items():
-    FAULTS.add_one(f"malformed tenant: {fault}", "acme", UNREADABLE, mangled("acme", change))
+    FAULTS.add(f"malformed tenant: {fault}", mangled("acme", change), spares("acme", UNREADABLE))
 
 NAMELESS: dict[str, Any] = {
     "a tenant without a name": drop("metadata", "name"),
@@ -132,35 +134,28 @@ NAMELESS: dict[str, Any] = {
     "a tenant whose metadata is a list": put([], "metadata"),
 }
 for fault, change in NAMELESS.items():
-    FAULTS.add(
-        fault,
-        FAILED,
-        # it might be any tenant, also one that would then count as absent
-        first_item(change),
-        "has no readable name",
-    )
+    FAULTS.add(fault, first_item(change), fails("has no readable name"))
 FAULTS.add(
-    "a tenant that is null", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, None)))
+    "a tenant that is null", lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, None))), fails()
 )
 FAULTS.add(
-    "a tenant that is a text", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, "a")))
+    "a tenant that is a text", lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, "a"))), fails()
 )
 # no JSON: an API server never sends it, and where it ends nobody can tell
 FAULTS.add(
     "a tenant with half a surrogate pair",
-    FAILED,
     lambda stage: stage.mangle("acme", put(["a\ud800"], "spec", "packages")),
-    "cannot be trusted",
+    fails("cannot be trusted"),
 )
 
 
-@FAULTS.told("a duplicate package", NORMAL)
+@FAULTS.case("a duplicate package", NORMAL)
 def _duplicate_package(stage: Stage) -> None:
     stage.mangle("acme", put(["voice", "mail", "voice"], "spec", "packages"))
     stage.is_true(stage.run())
 
 
-@FAULTS.told("packages null", NORMAL)
+@FAULTS.case("packages null", NORMAL)
 def _packages_null(stage: Stage) -> None:
     """Nothing is on: that is a state like any other."""
     stage.mangle("acme", put(None, "spec", "packages"))
@@ -169,7 +164,7 @@ def _packages_null(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("malformed all at once", ONE)
+@FAULTS.case("malformed all at once", ONE)
 def _all_malformed(stage: Stage) -> None:
     """None of them is absent for it."""
     for name in ("acme", "beta", "cara", "emil", "finn"):
@@ -219,26 +214,24 @@ def mangled_meanwhile(stage: Stage) -> None:
 
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED
-FAULTS.add_one("same name with a new uid between the looks", "acme", ENABLE, meanwhile(remade), action=Action.DEFER)
-FAULTS.add_one(
+FAULTS.add("same name with a new uid between the looks", meanwhile(remade), spares("acme", ENABLE, action=Action.DEFER))
+FAULTS.add(
     "the CR changes between list and second look",
-    *("acme", ENABLE),
     meanwhile(lambda stage: stage.api.patch("acme", {"spec": {"packages": ["mail"]}})),
-    action=Action.DEFER,
+    spares("acme", ENABLE, action=Action.DEFER),
 )
-FAULTS.add_one(
+FAULTS.add(
     "the CR changes there and back between list and second look",
-    *("acme", ENABLE),
     meanwhile(
         lambda stage: [
             stage.api.patch("acme", {"spec": {"packages": packages}}) for packages in (["mail"], ["mail", "voice"])
         ]
     ),
-    action=Action.DEFER,
+    spares("acme", ENABLE, action=Action.DEFER),
 )
 
 
-@FAULTS.told("the CR is deleted between list and second look", ONE)
+@FAULTS.case("the CR is deleted between list and second look", ONE)
 def _deleted_meanwhile(stage: Stage) -> None:
     """Its absence was seen once."""
     meanwhile(lambda stage: stage.api.delete("acme"))(stage)
@@ -251,7 +244,7 @@ def _deleted_meanwhile(stage: Stage) -> None:
     assert only(stage.books(), "acme").lifecycles[0][3] is not None
 
 
-@FAULTS.told("the CR becomes malformed between list and second look", ONE)
+@FAULTS.case("the CR becomes malformed between list and second look", ONE)
 def _malformed_meanwhile(stage: Stage) -> None:
     meanwhile(mangled_meanwhile)(stage)
     outcome = stage.run()
@@ -261,7 +254,7 @@ def _malformed_meanwhile(stage: Stage) -> None:
     assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
 
 
-@FAULTS.told("the CR stays as it is between list and second look", NORMAL)
+@FAULTS.case("the CR stays as it is between list and second look", NORMAL)
 def _young_and_still(stage: Stage) -> None:
     toggled_just_now(stage)
     outcome = stage.run()
@@ -271,7 +264,7 @@ def _young_and_still(stage: Stage) -> None:
     assert stage.correction("acme", ENABLE, "voice") == (at, VERIFIED, at, "field_manager")
 
 
-@FAULTS.told("absent once and back", ONE)
+@FAULTS.case("absent once and back", ONE)
 def _back(stage: Stage) -> None:
     stage.asleep = lambda: stage.api.create(tenant("dana", ["mail"], org=ORG))
     outcome = stage.run()
@@ -284,7 +277,7 @@ def _back(stage: Stage) -> None:
     stage.stays()
 
 
-@FAULTS.told("absent once and back, malformed", ONE)
+@FAULTS.case("absent once and back, malformed", ONE)
 def _back_malformed(stage: Stage) -> None:
     def back() -> None:
         stage.api.create(tenant("dana", "mail", org=ORG))
@@ -296,7 +289,7 @@ def _back_malformed(stage: Stage) -> None:
     assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
 
 
-@FAULTS.told("same name with a new uid, recorded as deleted", ONE)
+@FAULTS.case("same name with a new uid, recorded as deleted", ONE)
 def _recreated(stage: Stage) -> None:
     """A name that lives again is told to people: its closed life must not be billed on."""
     stage.write("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'dana'", on(16))
@@ -311,7 +304,7 @@ def _recreated(stage: Stage) -> None:
     assert only(stage.books(), "dana").lifecycles == [("dana", ORG, BORN["dana"], on(16))]
 
 
-@FAULTS.told("deletion stuck on a finalizer", NORMAL)
+@FAULTS.case("deletion stuck on a finalizer", NORMAL)
 def _stuck(stage: Stage) -> None:
     """It is dated by when it was asked for, once, however long it lingers."""
     stage.api.patch("acme", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=on(20, 12))
@@ -337,7 +330,7 @@ UNPROVED = (START, VERIFIED, START, "none")
 def unproved(fault: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Enter a fault of acme's managedFields: the added skill is still recorded, without claiming to know when."""
 
-    @FAULTS.told(fault, NORMAL)
+    @FAULTS.case(fault, NORMAL)
     def story(stage: Stage) -> None:
         stage.mangle("acme", change)
         outcome = stage.run()
@@ -394,13 +387,13 @@ def of_twelve(*more: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     return put([*others, *more], "metadata", "managedFields")
 
 
-@FAULTS.told("managedFields with 12 managers", NORMAL)
+@FAULTS.case("managedFields with 12 managers", NORMAL)
 def _twelve(stage: Stage) -> None:
     stage.mangle("acme", of_twelve(entry("portal", AT, packages={})))
     stage.is_true(stage.run())
 
 
-@FAULTS.told("managedFields with 12 managers, of whom two own the field", NORMAL)
+@FAULTS.case("managedFields with 12 managers, of whom two own the field", NORMAL)
 def _two_owners(stage: Stage) -> None:
     """Each of them wrote the value that stands, so the first of them is the closer bound."""
     later = entry("kubectl", "2026-02-24T00:00:00Z", packages={})
@@ -435,7 +428,7 @@ def test_removal_from_a_set(url: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def suspended_at(fault: str, value: Any, expected: tuple[Any, ...]) -> None:
     """Enter a status of cara's that cannot be so: what then dates her suspension."""
 
-    @FAULTS.told(f"suspendedAt {fault}", NORMAL)
+    @FAULTS.case(f"suspendedAt {fault}", NORMAL)
     def story(stage: Stage) -> None:
         stage.mangle("cara", put(value, "status", "suspendedAt"))
         assert stage.run().failure is None
@@ -449,14 +442,14 @@ suspended_at("in the future", "2026-03-02T00:00:00Z", (WRITTEN, VERIFIED, WRITTE
 suspended_at("before creation", "2026-01-01T00:00:00Z", (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
 suspended_at("before the last verified run", "2026-02-14T00:00:00Z", (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
 suspended_at("null", None, (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
-FAULTS.add_one(
+FAULTS.add(
     "suspendedAt unparsable, of a suspended tenant",
-    *("cara", UNREADABLE),
     lambda stage: stage.mangle("cara", put("2026-02-22 noon", "status", "suspendedAt")),
+    spares("cara", UNREADABLE),
 )
 
 
-@FAULTS.told("suspendedAt in the future, and nothing else", NORMAL)
+@FAULTS.case("suspendedAt in the future, and nothing else", NORMAL)
 def _suspended_in_the_future_alone(stage: Stage) -> None:
     """Without any evidence, what stops costing is dated as early as possible; or as late, where that is the policy."""
     stage.mangle("cara", put("2027-01-01T00:00:00Z", "status", "suspendedAt"))

@@ -397,11 +397,44 @@ def staged(url: str, api: ApiDouble, folder: Path, monkeypatch: pytest.MonkeyPat
         yield stage
 
 
-class Faults(list["ParameterSet"]):
-    """A table of faults and how a pass ends that they strike, for pytest.mark.parametrize."""
+@dataclass(frozen=True)
+class Expectation:
+    """What must hold of a run that a fault has struck.
 
-    def told(self, fault: str, end: End) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-        """Enter a fault that has a test of its own."""
+    Attributes:
+        end: how the run ends, for the name of the test.
+        check: asserts it, given the stage, the outcome, the state before the fault was arranged and the books after.
+    """
+
+    end: End
+    check: Callable[[Stage, Outcome, Any, Books], None]
+
+
+def fails(message: str = "") -> Expectation:
+    """The run fails with exit code 1 and this in its message; nothing billed is written."""
+    return Expectation(End.FAILED, lambda stage, outcome, before, _: stage.has_failed(outcome, before, message))
+
+
+def is_refused(message: str = "") -> Expectation:
+    """The run is refused with exit code 3 and this in its message; nothing billed is written."""
+    return Expectation(End.REFUSED, lambda stage, outcome, before, _: stage.was_refused(outcome, before, message))
+
+
+def corrects_everything() -> Expectation:
+    """The run writes every right row, once; and the next has nothing to write."""
+    return Expectation(End.NORMAL, lambda stage, outcome, *_: stage.is_true(outcome))
+
+
+def spares(name: str, reason: str, *, action: Action = Action.REPORT) -> Expectation:
+    """The run shows this tenant for this reason and leaves it alone; every other one is corrected."""
+    return Expectation(End.ONE, lambda stage, outcome, _, books: stage.spared(outcome, name, reason, action, books))
+
+
+class Faults(list["ParameterSet"]):
+    """A table of faults for pytest.mark.parametrize: what is arranged, and what must hold of the run."""
+
+    def case(self, fault: str, end: End) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+        """Enter a fault whose row is a function."""
 
         def enter(story: Callable[[Stage], None]) -> Callable[[Stage], None]:
             self.append(pytest.param(story, id=f"{fault} - {end}"))
@@ -412,38 +445,20 @@ class Faults(list["ParameterSet"]):
     def add(
         self,
         fault: str,
-        end: End,
         arrange: Callable[[Stage], object],
-        says: str = "",
+        must_hold: Expectation,
+        *,
         then: Callable[[Stage], object] | None = None,
     ) -> None:
-        """Enter a fault of everything: what it does, what the failure says, and what else must be true after it."""
+        """Enter a fault, what must hold of the run, and what else must be true after it."""
 
         def story(stage: Stage) -> None:
             before = stage.state()
             arrange(stage)
-            outcome = stage.run()
-            match end:
-                case End.FAILED:
-                    stage.has_failed(outcome, before, says)
-                case End.REFUSED:
-                    stage.was_refused(outcome, before, says)
-                case _:
-                    stage.is_true(outcome)
+            books = stage.books()
+            must_hold.check(stage, stage.run(), before, books)
             if then:
                 then(stage)
-            assert end is End.NORMAL or stage.took < stage.deadline + SLACK
+            assert must_hold.end not in {End.FAILED, End.REFUSED} or stage.took < stage.deadline + SLACK
 
-        self.told(fault, end)(story)
-
-    def add_one(
-        self, fault: str, name: str, reason: str, arrange: Callable[[Stage], object], *, action: Action = Action.REPORT
-    ) -> None:
-        """Enter a fault of one tenant, and what it is shown for."""
-
-        def story(stage: Stage) -> None:
-            arrange(stage)
-            before = stage.books()
-            stage.spared(stage.run(), name, reason, action, before)
-
-        self.told(fault, End.ONE)(story)
+        self.case(fault, must_hold.end)(story)
