@@ -39,6 +39,8 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for what SIGKILL leaves to end.")
 def main(rounds: int, busy: int, within: float | None, seed: int, patience: float) -> None:
     """Interrupt the demo, and count what is left behind."""
+    # a shell's background job ignores SIGINT, and so would every demo that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     choose = random.Random(seed)  # noqa: S311 - it chooses moments
     left: Counter[str] = Counter()
     ended: Counter[str] = Counter()

@@ -159,6 +159,8 @@ def test_nothing_is_left_behind_by_an_interrupted_demo(
     temporary: Path, moment: str, number: signal.Signals, code: int
 ) -> None:
     """The signal goes to the whole process group, as Ctrl-C on a terminal does."""
+    # tests that run in a shell's background ignore SIGINT, and so would the demo
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         COMMAND,
         stdout=subprocess.PIPE,
