@@ -69,7 +69,7 @@ def server(version: int | None = None) -> Iterator[str]:
     It is stopped and its files are removed when the block ends or the program dies, even by a signal.
 
     Args:
-        version: the major version; None: the package's own choice.
+        version: the major version; None is the package's own choice.
 
     Yields:
         The URL of its `postgres` database, for its superuser.
@@ -92,22 +92,15 @@ def server(version: int | None = None) -> Iterator[str]:
             nobody = pwd.getpwnam(_UNPRIVILEGED)
             user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             installed = _within_reach(installed, folder, user)
-        options: list[str | Path] = [
-            "-D",
-            folder / "data",
-            "-k",
-            folder,
-            *(word for setting in _SETTINGS for word in ("-c", setting)),
-        ]
         with (folder / "log").open("w") as log:
+            settings = (word for setting in _SETTINGS for word in ("-c", setting))
             runner = subprocess.Popen(
-                ["/bin/sh", "-c", _RUNNER, installed / "bin", *options],
+                ["/bin/sh", "-c", _RUNNER, installed / "bin", "-D", folder / "data", "-k", folder, *settings],
                 stdin=subprocess.PIPE,
                 stdout=remover.stdin,
                 stderr=log,
                 cwd=folder,
-                # nothing of the caller's PG* variables and locale, and no HOME to look for files in
-                env={"PATH": os.defpath, "LC_ALL": "C"},
+                env={"PATH": os.defpath, "LC_ALL": "C"},  # nothing of the caller's PG* variables, locale and HOME
                 start_new_session=True,
                 **user,
             )

@@ -107,7 +107,7 @@ def _lost(cluster: RealCluster) -> None:
 
 
 @on_a_real_server
-def test_a_run_corrects_every_kind_of_lost_write_with_the_rights_that_the_manifest_gives(
+def test_the_manifests_rights_suffice_for_every_correction(
     real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path
 ) -> None:
     kubeconfig = _act(real_cluster, _manifests(), tmp_path, ALL)
@@ -125,7 +125,7 @@ def test_a_run_corrects_every_kind_of_lost_write_with_the_rights_that_the_manife
 
 
 @on_a_real_server
-def test_without_the_permission_to_create_events_a_run_corrects_all_the_same_and_names_the_role(
+def test_a_run_without_permission_for_events_still_corrects(
     real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path
 ) -> None:
     kubeconfig = _act(real_cluster, _without("events.k8s.io", "events", "create"), tmp_path, ALL)

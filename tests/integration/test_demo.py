@@ -174,9 +174,9 @@ def test_nothing_is_left_behind_by_an_interrupted_demo(
         time.sleep(0.05)
         os.killpg(program.pid, number)
         out, err = program.communicate(timeout=300)
-    # on a busy machine the signal may come when the story has been told to its end
-    if "That was the whole job." not in out:
-        assert program.returncode == code
-        assert "Traceback" not in err
+    # on a busy machine the signal may come after the story's end
+    is_told = "That was the whole job." in out
+    assert program.returncode in ({0, code} if is_told else {code})
+    assert "Traceback" not in err
     assert list(temporary.iterdir()) == []
     assert processes(temporary) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,3 +204,36 @@ def test_a_clock_is_seen_however_it_is_read(source: str) -> None:
 def test_a_clock_that_only_measures_is_none() -> None:
     source = "import time; from datetime import datetime; time.monotonic(); time.sleep(1); datetime.fromisoformat('')"
     assert list(_clocks(ast.parse(source))) == []
+
+
+# --- how large, and how it is named ------------------------------------------------------------------------------
+
+MAX_MODULE_LINES = 500
+MAX_RUN_LINES = 220
+MAX_FUNCTION_LINES = 45
+MAX_NAME_WORDS = 12
+
+TESTS = sorted(Path(__file__).parents[1].rglob("test_*.py"))
+
+
+@each_module
+def test_a_module_is_short(module: str) -> None:
+    file = PACKAGE.joinpath(*module.split("."))
+    text = (file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text(encoding="utf-8")
+    assert text.count("\n") <= (MAX_RUN_LINES if module == "run" else MAX_MODULE_LINES)
+
+
+@each_module
+def test_every_function_is_short(module: str) -> None:
+    lengths = {
+        node.name: (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in ast.walk(MODULES[module])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_test_is_named_for_its_claim_in_few_words(file: Path) -> None:
+    names = re.findall(r"^\s*def test_(\w+)\(", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [name for name in names if len(name.split("_")) > MAX_NAME_WORDS] == []
