@@ -87,10 +87,7 @@ def server(version: int | None = None) -> Iterator[str]:
     remover = subprocess.Popen(["/bin/sh", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:
         folder.mkdir(0o700)
-        user: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam(_UNPRIVILEGED)
-            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        if user := _unprivileged_user():
             installed = _within_reach(installed, folder, user)
         with (folder / "log").open("w") as log:
             settings = (word for setting in _SETTINGS for word in ("-c", setting))
@@ -111,6 +108,14 @@ def server(version: int | None = None) -> Iterator[str]:
             runner.communicate()
     finally:
         remover.communicate()
+
+
+def _unprivileged_user() -> dict[str, Any]:
+    """Return whom the server runs as, for subprocess: nobody in particular unless this program is root."""
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam(_UNPRIVILEGED)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 def installation(version: int | None = None) -> Path:

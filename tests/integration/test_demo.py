@@ -174,9 +174,8 @@ def test_nothing_is_left_behind_by_an_interrupted_demo(
         time.sleep(0.05)
         os.killpg(program.pid, number)
         out, err = program.communicate(timeout=300)
-    # on a busy machine the signal may come after the story's end
-    is_told = "That was the whole job." in out
-    assert program.returncode in ({0, code} if is_told else {code})
+    # once the story has ended there is nothing left to interrupt, and the interpreter may be gone
+    assert "That was the whole job." in out or program.returncode == code
     assert "Traceback" not in err
     assert list(temporary.iterdir()) == []
     assert processes(temporary) == []
