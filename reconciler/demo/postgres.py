@@ -38,9 +38,11 @@ _MAX_TMPDIR_LENGTH = 70
 # Nothing here has to outlive a crash of the machine. No TCP: the socket lies in a folder that only its owner may enter.
 _SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "timezone=UTC")
 
+# Both scripts ignore what interrupts the program: it may reach them before they have a session of their own.
 # Runs the server until standard input ends, which it does when the program closes it or dies, in whatever way.
 # SIGQUIT is repeated: the server ignores it until its handlers are installed.
 _RUNNER = """
+trap '' INT TERM
 exec 3<&0
 "$0/initdb" -D data -U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync </dev/null || exit
 "$0/postgres" "$@" </dev/null &
@@ -51,7 +53,7 @@ kill -KILL $!
 """
 
 # Its standard input ends when the program and everything that the runner started have gone: they hold the other end.
-_REMOVER = 'cat >/dev/null; rm -rf "$0"'
+_REMOVER = "trap '' INT TERM; cat >/dev/null; rm -rf \"$0\""
 
 
 class EmbeddedUnavailable(Failure):
