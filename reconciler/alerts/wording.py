@@ -32,13 +32,9 @@ def shortened(text: str, limit: int) -> str:
 
 
 def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice: bool = True) -> str:
-    """Return the paragraph about all findings of one reason.
+    """Return the paragraph about all findings of one reason: `limit` of them described, the rest counted.
 
-    Args:
-        headline: its first line.
-        findings: at least one.
-        limit: how many findings are described; the rest are counted.
-        advice: whether it says what the reason means and what to do.
+    The advice says what the reason means and what to do.
     """
     meaning, remedy = RUNBOOK[findings[0].reason]
     lines = [describe(finding) for finding in findings[:limit]]

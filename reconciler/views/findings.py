@@ -6,7 +6,7 @@ from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import Action, Mode, Result, Table
+from reconciler.core.model import Action, Mode, Moment, Result, Table
 from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 500
 """Findings that the table shows; the rest are counted."""
+KEYS = ("reason", "tenant", "org", "subject", "action", "recorded", "observed")
+"""What the JSON document and the log say first of a finding."""
 
 SIGNS = {
     Action.INSERT: ("+", "green"),
@@ -70,19 +72,9 @@ def _total(outcome: Outcome) -> Decimal | None:
 
 
 def _object(finding: Finding) -> dict[str, Any]:
-    moment = finding.moment
     return {
-        "reason": finding.reason,
-        "tenant": finding.tenant,
-        "org": finding.org,
-        "subject": finding.subject,
-        "action": finding.action,
-        "recorded": finding.recorded,
-        "observed": finding.observed,
-        "occurred_at": moment and moment.occurred_at,
-        "not_before": moment and moment.not_before,
-        "not_after": moment and moment.not_after,
-        "evidence": moment and moment.evidence,
+        **{key: getattr(finding, key) for key in KEYS},
+        **{key: finding.moment and getattr(finding.moment, key) for key in Moment._fields},
         "closed_period": finding.closed_period,
         "impact_chf": finding.impact_chf,
     }
