@@ -32,6 +32,7 @@ SIGNS = {
     Action.DEFER: ("?", "cyan"),
 }
 """What stands before a finding, and its colour."""
+UNWRITTEN = {Action.REPORT: "to look at", Action.DEFER: "deferred"}
 
 
 def counts(outcome: Outcome) -> dict[str, int]:
@@ -131,28 +132,16 @@ def _stacked(finding: Finding) -> Text:
 def summary(outcome: Outcome) -> str:
     """Return the outcome in one sentence."""
     seen = f"{plural(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
-    accepted = sum(finding.accepted_until is not None for finding in outcome.findings)
-    reports = sum(finding.action is Action.REPORT for finding in outcome.findings) - accepted
-    deferred = sum(finding.action is Action.DEFER for finding in outcome.findings)
-    aside = [
-        f"{count} {what}"
-        for count, what in ((reports, "to look at"), (accepted, "accepted"), (deferred, "deferred"))
-        if count
-    ]
     if outcome.failure:
         return f"{outcome.result.capitalize()}: nothing was written. {seen}."
-    rows = counts(outcome)
-    parts = [
-        plural(count, noun)
-        for count, noun in zip(
-            rows.values(), ("tenant", "skill event", "suspension event", "deletion", "organisation"), strict=True
-        )
-        if count
-    ]
+    unwritten = Counter("accepted" if f.accepted_until else UNWRITTEN.get(f.action) for f in outcome.findings)
+    aside = [f"{unwritten[what]} {what}" for what in ("to look at", "accepted", "deferred") if unwritten[what]]
+    nouns = ("tenant", "skill event", "suspension event", "deletion", "organisation")
+    rows = ", ".join(plural(count, noun) for count, noun in zip(counts(outcome).values(), nouns, strict=True) if count)
     if outcome.mode is Mode.PLAN:
-        verb = f"Plan: would write {', '.join(parts)}" if parts else "Plan: nothing to write"
+        verb = f"Plan: would write {rows}" if rows else "Plan: nothing to write"
     else:
-        verb = f"Wrote {', '.join(parts)}" if parts else "Nothing to write"
+        verb = f"Wrote {rows}" if rows else "Nothing to write"
     if any(finding.impact_chf for finding in outcome.findings):
         verb += f", impact CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:
