@@ -79,8 +79,7 @@ def reconcile(job: Job) -> Outcome:
     nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED)
     if nothing.mode is Mode.RUN:
         job.alerts.begin(nothing.run_id)
-    outcome = _run_steps(job, nothing)
-    outcome = replace(outcome, seconds=time.monotonic() - began)
+    outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - began)
     if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
         runs.record_notified(job.database_url, notified)
     return outcome

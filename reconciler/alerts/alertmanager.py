@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -154,7 +154,11 @@ class Alertmanager:
 
     def _alerts(self, outcome: Outcome, now: datetime) -> list[Alert]:
         """Return the alerts of a run: one for each reason, or one if it was refused or failed."""
-        alert = partial(self._alert, starts_at=min(outcome.observed_at or now, now), ends_at=now + self._duration)
+        starts_at, ends_at = min(outcome.observed_at or now, now), now + self._duration
+
+        def alert(labels: dict[str, str], annotations: dict[str, str]) -> Alert:
+            return Alert(labels | {"job": self._job}, annotations, starts_at, ends_at)
+
         if outcome.failure:
             labels = {"alertname": STOPPED[outcome.result], "severity": "critical"}
             return [alert(labels, _stopped(outcome, outcome.failure))]
@@ -170,9 +174,6 @@ class Alertmanager:
             )
             for (reported, reason), findings in groupby(drift, kind)
         ]
-
-    def _alert(self, labels: dict[str, str], annotations: dict[str, str], **times: Any) -> Alert:
-        return Alert(labels=labels | {"job": self._job}, annotations=annotations, **times)
 
 
 def _stopped(outcome: Outcome, failure: Failure) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -126,11 +127,9 @@ class Endpoint:
                     redirect=False,
                     preload_content=False,
                 )
-                try:
+                with closing(response):
                     self._raise_unless_ok(response.status)
                     return response.read(max_bytes) if max_bytes else b""
-                finally:
-                    response.close()
         except urllib3.exceptions.SSLError as error:
             raise Undelivered(f"No secure connection to {self.origin}: {error}.") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:

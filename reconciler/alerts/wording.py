@@ -37,17 +37,12 @@ def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice:
     The advice says what the reason means and what to do.
     """
     meaning, remedy = RUNBOOK[findings[0].reason]
-    lines = [describe(finding) for finding in findings[:limit]]
+    lines = [f"- {describe(finding)}" for finding in findings[:limit]]
     if limit and len(findings) > limit:
-        lines.append(f"and {len(findings) - limit} more")
-    return "\n".join(
-        [
-            headline,
-            *([meaning] if advice else []),
-            *(f"- {line}" for line in lines),
-            *([f"To do: {remedy}"] if advice else []),
-        ]
-    )
+        lines.append(f"- and {len(findings) - limit} more")
+    if advice:
+        lines = [meaning, *lines, f"To do: {remedy}"]
+    return "\n".join([headline, *lines])
 
 
 def describe(finding: Finding) -> str:

@@ -136,8 +136,8 @@ def lines(
 
     The history is the whole one, also before the period; nothing counts from `as_of` on.
     """
-    begins, ends = _midnight(first), min(_midnight(until), as_of)
-    made = [
+    begins, ends = (datetime.combine(day, time(), UTC) for day in (first, until))
+    made = (
         Line(
             org=org,
             tenant=tenant,
@@ -148,9 +148,9 @@ def lines(
             amount_chf=_amount(item, prices.price(item), days, _length(month)),
         )
         for item, events in history.items.items()
-        for org, ranges in _billable_days(_states(item, events), history.lifetimes, begins, ends).items()
+        for org, ranges in _billable_days(_states(item, events), history.lifetimes, begins, min(ends, as_of)).items()
         for month, days in _months(ranges).items()
-    ]
+    )
     return tuple(sorted(made, key=in_order))
 
 
@@ -250,7 +250,3 @@ def _total(lines: Iterable[Line]) -> Decimal:
 
 def _length(month: date) -> int:
     return monthrange(month.year, month.month)[1]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)

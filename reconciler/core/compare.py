@@ -123,7 +123,8 @@ def is_past(event: Event, as_of: datetime) -> bool:
 def unreadable(case: Case) -> Iterator[Finding]:
     """The resource cannot be read. Nothing follows from that, least of all that the tenant is absent."""
     if case.unreadable is not None:
-        yield case.finding(Reason.TENANT_UNREADABLE, _state(case.row), case.unreadable)
+        state = "absent" if case.row is None else "deleted" if case.row.deleted_at else "open"
+        yield case.finding(Reason.TENANT_UNREADABLE, state, case.unreadable)
 
 
 def events_without_tenant(case: Case) -> Iterator[Finding]:
@@ -243,9 +244,3 @@ def _out_of_time(observed: Observed, latest: datetime) -> str | None:
         if time and time > latest:
             return f"metadata.{name} lies in the future: {time:%Y-%m-%dT%H:%M:%SZ}"
     return None
-
-
-def _state(row: Lifecycle | None) -> str:
-    if row is None:
-        return "absent"
-    return "open" if row.deleted_at is None else "deleted"

@@ -30,7 +30,6 @@ TENANTS_BATCH = 500
 _CACHED_ITEMS = 2**6
 """Results that are kept: most items of a tenant are on for as long as the others."""
 
-_began_at = attrgetter("began_at")
 _occurred_at = attrgetter("occurred_at")
 
 
@@ -115,7 +114,7 @@ def _change_row(lifetimes: tuple[Lifetime, ...], finding: Finding, at: datetime)
     """Return the lifetimes after a correction of the lifecycle row."""
     match finding.reason:
         case Reason.TENANT_UNRECORDED:
-            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=_began_at))
+            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=attrgetter("began_at")))
         case Reason.DELETION_UNRECORDED:
             return tuple(each._replace(ended_at=at) if each.ended_at is None else each for each in lifetimes)
         case _:

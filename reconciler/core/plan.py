@@ -89,10 +89,8 @@ class Plan:
         refuse_empty(self.tenants_observed, self.tenants_recorded)
         allowed = max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
         # the backfill: an empty ledger has nothing that could become wrong
-        never_seen = (
-            {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
-        )
-        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in never_seen}
+        unseen = {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
+        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in unseen}
         tenants = Counter(reason for reason, _ in corrected)
         over = {reason: n for reason, n in tenants.items() if n > allowed and reason not in limits.allow_mass}
         if over:

@@ -33,7 +33,7 @@ class _Entry:
     writes: tuple[Action, Table | None, str | None] = (Action.REPORT, None, None)
     summary: str
     meaning: str
-    remedy: str
+    remedy: str = "Nothing. `reconciler explain TENANT` shows how its time was determined."
 
 
 class Reason(enum.StrEnum):
@@ -105,7 +105,6 @@ class Reason(enum.StrEnum):
         summary="The skill was on but recorded as off.",
         meaning="The skill is on, but the ledger did not say so: it was used and not invoiced. The missing event was "
         "appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     SKILL_DISABLE_UNRECORDED = _Entry(
         name="skill_disable_unrecorded",
@@ -113,7 +112,6 @@ class Reason(enum.StrEnum):
         summary="The skill was off but recorded as on.",
         meaning="The skill is off, but the ledger still had it on: the customer was being charged for it. The missing "
         "event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     SKILL_OPEN_AFTER_DELETION = _Entry(
         name="skill_open_after_deletion",
@@ -129,7 +127,6 @@ class Reason(enum.StrEnum):
         summary="The tenant was suspended but recorded as running.",
         meaning="The tenant is suspended, but the ledger had it running: its customer was being charged the monthly "
         "fee. The missing event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     RESUMPTION_UNRECORDED = _Entry(
         name="resumption_unrecorded",
@@ -137,7 +134,6 @@ class Reason(enum.StrEnum):
         summary="The tenant was running but recorded as suspended.",
         meaning="The tenant is running, but the ledger had it suspended: its monthly fee was not invoiced. The "
         "missing event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     ORG_RESOLVED = _Entry(
         name="org_resolved",

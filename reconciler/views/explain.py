@@ -313,10 +313,7 @@ def _chf(amount: Decimal) -> str:
 
 
 def document(story: Story, *, period: Period | None = None) -> str:
-    """Return a story as one JSON document, times in RFC 3339 and UTC, CHF as text.
-
-    A period leaves out the events and corrections outside of it.
-    """
+    """Return a story as one JSON document; of a period, only the events and corrections inside it. Times are in UTC."""
     content = {
         "tenant": story.tenant,
         "as_of": story.as_of,

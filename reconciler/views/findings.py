@@ -124,9 +124,8 @@ def _stacked(finding: Finding) -> Text:
     change = f"{visible(finding.recorded or '-')} → {visible(finding.observed or '-')}"
     proof = [f"at {_when(finding)}"] * bool(finding.moment) + [_evidence(finding)] * (_evidence(finding) != "-")
     impact = [f"CHF {_impact(finding)}"] * bool(_impact(finding))
-    return Text.assemble(
-        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *impact])
-    )
+    facts = ", ".join([finding.reason + _mark(finding), *proof, *impact])
+    return Text.assemble((sign, colour), f" {what}: {change}\n    {facts}")
 
 
 def summary(outcome: Outcome) -> str:
