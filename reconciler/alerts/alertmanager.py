@@ -72,7 +72,7 @@ class Alertmanager:
     """Starts, renews and ends alerts in one or more Alertmanagers, each of which is notified on its own.
 
     The path of an address, such as a route prefix, goes before `/api/v2`; `period` is in seconds. The label `job` tells
-    the alerts of this reconciler from those of others on the same Alertmanager.
+    the alerts of this reconciler from those of others on the same Alertmanager. Raises `WrongAddress`.
     """
 
     name: ClassVar[str] = "alertmanager"

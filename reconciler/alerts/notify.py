@@ -39,7 +39,8 @@ class AppriseMissing(Failure):
 class Messenger:
     """Sends one message a run to one service, whose apprise URL is a secret: https://appriseit.com/services/.
 
-    The reports that the service has seen are remembered by its name.
+    The reports that the service has seen are remembered by its name. Raises `AppriseMissing` without apprise, and
+    `WrongAddress` if apprise does not support such a service.
     """
 
     deduplicates = False

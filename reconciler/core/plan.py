@@ -69,9 +69,9 @@ class Plan:
         return sorted({finding.org for finding in self.findings if finding.moment})
 
     def marked(self, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
-        """Return the plan with its corrections in periods that are closed for their organisation marked as such.
+        """Return the plan with the corrections in invoiced periods marked, and the accepted reports.
 
-        Reports are marked with the time until which those of that tenant and reason are accepted.
+        The periods are by organisation; until when reports are accepted is by tenant and reason.
         """
         if not closed and not accepted:
             return self
