@@ -16,7 +16,7 @@ import click
 
 from reconciler.alerts import alertmanager
 from reconciler.cli.main import cli
-from reconciler.core.reasons import STOPPED, Reason
+from reconciler.core.reasons import RUNBOOK, Reason
 from tests.unit.test_architecture import EDGE, ROOMS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def reasons() -> str:
 
 def runbook() -> str:
     """Return a section for each way to be stopped and for each reason."""
-    stopped = [_section(result, f"`{alertmanager.STOPPED[result]}`", advice) for result, advice in STOPPED.items()]
+    stopped = [_section(result, f"`{alert}`", RUNBOOK[result]) for result, alert in alertmanager.STOPPED.items()]
     findings = [
         _section(
             reason,

@@ -10,239 +10,155 @@ No metric has a tenant or an organisation as a label: metrics say how many, the 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from reconciler import __version__
-from reconciler.core.model import Action, Mode, Result, Total
+from reconciler.core.model import Action, Mode, Result
 from reconciler.core.reasons import CORRECTING, REPORTING, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import timedelta
     from decimal import Decimal
-    from typing import TypeVar
 
     from prometheus_client import Metric
 
-    from reconciler.core.model import Finding, Outcome
+    from reconciler.core.model import Outcome
 
-    _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
+    Value = float | Mapping[Any, float | Decimal]
+    """Of a metric without labels, or by the tuple of its labels' values."""
 
 SUCCEEDED = frozenset({Result.CLEAN, Result.CORRECTED, Result.DRIFT})
 """The results of a run that has compared the whole ledger with the cluster."""
 
-_LAST_SUCCESS = "reconciler_last_success_timestamp_seconds"
+SIGNS = "Positive: revenue that was being lost. Negative: what customers were being overcharged, as a positive amount."
+
+DOCUMENTATION = {
+    "reconciler_period_seconds": "The configured time from one run to the next, in seconds.",
+    "reconciler_last_run_timestamp_seconds": "When the last run ended, whatever its outcome, in seconds "
+    "since the epoch.",
+    "reconciler_last_run_duration_seconds": "How long the last run took, in seconds.",
+    "reconciler_last_run_outcome": "The outcome of the last run: 1 for the one that it had, 0 for the others.",
+    "reconciler_last_run_impact_chf": f"Impact of the last run's corrections, in CHF before VAT. {SIGNS}",
+    "reconciler_last_success_timestamp_seconds": "When the last run ended that was neither refused nor failed, in "
+    "seconds since the epoch.",
+    "reconciler_verified_until_timestamp_seconds": "Up to when the ledger is verified, except for the tenants that are "
+    "reported or deferred, in seconds since the epoch by the clock of the database.",
+    "reconciler_tenants_observed": "Tenants in the cluster as of the last successful run.",
+    "reconciler_tenants_recorded": "Tenants that were open in the ledger before the last successful run.",
+    "reconciler_findings": "Differences between cluster and ledger in the last successful run, by reason and by what "
+    "was done; accepted reports are not counted.",
+    "reconciler_findings_accepted": "Reports in the last successful run that are accepted for a time.",
+    "reconciler_corrections_total": "Corrections of the ledger by all runs so far.",
+    "reconciler_impact_chf_total": f"Impact of the corrections of all runs, in CHF before VAT. {SIGNS}",
+    "reconciler_alerts_undelivered_total": "Messages about runs that could not be delivered since this process "
+    "started, by receiver.",
+}
+"""A name ends in its unit; one that ends in `_total` is a counter."""
+LABELS = {
+    "reconciler_last_run_outcome": ["outcome"],
+    "reconciler_last_run_impact_chf": ["sign"],
+    "reconciler_findings": ["reason", "action"],
+    "reconciler_findings_accepted": ["reason"],
+    "reconciler_corrections_total": ["reason"],
+    "reconciler_impact_chf_total": ["sign"],
+    "reconciler_alerts_undelivered_total": ["sink"],
+}
 
 
 class RunMetrics:
-    """A collector of the metrics of runs. Any thread may read it while another one makes the next run."""
+    """A collector of the metrics of runs. Any thread may read it while another one makes the next run.
+
+    Each of the `sinks` is counted from 0, so that its first failure is seen as an increase.
+    """
 
     def __init__(self, *, period: timedelta, sinks: Iterable[str] = ()) -> None:
-        """Start with the metrics that need no run.
-
-        Args:
-            period: the configured time from one run to the next.
-            sinks: the names of the sinks: each is counted from 0, so that its first failure is seen as an increase.
-        """
         self._lock = Lock()
-        self._undelivered = dict.fromkeys(sinks, 0)
-        self._metrics = _by_name(_static_metrics(period))
-
-    @property
-    def last_success_at(self) -> float | None:
-        """Return when the last successful run ended, in seconds since the epoch; None before the first."""
-        success = self._metrics.get(_LAST_SUCCESS)
-        return success.samples[0].value if success else None
+        self._undelivered = Counter({(sink,): 0 for sink in sinks})
+        self._values: dict[str, Value] = {"reconciler_period_seconds": period.total_seconds()}
 
     def record(self, outcome: Outcome, ended_at: float) -> None:
-        """Update the metrics after a run.
-
-        Args:
-            outcome: how the run ended.
-            ended_at: when it ended, in seconds since the epoch.
-        """
-        updated = _by_name(_updated_metrics(outcome, ended_at))
+        """Update the metrics after a run that ended at this time, in seconds since the epoch."""
+        updated = _updated(outcome, ended_at)
         with self._lock:
-            self._metrics = self._metrics | updated
+            self._values = self._values | updated
 
     def undelivered(self, sink: str) -> None:
         """Count a message that this sink could not deliver."""
         with self._lock:
-            self._undelivered[sink] = self._undelivered.get(sink, 0) + 1
+            self._undelivered[sink,] += 1
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current metrics, all of the same run."""
         with self._lock:
-            metrics, undelivered = self._metrics, dict(self._undelivered)
-        yield from metrics.values()
+            values, undelivered = self._values, dict(self._undelivered)
+        yield InfoMetricFamily("reconciler_build", "The version of the reconciler.", {"version": __version__})
+        for name, value in values.items():
+            yield _metric(name, value)
         if undelivered:
-            yield _labelled(
-                CounterMetricFamily(
-                    "reconciler_alerts_undelivered_total",
-                    "Messages about runs that could not be delivered since this process started, by receiver.",
-                    labels=["sink"],
-                ),
-                {(sink,): count for sink, count in undelivered.items()},
-            )
+            yield _metric("reconciler_alerts_undelivered_total", undelivered)
 
 
-def _updated_metrics(outcome: Outcome, ended_at: float) -> Iterator[Metric]:
-    """Yield the metrics that a run updates. A plan updates none, because it corrects nothing.
-
-    Args:
-        outcome: how the run ended.
-        ended_at: when it ended, in seconds since the epoch.
-    """
+def _updated(outcome: Outcome, ended_at: float) -> dict[str, Value]:
+    """Return what a run updates. A plan updates nothing, because it corrects nothing."""
     if outcome.mode is Mode.PLAN:
-        return
+        return {}
     succeeded = outcome.result in SUCCEEDED
-    yield from _last_run_metrics(outcome, ended_at)
-    if succeeded:
-        yield from _ledger_metrics(outcome, ended_at)
-    # The totals of a successful run are complete: a reason that is missing was never corrected. Otherwise they may be
-    # unknown, and a counter must not fall to 0 because of that.
-    if succeeded or outcome.totals:
-        yield from _total_metrics(outcome.totals)
-
-
-def _static_metrics(period: timedelta) -> Iterator[Metric]:
-    """Yield the metrics that need no run."""
-    yield InfoMetricFamily("reconciler_build", "The version of the reconciler.", {"version": __version__})
-    yield GaugeMetricFamily(
-        "reconciler_period_seconds",
-        "The configured time from one run to the next, in seconds.",
-        period.total_seconds(),
-        unit="seconds",
-    )
-
-
-def _last_run_metrics(outcome: Outcome, ended_at: float) -> Iterator[Metric]:
-    """Yield the metrics that every run updates, however it ended."""
-    yield GaugeMetricFamily(
-        "reconciler_last_run_timestamp_seconds",
-        "When the last run ended, whatever its outcome, in seconds since the epoch.",
-        ended_at,
-        unit="seconds",
-    )
-    yield GaugeMetricFamily(
-        "reconciler_last_run_duration_seconds",
-        "How long the last run took, in seconds.",
-        outcome.seconds,
-        unit="seconds",
-    )
-    yield _labelled(
-        GaugeMetricFamily(
-            "reconciler_last_run_outcome",
-            "The outcome of the last run: 1 for the one that it had, 0 for the others.",
-            labels=["outcome"],
-        ),
-        {(result,): result is outcome.result for result in Result},
-    )
     # the findings of a refused run are what it would have written
     written = [f.impact_chf or 0 for f in outcome.findings if f.action.writes] if outcome.failure is None else []
-    yield _labelled(
-        GaugeMetricFamily(
-            "reconciler_last_run_impact_chf",
-            "Impact of the last run's corrections, in CHF before VAT. Positive: revenue that was being lost. "
-            "Negative: what customers were being overcharged, as a positive amount.",
-            labels=["sign"],
-            unit="chf",
-        ),
-        {
+    values: dict[str, Value] = {
+        "reconciler_last_run_timestamp_seconds": ended_at,
+        "reconciler_last_run_duration_seconds": outcome.seconds,
+        "reconciler_last_run_outcome": {(result,): result is outcome.result for result in Result},
+        "reconciler_last_run_impact_chf": {
             ("positive",): sum(chf for chf in written if chf > 0),
             ("negative",): -sum(chf for chf in written if chf < 0),
         },
-    )
+    }
+    if succeeded:
+        values |= _of_the_ledger(outcome, ended_at)
+    # The totals of a successful run are complete: a reason that is missing was never corrected. Otherwise they may be
+    # unknown, and a counter must not fall to 0 because of that. The ledger keeps them, so they survive a restart.
+    if succeeded or outcome.totals:
+        corrections = {reason: total.corrections for reason, total in outcome.totals.items()}
+        values["reconciler_corrections_total"] = {
+            (r,): n for r, n in (dict.fromkeys(CORRECTING, 0) | corrections).items()
+        }
+        values["reconciler_impact_chf_total"] = {
+            ("positive",): sum(total.positive_chf for total in outcome.totals.values()),
+            ("negative",): -sum(total.negative_chf for total in outcome.totals.values()),
+        }
+    return values
 
 
-def _ledger_metrics(outcome: Outcome, ended_at: float) -> Iterator[Metric]:
-    """Yield the metrics that only a successful run updates."""
-    yield GaugeMetricFamily(
-        _LAST_SUCCESS,
-        "When the last run ended that was neither refused nor failed, in seconds since the epoch.",
-        ended_at,
-        unit="seconds",
-    )
-    if outcome.verified_until:
-        yield GaugeMetricFamily(
-            "reconciler_verified_until_timestamp_seconds",
-            "Up to when the ledger is verified, except for the tenants that are reported or deferred, in seconds since "
-            "the epoch by the clock of the database.",
-            outcome.verified_until.timestamp(),
-            unit="seconds",
-        )
-    yield GaugeMetricFamily(
-        "reconciler_tenants_observed",
-        "Tenants in the cluster as of the last successful run.",
-        outcome.tenants_observed,
-    )
-    yield GaugeMetricFamily(
-        "reconciler_tenants_recorded",
-        "Tenants that were open in the ledger before the last successful run.",
-        outcome.tenants_recorded,
-    )
-    yield from _finding_metrics(outcome.findings)
-
-
-def _finding_metrics(findings: Sequence[Finding]) -> Iterator[Metric]:
-    """Yield the counts of findings; those that did not occur are 0."""
+def _of_the_ledger(outcome: Outcome, ended_at: float) -> dict[str, Value]:
+    """Return what only a successful run updates. Findings that did not occur are 0."""
+    until = outcome.verified_until
     found = Counter({(reason, action): 0 for reason in Reason for action in (reason.action, Action.DEFER)})
-    found.update((finding.reason, finding.action) for finding in findings if finding.accepted_until is None)
-    yield _labelled(
-        GaugeMetricFamily(
-            "reconciler_findings",
-            "Differences between cluster and ledger in the last successful run, by reason and by what was done; "
-            "accepted reports are not counted.",
-            labels=["reason", "action"],
-        ),
-        found,
-    )
+    found.update((finding.reason, finding.action) for finding in outcome.findings if finding.accepted_until is None)
     accepted = Counter({(reason,): 0 for reason in REPORTING})
-    accepted.update((finding.reason,) for finding in findings if finding.accepted_until is not None)
-    yield _labelled(
-        GaugeMetricFamily(
-            "reconciler_findings_accepted",
-            "Reports in the last successful run that are accepted for a time.",
-            labels=["reason"],
-        ),
-        accepted,
+    accepted.update((finding.reason,) for finding in outcome.findings if finding.accepted_until is not None)
+    return {
+        "reconciler_last_success_timestamp_seconds": ended_at,
+        **({"reconciler_verified_until_timestamp_seconds": until.timestamp()} if until else {}),
+        "reconciler_tenants_observed": outcome.tenants_observed,
+        "reconciler_tenants_recorded": outcome.tenants_recorded,
+        "reconciler_findings": found,
+        "reconciler_findings_accepted": accepted,
+    }
+
+
+def _metric(name: str, value: Value) -> Metric:
+    """Return the metric of that name, with a sample for each tuple of label values."""
+    family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    unit = name.removesuffix("_total").rpartition("_")[2]
+    metric = family(
+        name, DOCUMENTATION[name], labels=LABELS.get(name, []), unit=unit if unit in {"seconds", "chf"} else ""
     )
-
-
-def _total_metrics(totals: Mapping[Reason, Total]) -> Iterator[Metric]:
-    """Yield the totals of all runs. The ledger keeps them, so that they continue after a restart."""
-    yield _labelled(
-        CounterMetricFamily(
-            "reconciler_corrections_total",
-            "Corrections of the ledger by all runs so far.",
-            labels=["reason"],
-        ),
-        {(reason,): 0 for reason in CORRECTING} | {(reason,): total.corrections for reason, total in totals.items()},
-    )
-    yield _labelled(
-        CounterMetricFamily(
-            "reconciler_impact_chf_total",
-            "Impact of the corrections of all runs, in CHF before VAT. Positive: revenue that was being lost. "
-            "Negative: what customers were being overcharged, as a positive amount.",
-            labels=["sign"],
-            unit="chf",
-        ),
-        {
-            ("positive",): sum(total.positive_chf for total in totals.values()),
-            ("negative",): -sum(total.negative_chf for total in totals.values()),
-        },
-    )
-
-
-def _labelled(family: _Family, values: Mapping[Any, Decimal | float]) -> _Family:
-    """Return the family with a sample for each tuple of label values."""
-    for labels, value in values.items():
-        family.add_metric(labels, float(value))  # Prometheus has no other type of number
-    return family
-
-
-def _by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    return {metric.name: metric for metric in metrics}
+    for of, number in value.items() if isinstance(value, Mapping) else [((), value)]:
+        metric.add_metric(of, float(number))  # Prometheus has no other type of number
+    return metric

@@ -50,35 +50,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a run goes about it.
-
-    Attributes:
-        mode: whether it may write.
-        settle: how long after a change of the resource the portal may still write its row.
-        fallback: how a correction without evidence is dated.
-        limits: how much it may correct.
-        accept_source: whether another source than the pinned one is accepted, and pinned.
-    """
+    """How a run goes about it."""
 
     mode: Mode = Mode.RUN
     settle: timedelta = timedelta(seconds=60)
+    """How long after a change of the resource the portal may still write its row."""
     fallback: FallbackDating = FallbackDating.CUSTOMER
     limits: Limits = field(default_factory=Limits)
     accept_source: bool = False
+    """True if another source than the pinned one is accepted, and pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a run works on.
-
-    Attributes:
-        database_url: the ledger.
-        source: where the tenants are listed.
-        options: how the run goes about it.
-        deadline: when it must end; notifying people comes after that.
-        alerts: who is notified of it; of a plan nobody is.
-        sleep: waits that many seconds.
-    """
+    """What a run works on, and when it must end. People are notified after that, and never of a plan."""
 
     database_url: str = field(repr=False)
     source: Source
@@ -94,8 +79,7 @@ def reconcile(job: Job) -> Outcome:
     nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED)
     if nothing.mode is Mode.RUN:
         job.alerts.begin(nothing.run_id)
-    outcome = _run_steps(job, nothing)
-    outcome = replace(outcome, seconds=time.monotonic() - began)
+    outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - began)
     if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
         runs.record_notified(job.database_url, notified)
     return outcome

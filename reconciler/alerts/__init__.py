@@ -26,7 +26,6 @@ BEGIN_SECONDS = 3.0
 NOTIFY_SECONDS = 15.0
 """How long a sink may take at the end of a run, retries included."""
 
-
 _log = structlog.get_logger(__name__)
 
 
@@ -49,37 +48,24 @@ class Sink(Protocol):
         """
 
     def notify(self, outcome: Outcome) -> None:
-        """Deliver the outcome of a run.
-
-        Raises:
-            Undelivered: it could not be delivered.
-        """
+        """Deliver the outcome of a run, or raise `Undelivered`."""
 
 
 class HeartbeatSink(Sink, Protocol):
     """A sink that is also notified of the start of a run."""
 
     def begin(self, run_id: UUID) -> None:
-        """Report that a run begins.
-
-        Raises:
-            Undelivered: the receiver could not be notified.
-        """
+        """Report that a run begins, or raise `Undelivered`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alerts:
-    """All sinks of an installation.
-
-    Attributes:
-        sinks: those that are notified of the end of a run.
-        heartbeat: the sink that is notified of the start, too.
-        undelivered: called with the name of each sink that failed.
-    """
+    """All sinks of an installation; only the heartbeat is notified of the start of a run, too."""
 
     sinks: tuple[Sink, ...] = ()
     heartbeat: HeartbeatSink | None = None
     undelivered: Callable[[str], object] | None = None
+    """Called with the name of each sink that failed."""
 
     @property
     def all_sinks(self) -> tuple[Sink, ...]:
@@ -92,10 +78,9 @@ class Alerts:
             self._wait_for(heartbeat, Deadline.after(BEGIN_SECONDS).start(partial(heartbeat.begin, run_id)))
 
     def notify(self, outcome: Outcome) -> dict[str, tuple[Report, ...]]:
-        """Notify all sinks at the same time. A failure is logged and does not change the outcome.
+        """Notify all sinks at the same time, and return what each has now seen: the reports to remember, by its name.
 
-        Returns:
-            The reports to remember, by the name of the sink that has now seen them.
+        A failure is logged and does not change the outcome.
         """
         deadline = Deadline.after(NOTIFY_SECONDS)
         messages = [(sink, outcome if sink.deduplicates else unseen(outcome, sink.name)) for sink in self.all_sinks]
@@ -141,9 +126,8 @@ def unseen(outcome: Outcome, sink: str) -> Outcome | None:
 
 def _reports(message: Outcome) -> tuple[Report, ...]:
     """Return the reports in a message."""
-    if message.failure:
-        return (stop_report(message),)
-    return tuple(report for finding in message.findings if (report := finding_report(finding)))
+    found = [stop_report(message)] if message.failure else map(finding_report, message.findings)
+    return tuple(filter(None, found))
 
 
 def finding_report(finding: Finding) -> Report | None:

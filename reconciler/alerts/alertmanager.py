@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -65,21 +65,14 @@ class Active(msgspec.Struct, frozen=True, rename="camel"):
     starts_at: datetime
     updated_at: datetime
     generator_url: str = msgspec.field(name="generatorURL", default="")
-    """Set by Prometheus, and not by the reconciler."""
+    """Set by Prometheus, whose rules may use the same alert name, and not by the reconciler."""
 
 
 class Alertmanager:
-    """Starts, renews and ends alerts in one or more Alertmanagers.
+    """Starts, renews and ends alerts in one or more Alertmanagers, each of which is notified on its own.
 
-    Args:
-        urls: the address of each instance, since each is notified on its own. A path, such as a route prefix, goes
-            before `/api/v2`.
-        period: seconds from one run to the next.
-        now: returns the time, aware.
-        job: a label that distinguishes the alerts of this reconciler from those of others on the same Alertmanager.
-
-    Raises:
-        WrongAddress: an address is not valid.
+    The path of an address, such as a route prefix, goes before `/api/v2`; `period` is in seconds. The label `job` tells
+    the alerts of this reconciler from those of others on the same Alertmanager. Raises `WrongAddress`.
     """
 
     name: ClassVar[str] = "alertmanager"
@@ -94,11 +87,7 @@ class Alertmanager:
         self._job = job
 
     def notify(self, outcome: Outcome) -> None:
-        """Send the alerts of a run and end those that it no longer finds. Nothing is sent for a plan.
-
-        Raises:
-            Undelivered: an Alertmanager could not be notified; the others were.
-        """
+        """Send the alerts of a run and end those that it no longer finds. Nothing is sent for a plan."""
         if outcome.mode is Mode.PLAN:
             return
         now = self._now()
@@ -130,7 +119,10 @@ class Alertmanager:
                 labels=active.labels,
                 annotations=active.annotations,
                 starts_at=active.starts_at,
-                ends_at=now + self._duration if active.labels["alertname"] in renewed else _ended_at(active),
+                # ended when it was last sent, by the Alertmanager's own clock: a time ahead of that would not end it
+                ends_at=now + self._duration
+                if active.labels["alertname"] in renewed
+                else max(active.starts_at, active.updated_at),
             )
             for active in self._active(endpoint)
             # if the alert of a correction were ended by the next run, it might never have been sent to people
@@ -143,15 +135,11 @@ class Alertmanager:
             endpoint.send("POST", "/api/v2/alerts", body=msgspec.json.encode(alerts), content_type="application/json")
 
     def _active(self, endpoint: Endpoint) -> list[Active]:
-        """Return our own active alerts, silenced and inhibited ones included.
-
-        A Prometheus rule may use the same alert name; its alerts are not ours.
-        """
+        """Return our own active alerts, silenced and inhibited ones included, and none of Prometheus's own rules."""
         names = {CORRECTED, REPORTED, *STOPPED.values()}
         matchers = [f"job={_quoted(self._job)}", f'alertname=~"{"|".join(sorted(names))}"']
-        body = endpoint.send(
-            "GET", "/api/v2/alerts", query=[("filter", matcher) for matcher in matchers], max_bytes=MAX_ANSWER
-        )
+        query = [("filter", matcher) for matcher in matchers]
+        body = endpoint.send("GET", "/api/v2/alerts", query=query, max_bytes=MAX_ANSWER)
         try:
             active = msgspec.json.decode(body, type=list[Active])
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -166,7 +154,11 @@ class Alertmanager:
 
     def _alerts(self, outcome: Outcome, now: datetime) -> list[Alert]:
         """Return the alerts of a run: one for each reason, or one if it was refused or failed."""
-        alert = partial(self._alert, starts_at=min(outcome.observed_at or now, now), ends_at=now + self._duration)
+        starts_at, ends_at = min(outcome.observed_at or now, now), now + self._duration
+
+        def alert(labels: dict[str, str], annotations: dict[str, str]) -> Alert:
+            return Alert(labels | {"job": self._job}, annotations, starts_at, ends_at)
+
         if outcome.failure:
             labels = {"alertname": STOPPED[outcome.result], "severity": "critical"}
             return [alert(labels, _stopped(outcome, outcome.failure))]
@@ -182,17 +174,6 @@ class Alertmanager:
             )
             for (reported, reason), findings in groupby(drift, kind)
         ]
-
-    def _alert(self, labels: dict[str, str], annotations: dict[str, str], **times: Any) -> Alert:
-        return Alert(labels=labels | {"job": self._job}, annotations=annotations, **times)
-
-
-def _ended_at(active: Active) -> datetime:
-    """Return the time to end an alert at: when it was last sent.
-
-    That is by the Alertmanager's own clock. An end that is still ahead by that clock would not end the alert.
-    """
-    return max(active.starts_at, active.updated_at)
 
 
 def _stopped(outcome: Outcome, failure: Failure) -> dict[str, str]:

@@ -48,27 +48,18 @@ REPORTER = "pieced.ch/reconciler"
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """A sink that creates Events on the tenants.
-
-    Attributes:
-        resource: the tenants' custom resource.
-        instance: the reporting instance: the pod's or the machine's name; not empty.
-        now: returns the time, aware.
-    """
+    """A sink that creates Events on the tenants."""
 
     name: ClassVar[str] = "events"
     deduplicates: ClassVar[bool] = False
 
     resource: CustomResource
     instance: str
+    """The reporting instance: the pod's or the machine's name; not empty."""
     now: Callable[[], datetime]
 
     def notify(self, outcome: Outcome) -> None:
-        """Create an Event for each finding, or one for a run that was refused or failed. Existing Events stay.
-
-        Raises:
-            Undelivered: the API server did not accept all of them in time.
-        """
+        """Create an Event for each finding, or one for a run that was refused or failed. Existing Events stay."""
         if isinstance(outcome.failure, SourceFault):
             return  # the API server itself is at fault
         # the deadline of the run may be over already

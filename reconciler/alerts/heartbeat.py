@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 
 class Heartbeat:
-    """Pings a monitor when a run begins and when it ends. Drift is a success: the job did its work.
-
-    Args:
-        url: the address to ping, which is a secret.
-
-    Raises:
-        WrongAddress: `url` is not a valid address.
-    """
+    """Pings a monitor when a run begins and when it ends. Drift is a success: the job did its work."""
 
     name: ClassVar[str] = "heartbeat"
     deduplicates: ClassVar[bool] = True
@@ -34,19 +27,11 @@ class Heartbeat:
         self._endpoint = Endpoint.at(url, "heartbeat")
 
     def begin(self, run_id: UUID) -> None:
-        """Report that a run begins, in a single attempt.
-
-        Raises:
-            Undelivered: the monitor could not be notified.
-        """
+        """Report that a run begins, in a single attempt."""
         self._ping("/start", run_id, attempts=1)
 
     def notify(self, outcome: Outcome) -> None:
-        """Report how a run ended, with its summary or with why it was refused or failed.
-
-        Raises:
-            Undelivered: the monitor could not be notified.
-        """
+        """Report how a run ended, with its summary or with why it was refused or failed."""
         if failure := outcome.failure:
             self._ping("/fail", outcome.run_id, f"{failure}\n{failure.remedy}".strip())
         else:

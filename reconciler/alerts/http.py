@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -51,13 +52,10 @@ class _Transient(Undelivered):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a receiver.
-
-    Attributes:
-        origin: scheme, host and port: the part that may be shown.
-    """
+    """The address of a receiver."""
 
     origin: str
+    """Scheme, host and port: the part that may be shown."""
     _path: str = field(repr=False)
     _query: str = field(repr=False)
     _authorization: dict[str, str] = field(repr=False)
@@ -66,12 +64,8 @@ class Endpoint:
     def at(cls, url: str, whose: str) -> Endpoint:
         """Return the endpoint for an http or https address, which may contain a user name and password.
 
-        Args:
-            url: the address.
-            whose: the receiver's name in the error message.
-
         Raises:
-            WrongAddress: `url` is not a valid address.
+            WrongAddress: `url` is not valid; the message says `whose` it is.
         """
         text = url.strip()
         try:
@@ -99,16 +93,9 @@ class Endpoint:
         attempts: int = ATTEMPTS,
         max_bytes: int = 0,
     ) -> bytes:
-        """Send a request and return the beginning of the response.
+        """Send a request and return the first `max_bytes` of the response.
 
-        Args:
-            method: GET or POST.
-            path: appended to the address's own path.
-            query: appended to the address's own query.
-            body: the content to send.
-            content_type: the type of `body`.
-            attempts: how often it is tried if there is no connection, no response, a 429 or a 5xx.
-            max_bytes: how much of the response is read.
+        Path and query follow those of the address. It is tried again without a connection or response, at 429 and 5xx.
 
         Raises:
             Undelivered: the response was not 2xx.
@@ -140,11 +127,9 @@ class Endpoint:
                     redirect=False,
                     preload_content=False,
                 )
-                try:
+                with closing(response):
                     self._raise_unless_ok(response.status)
                     return response.read(max_bytes) if max_bytes else b""
-                finally:
-                    response.close()
         except urllib3.exceptions.SSLError as error:
             raise Undelivered(f"No secure connection to {self.origin}: {error}.") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
+from reconciler.views.findings import KEYS
+
 if TYPE_CHECKING:
     from reconciler.core.model import Finding, Outcome
 
@@ -32,16 +34,7 @@ class Log:
 
 
 def _facts(outcome: Outcome, finding: Finding) -> dict[str, object]:
-    facts: dict[str, object] = {
-        "run_id": str(outcome.run_id),
-        "reason": finding.reason,
-        "tenant": finding.tenant,
-        "org": finding.org,
-        "subject": finding.subject,
-        "action": finding.action,
-        "recorded": finding.recorded,
-        "observed": finding.observed,
-    }
+    facts: dict[str, object] = {"run_id": str(outcome.run_id)} | {key: getattr(finding, key) for key in KEYS}
     if moment := finding.moment:
         facts |= {
             "occurred_at": moment.occurred_at.isoformat(),

@@ -37,15 +37,10 @@ class AppriseMissing(Failure):
 
 
 class Messenger:
-    """Sends one message a run to one service.
+    """Sends one message a run to one service, whose apprise URL is a secret: https://appriseit.com/services/.
 
-    Args:
-        url: the service as an apprise URL, which is a secret: https://appriseit.com/services/.
-        name: what distinguishes it from other services; the reports that it has seen are remembered by this name.
-
-    Raises:
-        AppriseMissing: apprise is not installed.
-        WrongAddress: apprise does not support such a service.
+    The reports that the service has seen are remembered by its name. Raises `AppriseMissing` without apprise, and
+    `WrongAddress` if apprise does not support such a service.
     """
 
     deduplicates = False
@@ -81,11 +76,7 @@ class Messenger:
         self._apprise = apprise.Apprise(service, asset=asset)
 
     def notify(self, outcome: Outcome) -> None:
-        """Send the message about a run.
-
-        Raises:
-            Undelivered: the service did not accept it.
-        """
+        """Send the message about a run."""
         sent = self._apprise.notify(
             title=title(outcome), body=body(outcome), notify_type=severity(outcome), body_format="text"
         )

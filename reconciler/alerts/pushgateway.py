@@ -7,6 +7,7 @@ fail. The group is the job alone, because each run is a new pod.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
@@ -31,67 +32,53 @@ ACCEPTED = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
 
 @dataclass(frozen=True, kw_only=True)
 class Pushgateway:
-    """A sink that pushes the metrics of a run.
-
-    Attributes:
-        url: the address; may contain a user name and password for basic authentication, which are never shown.
-        job: the group that is pushed to, and the label `job` of its metrics.
-        period: the configured time from one run to the next.
-        now: returns the time in seconds since the epoch.
-        timeout: seconds that the whole request may take.
-    """
+    """A sink that pushes the metrics of a run."""
 
     url: str = field(repr=False)
+    """May contain a user name and password for basic authentication, which are never shown."""
     job: str = "reconciler"
+    """The group that is pushed to, and the label `job` of its metrics."""
     period: timedelta
     now: Callable[[], float] = field(repr=False)
+    """Returns the time in seconds since the epoch."""
     timeout: float = 5.0
+    """Seconds that the whole request may take."""
 
     name: ClassVar[str] = "pushgateway"
     deduplicates: ClassVar[bool] = True
 
     def notify(self, outcome: Outcome) -> None:
-        """Push the metrics that the run updates, see `reconciler.metrics`. A plan updates none and is not pushed.
-
-        Raises:
-            Undelivered: the Pushgateway was not reached or did not accept the metrics.
-        """
+        """Push the metrics that the run updates, see `reconciler.metrics`. A plan updates none and is not pushed."""
         if outcome.mode is Mode.PLAN:
             return
         metrics = RunMetrics(period=self.period)
         metrics.record(outcome, self.now())
         try:
             parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
+            authorization = basic_authorization(parts)
             pushadd_to_gateway(
                 parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
                 job=self.job,
                 registry=metrics,
                 timeout=self.timeout,
-                handler=_handler(basic_authorization(parts)),
+                handler=lambda **request: partial(_send, authorization, **request),
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise Undelivered(f"The Pushgateway was not reached: {reason_unreached(error)}.") from None
 
 
-def _handler(authorization: dict[str, str]) -> Callable[..., Callable[[], None]]:
-    """Return a handler for prometheus_client, whose own would follow a redirect but drop the metrics."""
-
-    def handler(
-        *, url: str, method: str, timeout: float, headers: list[tuple[str, str]], data: bytes
-    ) -> Callable[[], None]:
-        def send() -> None:
-            with urllib3.PoolManager() as pool:
-                answer = pool.request(
-                    method,
-                    url,
-                    body=data,
-                    headers=dict(headers) | authorization,
-                    timeout=urllib3.Timeout(total=timeout),
-                    retries=False,  # follows no redirects either
-                )
-            if answer.status not in ACCEPTED:
-                raise Undelivered(f"The Pushgateway answered {answer.status}; its log says why.")
-
-        return send
-
-    return handler
+def _send(
+    authorization: dict[str, str], *, url: str, method: str, timeout: float, headers: list[tuple[str, str]], data: bytes
+) -> None:
+    """Send a request of prometheus_client, whose own handler would follow a redirect but drop the metrics."""
+    with urllib3.PoolManager() as pool:
+        answer = pool.request(
+            method,
+            url,
+            body=data,
+            headers=dict(headers) | authorization,
+            timeout=urllib3.Timeout(total=timeout),
+            retries=False,  # follows no redirects either
+        )
+    if answer.status not in ACCEPTED:
+        raise Undelivered(f"The Pushgateway answered {answer.status}; its log says why.")

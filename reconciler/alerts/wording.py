@@ -32,26 +32,17 @@ def shortened(text: str, limit: int) -> str:
 
 
 def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice: bool = True) -> str:
-    """Return the paragraph about all findings of one reason.
+    """Return the paragraph about all findings of one reason: `limit` of them described, the rest counted.
 
-    Args:
-        headline: its first line.
-        findings: at least one.
-        limit: how many findings are described; the rest are counted.
-        advice: whether it says what the reason means and what to do.
+    The advice says what the reason means and what to do.
     """
     meaning, remedy = RUNBOOK[findings[0].reason]
-    lines = [describe(finding) for finding in findings[:limit]]
+    lines = [f"- {describe(finding)}" for finding in findings[:limit]]
     if limit and len(findings) > limit:
-        lines.append(f"and {len(findings) - limit} more")
-    return "\n".join(
-        [
-            headline,
-            *([meaning] if advice else []),
-            *(f"- {line}" for line in lines),
-            *([f"To do: {remedy}"] if advice else []),
-        ]
-    )
+        lines.append(f"- and {len(findings) - limit} more")
+    if advice:
+        lines = [meaning, *lines, f"To do: {remedy}"]
+    return "\n".join([headline, *lines])
 
 
 def describe(finding: Finding) -> str:

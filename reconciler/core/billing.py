@@ -52,15 +52,11 @@ DayRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """What things cost, before VAT.
-
-    Attributes:
-        monthly_fee_chf: of a tenant, for a whole calendar month.
-        daily_chf: by skill id; a skill without an entry is not billable.
-    """
+    """What things cost, before VAT."""
 
     monthly_fee_chf: Decimal = NOTHING
     daily_chf: Mapping[str, Decimal] = field(default_factory=dict)
+    """By skill id; a skill without an entry is not billable."""
 
     def price(self, item: str | None) -> Decimal | None:
         """Return the price of an item: the fee's for a month, a skill's for a day."""
@@ -77,13 +73,7 @@ class Lifetime(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that the ledger holds about one tenant.
-
-    Attributes:
-        lifetimes: by their beginning; a tenant that was deleted and recreated has several.
-        skills: every event of each skill, the latest last; at the same instant, the higher id last.
-        suspensions: every suspension event, in the same order.
-    """
+    """Everything that the ledger holds about one tenant, each by time; of events at one instant, the higher id last."""
 
     lifetimes: tuple[Lifetime, ...] = ()
     skills: Mapping[str, tuple[Event, ...]] = field(default_factory=dict)
@@ -97,42 +87,31 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What one item of one tenant costs one organisation in one calendar month.
-
-    Attributes:
-        org: who pays; `unknown` if the tenant's row says so.
-        tenant: its name.
-        item: the skill id, or None: the monthly fee.
-        month: its first day.
-        days: UTC days of the period in that month on which the item was billable.
-        price_chf: the daily price, or the fee for the whole month; None if the skill has none.
-        amount_chf: rounded to 0.01; 0.00 if there is no price.
-    """
+    """What one item of one tenant costs one organisation in one calendar month."""
 
     org: str
     tenant: str
     item: str | None
+    """The skill id, or `FEE`."""
     month: date
+    """Its first day."""
     days: int
+    """UTC days of the period in that month on which the item was billable."""
     price_chf: Decimal | None
+    """The daily price, or the fee for the whole month; None if the skill has none."""
     amount_chf: Decimal
+    """Rounded to 0.01; 0.00 if there is no price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What was used in a period.
-
-    Attributes:
-        first: its first UTC day.
-        until: the day after its last one.
-        as_of: nothing that happens from then on counts.
-        lines: in the order of `in_order`.
-    """
+    """What was used from the UTC day `first` to the day before `until`; nothing counts from `as_of` on."""
 
     first: date
     until: date
     as_of: datetime
     lines: tuple[Line, ...]
+    """In the order of `in_order`."""
 
     @property
     def last(self) -> date:
@@ -153,18 +132,12 @@ class Statement:
 def lines(
     tenant: str, history: History, prices: Prices, *, first: date, until: date, as_of: datetime
 ) -> tuple[Line, ...]:
-    """Return what one tenant is billed for a period, in the order of `in_order`.
+    """Return what one tenant is billed from the UTC day `first` to the day before `until`, in the order of `in_order`.
 
-    Args:
-        tenant: its name.
-        history: all of it, also what lies before the period.
-        prices: what things cost.
-        first: the first UTC day of the period.
-        until: the day after its last one.
-        as_of: nothing counts from this instant on.
+    The history is the whole one, also before the period; nothing counts from `as_of` on.
     """
-    begins, ends = _midnight(first), min(_midnight(until), as_of)
-    made = [
+    begins, ends = (datetime.combine(day, time(), UTC) for day in (first, until))
+    made = (
         Line(
             org=org,
             tenant=tenant,
@@ -175,9 +148,9 @@ def lines(
             amount_chf=_amount(item, prices.price(item), days, _length(month)),
         )
         for item, events in history.items.items()
-        for org, ranges in _billable_days(_states(item, events), history.lifetimes, begins, ends).items()
+        for org, ranges in _billable_days(_states(item, events), history.lifetimes, begins, min(ends, as_of)).items()
         for month, days in _months(ranges).items()
-    ]
+    )
     return tuple(sorted(made, key=in_order))
 
 
@@ -195,7 +168,7 @@ def cost_of(
 
 
 def _states(item: str | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
-    """Return what turned an item on and off: a tenant ranges until it is first suspended."""
+    """Return what turned an item on and off: a tenant runs until it is first suspended."""
     return (_RUNNING, *events) if item is FEE else events
 
 
@@ -277,7 +250,3 @@ def _total(lines: Iterable[Line]) -> Decimal:
 
 def _length(month: date) -> int:
     return monthrange(month.year, month.month)[1]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)

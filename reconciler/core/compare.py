@@ -123,7 +123,8 @@ def is_past(event: Event, as_of: datetime) -> bool:
 def unreadable(case: Case) -> Iterator[Finding]:
     """The resource cannot be read. Nothing follows from that, least of all that the tenant is absent."""
     if case.unreadable is not None:
-        yield case.finding(Reason.TENANT_UNREADABLE, _state(case.row), case.unreadable)
+        state = "absent" if case.row is None else "deleted" if case.row.deleted_at else "open"
+        yield case.finding(Reason.TENANT_UNREADABLE, state, case.unreadable)
 
 
 def events_without_tenant(case: Case) -> Iterator[Finding]:
@@ -149,10 +150,9 @@ def deletion_unrecorded(case: Case) -> Iterator[Finding]:
 def deletion_contradicted(case: Case) -> Iterator[Finding]:
     """The row is closed, but the resource is live."""
     if case.live and case.live.created_at and case.row and case.row.deleted_at:
-        if case.live.created_at > case.row.deleted_at:
-            yield case.finding(Reason.TENANT_RECREATED, "deleted", "recreated")
-        else:
-            yield case.finding(Reason.DELETION_CONTRADICTED, "deleted", "live")
+        recreated = case.live.created_at > case.row.deleted_at
+        reason = Reason.TENANT_RECREATED if recreated else Reason.DELETION_CONTRADICTED
+        yield case.finding(reason, "deleted", "recreated" if recreated else "live")
 
 
 def skills_differ(case: Case) -> Iterator[Finding]:
@@ -174,9 +174,8 @@ def skills_open_after_deletion(case: Case) -> Iterator[Finding]:
     if case.gone:
         for skill, event in case.recorded.skills.items():
             if event.kind == "enabled" and case.usable(event):
-                yield case.finding(
-                    Reason.SKILL_OPEN_AFTER_DELETION, "enabled", "disabled", subject=skill, supersedes=event
-                )
+                after = Reason.SKILL_OPEN_AFTER_DELETION
+                yield case.finding(after, "enabled", "disabled", subject=skill, supersedes=event)
 
 
 def suspension_differs(case: Case) -> Iterator[Finding]:
@@ -230,11 +229,8 @@ def compare(
 ) -> Iterator[Finding]:
     """Yield how one tenant's resource and its record differ, in the order of `RULES`; nothing is dated yet.
 
-    Args:
-        observed: the resource, or None if the complete list has none of that name.
-        recorded: what the ledger says of it.
-        as_of: no recorded event may lie after it: the database's clock when the ledger was read, in UTC.
-        tolerance: how far the API server's clock may be ahead of that.
+    No recorded event may lie after `as_of`, the database's clock when the ledger was read; the API server's clock may
+    be ahead of that by `tolerance`.
     """
     problem = (observed.problem or _out_of_time(observed, as_of + tolerance)) if observed else None
     case = Case(None if problem else observed, problem, recorded, as_of)
@@ -244,14 +240,7 @@ def compare(
 
 def _out_of_time(observed: Observed, latest: datetime) -> str | None:
     """Return what is wrong with a resource that was created or deleted in the future; None if nothing is."""
-    times = {"creationTimestamp": observed.created_at, "deletionTimestamp": observed.deleting_at}
-    for name, time in times.items():
+    for name, time in (("creationTimestamp", observed.created_at), ("deletionTimestamp", observed.deleting_at)):
         if time and time > latest:
             return f"metadata.{name} lies in the future: {time:%Y-%m-%dT%H:%M:%SZ}"
     return None
-
-
-def _state(row: Lifecycle | None) -> str:
-    if row is None:
-        return "absent"
-    return "open" if row.deleted_at is None else "deleted"

@@ -33,12 +33,9 @@ ROUNDING = timedelta(seconds=1)
 
 
 def clock_difference(observed_at: datetime, listing: Listing, began: float) -> timedelta:
-    """Return how far the API server's clock and the database's are apart.
+    """Return how far the API server's clock and the database's are apart, as far as the server sent its own.
 
-    Args:
-        observed_at: the database's clock at the beginning of the observation.
-        listing: the list, with the server's clock where the server sent it.
-        began: the same instant as `observed_at`, in seconds of `time.monotonic`.
+    `observed_at`, by the database's clock, and `began`, in seconds of `time.monotonic`, are the same instant.
     """
     if listing.server_time is None:
         return timedelta()
@@ -58,25 +55,18 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dating:
-    """What the dating of one run's corrections depends on.
-
-    Attributes:
-        observed_at: whatever was observed had happened by then, by the database's clock.
-        tolerance: how far the API server's clock may be off; evidence that misses its interval by no more is clipped.
-        fallback: the policy for changes without evidence.
-    """
+    """What the dating of one run's corrections depends on."""
 
     observed_at: datetime
+    """Whatever was observed had happened by then, by the database's clock."""
     tolerance: timedelta = ROUNDING
+    """How far the API server's clock may be off; evidence that misses its interval by no more is clipped."""
     fallback: FallbackDating = FallbackDating.CUSTOMER
 
     def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
         """Yield one tenant's findings, with a moment for each correction of an event or a lifetime.
 
-        Args:
-            findings: what `compare` yielded for the tenant, a deletion before the events that it closes.
-            observed: the tenant's resource, or None.
-            recorded: what the ledger says of it.
+        A deletion must come before the events that it closes, as `compare` yields them.
         """
         moments: dict[tuple[Reason, Event | None], Moment | None] = {}
         for finding in findings:

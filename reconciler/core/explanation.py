@@ -75,22 +75,13 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All that is known about one tenant.
-
-    Attributes:
-        tenant: its name.
-        as_of: when it was read, by the database's clock: nothing is known of what comes after.
-        verified_at: when the last run over the cluster began that found the tenant true.
-        lifetimes: in their order.
-        entries: every event by time; the later one counts.
-        corrections: by their moments.
-        reports: what is open.
-        exceptions: which reports are accepted, or were.
-    """
+    """All that is known about one tenant, by time."""
 
     tenant: str
     as_of: datetime
+    """When it was read, by the database's clock: nothing is known of what comes after."""
     verified_at: datetime | None = None
+    """When the last run over the cluster began that found the tenant true."""
     lifetimes: tuple[RecordedLifetime, ...] = ()
     entries: tuple[Entry, ...] = ()
     corrections: tuple[Correction, ...] = ()

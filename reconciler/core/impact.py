@@ -30,19 +30,11 @@ TENANTS_BATCH = 500
 _CACHED_ITEMS = 2**6
 """Results that are kept: most items of a tenant are on for as long as the others."""
 
-_began_at = attrgetter("began_at")
 _occurred_at = attrgetter("occurred_at")
 
 
 def add_impact(plan: Plan, prices: Prices, as_of: datetime, read_histories: ReadHistories) -> Plan:
-    """Return the plan with what each of its corrections is worth.
-
-    Args:
-        plan: what is to be written.
-        prices: what things cost.
-        as_of: usage is counted up to then.
-        read_histories: reads what the ledger holds, for `TENANTS_BATCH` tenants at a time.
-    """
+    """Return the plan with what each of its corrections is worth; usage is counted up to `as_of`."""
     findings: list[Finding] = []
     by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
     while batch := dict(islice(by_tenant, TENANTS_BATCH)):
@@ -68,12 +60,6 @@ def with_impact(findings: Sequence[Finding], history: History, prices: Prices, a
     The corrections are made one after another, so that their impacts add up to what all of them together change.
     `impact_range` is the impact at the ends of the correction's interval while the others stay; None where that is the
     same. An event that closes a skill has none of its own: it moves with the deletion that it follows.
-
-    Args:
-        findings: in the order in which they are to take effect.
-        history: what the ledger holds without them, as far as it is needed.
-        prices: what things cost.
-        as_of: usage is counted up to then.
     """
     account = _Account(lifetimes=history.lifetimes, events=history.items, prices=prices, as_of=as_of)
     return tuple(account.correct(finding) if finding.action.writes else finding for finding in findings)
@@ -128,7 +114,7 @@ def _change_row(lifetimes: tuple[Lifetime, ...], finding: Finding, at: datetime)
     """Return the lifetimes after a correction of the lifecycle row."""
     match finding.reason:
         case Reason.TENANT_UNRECORDED:
-            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=_began_at))
+            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=attrgetter("began_at")))
         case Reason.DELETION_UNRECORDED:
             return tuple(each._replace(ended_at=at) if each.ended_at is None else each for each in lifetimes)
         case _:

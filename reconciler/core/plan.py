@@ -35,29 +35,17 @@ class TooMuchDrift(Refusal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many tenants a run may correct for one reason.
-
-    Attributes:
-        count: so many in any case …
-        percent: … or this share of the open tenants, whichever allows more.
-        allow_mass: reasons that the operator has exempted from the limit.
-    """
+    """How many tenants a run may correct for one reason: a count or a share of the open ones, whichever allows more."""
 
     count: int = 3
     percent: float = 10
     allow_mass: frozenset[Reason] = frozenset()
+    """Reasons that the operator has exempted from the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every finding of a run, sorted by tenant, reason and subject.
-
-    Attributes:
-        findings: corrections, reports and deferrals.
-        tenants_observed: custom resources in the list.
-        tenants_recorded: open lifecycle rows.
-        ledger_is_empty: True if there was no lifecycle row at all.
-    """
+    """Every finding of a run, sorted by tenant, reason and subject. The counts are those of `Comparison`."""
 
     findings: tuple[Finding, ...]
     tenants_observed: int
@@ -81,11 +69,9 @@ class Plan:
         return sorted({finding.org for finding in self.findings if finding.moment})
 
     def marked(self, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
-        """Return the plan with the corrections in invoiced months and the accepted reports marked.
+        """Return the plan with the corrections in invoiced periods marked, and the accepted reports.
 
-        Args:
-            closed: the invoiced periods by organisation.
-            accepted: until when a tenant's reports of a reason are accepted.
+        The periods are by organisation; until when reports are accepted is by tenant and reason.
         """
         if not closed and not accepted:
             return self
@@ -97,16 +83,14 @@ class Plan:
         The limit holds for each reason and counts tenants.
 
         Raises:
-            EmptyList: the list is empty, and the ledger has open tenants.
+            EmptyList: see `refuse_empty`.
             TooMuchDrift: more tenants would be corrected for a reason than `limits` allows.
         """
         refuse_empty(self.tenants_observed, self.tenants_recorded)
         allowed = max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
         # the backfill: an empty ledger has nothing that could become wrong
-        never_seen = (
-            {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
-        )
-        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in never_seen}
+        unseen = {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
+        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in unseen}
         tenants = Counter(reason for reason, _ in corrected)
         over = {reason: n for reason, n in tenants.items() if n > allowed and reason not in limits.allow_mass}
         if over:
@@ -121,11 +105,7 @@ class Plan:
 
 
 def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
-    """Refuse an empty list if the ledger has open tenants, whatever the limits are.
-
-    Raises:
-        EmptyList: the list is empty, and the ledger has open tenants.
-    """
+    """Raise `EmptyList` if the list is empty and the ledger has open tenants, whatever the limits are."""
     if not tenants_observed and tenants_recorded:
         raise EmptyList(
             f"The list of tenants is empty, and the ledger has {tenants_recorded} open.",
@@ -135,12 +115,7 @@ def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
 
 
 def build_plan(findings: Iterable[Finding], first: Comparison) -> Plan:
-    """Return the plan of these findings.
-
-    Args:
-        findings: those that survived the recheck.
-        first: the comparison with the list, for its counts.
-    """
+    """Return the plan of the findings that survived the recheck, with the counts of the first comparison."""
     return Plan(
         findings=tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or ""))),
         tenants_observed=first.tenants_observed,

@@ -27,32 +27,26 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """The declaration of one member of `Reason`."""
+    """The declaration of one member of `Reason`. What writes nothing is reported, and left to a person."""
 
     name: str
-    action: Action
-    table: Table | None = None
-    event_kind: str | None = None
+    writes: tuple[Action, Table | None, str | None] = (Action.REPORT, None, None)
     summary: str
     meaning: str
-    remedy: str
+    remedy: str = "Nothing. `reconciler explain TENANT` shows how its time was determined."
 
 
 class Reason(enum.StrEnum):
-    """Why a finding exists: a closed set.
-
-    Attributes:
-        action: what a run does about it, unless it is deferred.
-        table: the table that the correction is written to; None if it is left to a person.
-        event_kind: the kind of the event that corrects it; None if no event is appended.
-        summary: one sentence for somebody who has never seen the cluster.
-        advice: what it means and what is left to do.
-    """
+    """Why a finding exists: a closed set."""
 
     action: Action
+    """What a run does about it, unless it is deferred."""
     table: Table | None
+    """The table that the correction is written to; None if it is left to a person."""
     event_kind: str | None
+    """The kind of the event that corrects it; None if no event is appended."""
     summary: str
+    """One sentence for somebody who has never seen the cluster."""
     advice: Advice
 
     def __new__(cls, entry: _Entry | str) -> Self:
@@ -60,14 +54,13 @@ class Reason(enum.StrEnum):
         assert isinstance(entry, _Entry)  # noqa: S101 - str is in the signature for the type checker
         member = str.__new__(cls, entry.name)
         member._value_ = entry.name
-        member.action, member.table, member.event_kind = entry.action, entry.table, entry.event_kind
+        member.action, member.table, member.event_kind = entry.writes
         member.summary, member.advice = entry.summary, Advice(entry.meaning, entry.remedy)
         return member
 
     TENANT_UNRECORDED = _Entry(
         name="tenant_unrecorded",
-        action=Action.INSERT,
-        table=Table.LIFECYCLE,
+        writes=(Action.INSERT, Table.LIFECYCLE, None),
         summary="The tenant existed but was not recorded.",
         meaning="The tenant exists in the cluster but had no row in the ledger, so it was not invoiced at all. The "
         "row was inserted, dated to the tenant's creation.",
@@ -75,7 +68,6 @@ class Reason(enum.StrEnum):
     )
     TENANT_RECREATED = _Entry(
         name="tenant_recreated",
-        action=Action.REPORT,
         summary="The tenant was deleted and recreated, but is recorded as deleted.",
         meaning="The tenant was deleted, and a new one was created under the same name. The ledger still says "
         "deleted, so the new tenant is not invoiced. Nothing was written.",
@@ -84,7 +76,6 @@ class Reason(enum.StrEnum):
     )
     TENANT_UNREADABLE = _Entry(
         name="tenant_unreadable",
-        action=Action.REPORT,
         summary="The custom resource cannot be read.",
         meaning="A field of the custom resource has a form that the reconciler cannot read. The tenant was left "
         "alone: it does not count as deleted or as having no skills, and none of its changes reach the ledger.",
@@ -93,8 +84,7 @@ class Reason(enum.StrEnum):
     )
     DELETION_UNRECORDED = _Entry(
         name="deletion_unrecorded",
-        action=Action.STAMP,
-        table=Table.LIFECYCLE,
+        writes=(Action.STAMP, Table.LIFECYCLE, None),
         summary="The tenant was deleted but recorded as open.",
         meaning="The tenant is gone from the cluster or is being deleted, but the ledger still had it open: its "
         "customer was being charged. The deletion was stamped.",
@@ -103,7 +93,6 @@ class Reason(enum.StrEnum):
     )
     DELETION_CONTRADICTED = _Entry(
         name="deletion_contradicted",
-        action=Action.REPORT,
         summary="The tenant exists but is recorded as deleted.",
         meaning="The ledger says that the tenant was deleted, but it still exists: it was created before that time "
         "and was never removed. It is not invoiced. Nothing was written.",
@@ -112,29 +101,21 @@ class Reason(enum.StrEnum):
     )
     SKILL_ENABLE_UNRECORDED = _Entry(
         name="skill_enable_unrecorded",
-        action=Action.APPEND,
-        table=Table.SKILL_EVENTS,
-        event_kind="enabled",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, "enabled"),
         summary="The skill was on but recorded as off.",
         meaning="The skill is on, but the ledger did not say so: it was used and not invoiced. The missing event was "
         "appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     SKILL_DISABLE_UNRECORDED = _Entry(
         name="skill_disable_unrecorded",
-        action=Action.APPEND,
-        table=Table.SKILL_EVENTS,
-        event_kind="disabled",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, "disabled"),
         summary="The skill was off but recorded as on.",
         meaning="The skill is off, but the ledger still had it on: the customer was being charged for it. The missing "
         "event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     SKILL_OPEN_AFTER_DELETION = _Entry(
         name="skill_open_after_deletion",
-        action=Action.APPEND,
-        table=Table.SKILL_EVENTS,
-        event_kind="disabled",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, "disabled"),
         summary="The tenant was deleted, but the skill was recorded as on.",
         meaning="The tenant is deleted, but the ledger still had the skill on. The closing event was appended, dated "
         "to the deletion.",
@@ -142,28 +123,21 @@ class Reason(enum.StrEnum):
     )
     SUSPENSION_UNRECORDED = _Entry(
         name="suspension_unrecorded",
-        action=Action.APPEND,
-        table=Table.SUSPENSION_EVENTS,
-        event_kind="suspended",
+        writes=(Action.APPEND, Table.SUSPENSION_EVENTS, "suspended"),
         summary="The tenant was suspended but recorded as running.",
         meaning="The tenant is suspended, but the ledger had it running: its customer was being charged the monthly "
         "fee. The missing event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     RESUMPTION_UNRECORDED = _Entry(
         name="resumption_unrecorded",
-        action=Action.APPEND,
-        table=Table.SUSPENSION_EVENTS,
-        event_kind="resumed",
+        writes=(Action.APPEND, Table.SUSPENSION_EVENTS, "resumed"),
         summary="The tenant was running but recorded as suspended.",
         meaning="The tenant is running, but the ledger had it suspended: its monthly fee was not invoiced. The "
         "missing event was appended.",
-        remedy="Nothing. `reconciler explain TENANT` shows how its time was determined.",
     )
     ORG_RESOLVED = _Entry(
         name="org_resolved",
-        action=Action.UPDATE,
-        table=Table.LIFECYCLE,
+        writes=(Action.UPDATE, Table.LIFECYCLE, None),
         summary="The organisation was not known when the row was written.",
         meaning="The tenant was recorded under the organisation `unknown` and now carries a label. Its row was given "
         "the organisation on the label.",
@@ -172,7 +146,6 @@ class Reason(enum.StrEnum):
     )
     ORG_UNLABELLED = _Entry(
         name="org_unlabelled",
-        action=Action.REPORT,
         summary="The custom resource does not say which organisation pays.",
         meaning="The tenant carries no organisation label, so nobody is invoiced for it: its rows are written with "
         "the organisation `unknown`.",
@@ -180,7 +153,6 @@ class Reason(enum.StrEnum):
     )
     ORG_MOVED = _Entry(
         name="org_moved",
-        action=Action.REPORT,
         summary="The custom resource names a different organisation than the ledger.",
         meaning="The label names a different organisation than the ledger's row. New events carry the label and the "
         "row was left alone, so the row and the events are invoiced to different customers.",
@@ -189,7 +161,6 @@ class Reason(enum.StrEnum):
     )
     EVENTS_WITHOUT_TENANT = _Entry(
         name="events_without_tenant",
-        action=Action.REPORT,
         summary="There are events, but neither a custom resource nor a lifecycle row.",
         meaning="The ledger has events for a tenant that has neither a custom resource nor a row in "
         "`tenant_billing_lifecycle`: its row was lost and the tenant is gone. Nothing was written.",
@@ -198,7 +169,6 @@ class Reason(enum.StrEnum):
     )
     EVENT_TIME_INVALID = _Entry(
         name="event_time_invalid",
-        action=Action.REPORT,
         summary="The latest event lies in the future, so nothing can follow it.",
         meaning="The latest event lies in the future or is infinite, so nothing written now could follow it. Its "
         "skill or suspension was left alone and may be invoiced wrongly.",
@@ -212,7 +182,8 @@ class Reason(enum.StrEnum):
         return self.table is not None
 
 
-STOPPED: dict[Result, Advice] = {
+RUNBOOK: Mapping[Reason | Result, Advice] = {
+    **{reason: reason.advice for reason in Reason},
     Result.BLOCKED: Advice(
         "A safety rule refused the run, because the changes that it was about to make look like an error in its input. "
         "Nothing was written, and no drift is corrected until a person has decided.",
@@ -223,12 +194,7 @@ STOPPED: dict[Result, Advice] = {
         "Do what the message says; the log has the details. Running again is safe: the next run starts from scratch.",
     ),
 }
-"""The advice for a run that was refused or failed."""
-
-RUNBOOK: Mapping[Reason | Result, Advice] = {
-    what: what.advice if isinstance(what, Reason) else STOPPED[what] for what in (*Reason, *STOPPED)
-}
-"""The advice for everything that people are notified of."""
+"""The advice for everything that people are notified of: every reason, and a run that was refused or failed."""
 
 CORRECTING = tuple(reason for reason in Reason if reason.corrects)
 """The reasons that a run corrects."""

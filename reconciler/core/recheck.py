@@ -31,11 +31,7 @@ def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> lis
     """Return the names of the tenants whose drift may not be what it seems.
 
     A tenant is not rechecked only if it is quiet: no time on it is younger than `settle`, by the API server's clock.
-
-    Args:
-        first: what the list showed.
-        listing: the list; without the server's clock no tenant is known to be quiet.
-        settle: how long after a change of the resource the portal may still write its row.
+    Without that clock no tenant is known to be quiet.
     """
     quiet_since = listing.server_time and listing.server_time - settle - ROUNDING
     return [
@@ -46,13 +42,7 @@ def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> lis
 
 
 def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -> Iterator[Finding]:
-    """Yield the findings that count. What only one of the two looks found is deferred.
-
-    Args:
-        first: what the list showed.
-        second: what the rechecked tenants showed after the settle period.
-        rechecked: their names; the findings of all others count as they are.
-    """
+    """Yield what counts: a rechecked tenant's findings, deferred if only one look found them, and all of the others."""
     names = frozenset(rechecked)
     for name, findings in first.findings.items():
         if name not in names:

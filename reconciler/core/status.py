@@ -100,32 +100,24 @@ class Invoicing(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How things stand. Long lists are read only in part; their counts are complete.
-
-    Attributes:
-        as_of: when it was read, by the database's clock.
-        verified_until: up to when the ledger is proved: the beginning of the last run over the cluster that succeeded,
-            less settle. None: no such run has succeeded yet.
-        unverified: the tenants that this run could not prove, by name.
-        unverified_count: how many there are.
-        reports: what is open, the latest first.
-        reports_count: how many there are.
-        exceptions: the reports that are accepted, or were until lately, the first to expire first.
-        exceptions_count: how many there are.
-        corrections: a count for each of the last UTC days, today the last of them.
-        runs: the last runs, the latest first.
-    """
+    """How things stand, at `as_of` by the database's clock. Long lists are read in part; their counts are complete."""
 
     as_of: datetime
     verified_until: datetime | None = None
+    """The beginning of the last run over the cluster that succeeded, less settle. None: there is no such run yet."""
     unverified: tuple[Unverified, ...] = ()
+    """By name."""
     unverified_count: int = 0
     reports: tuple[OpenReport, ...] = ()
+    """The latest first."""
     reports_count: int = 0
     exceptions: tuple[Exemption, ...] = ()
+    """The first to expire first; those that expired lately are among them."""
     exceptions_count: int = 0
     corrections: tuple[Corrected, ...] = ()
+    """A count for each of the last UTC days, today the last of them."""
     runs: tuple[Run, ...] = ()
+    """The latest first."""
 
     @property
     def invoicing(self) -> Invoicing:

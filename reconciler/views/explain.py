@@ -22,14 +22,17 @@ from reconciler.views.terminal import plural, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
+    from typing import TypeVar
 
     from rich.console import RenderableType
 
-    from reconciler.core.explanation import Correction, Story
+    from reconciler.core.explanation import Correction, Entry, Story
     from reconciler.views.timeline import Scale
+
+    _Dated = TypeVar("_Dated", Correction, Entry)
 
 MAX_EVENTS = 20
 """Events that are listed without --all-events."""
@@ -65,9 +68,8 @@ def timeline(story: Story, period: Period | None = None) -> Timeline:
     changes: dict[tuple[str, str], list[Change]] = {lane: [] for lane in labels}
     marks: dict[tuple[str, str], list[Mark]] = {lane: [] for lane in labels}
     for lifetime in story.lifetimes:
-        changes[Table.LIFECYCLE, ""].append(Change(lifetime.created_at, on=True))
-        if lifetime.deleted_at:
-            changes[Table.LIFECYCLE, ""].append(Change(lifetime.deleted_at, on=False))
+        ends = ((lifetime.created_at, True), (lifetime.deleted_at, False))
+        changes[Table.LIFECYCLE, ""] += [Change(at, on) for at, on in ends if at]
     for entry in story.entries:
         if entry.event_table != Table.LIFECYCLE:
             on = entry.kind in {"enabled", "suspended"}
@@ -175,7 +177,7 @@ def _caption(story: Story, scale: Scale) -> Iterator[Text]:
 
 def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType]:
     """Yield each correction: when, what, why that moment, its impact, by which run."""
-    shown = [(n, made) for n, made in enumerate(story.corrections, 1) if period is None or period.contains(made.at)]
+    shown = _inside(story.corrections, period)
     others = len(story.corrections) - len(shown)
     outside = f"{plural(others, 'correction')} outside of this month." if others else ""
     if not shown:
@@ -224,11 +226,9 @@ def _proof(made: Correction) -> str:
     """Say why that moment was chosen."""
     if made.evidence != Evidence.NONE:
         return PROOF.get(made.evidence or "", "So says the evidence")
-    if made.occurred_at == made.not_after:
-        return "Nothing proves the moment, and the latest possible one was taken"
-    if made.occurred_at == made.not_before:
-        return "Nothing proves the moment, and the earliest possible one was taken"
-    return "Nothing proves the moment"
+    ends = {made.not_before: "earliest", made.not_after: "latest"}
+    taken = f", and the {ends[made.occurred_at]} possible one was taken" if made.occurred_at in ends else ""
+    return f"Nothing proves the moment{taken}"
 
 
 def _change(made: Correction) -> str:
@@ -260,7 +260,7 @@ def _exceptions(story: Story) -> Iterator[RenderableType]:
 
 def _events(story: Story, period: Period | None, *, all_events: bool) -> Iterator[RenderableType]:
     """Yield every event by time, each marked as the portal's own or a correction."""
-    shown = [entry for entry in story.entries if period is None or period.contains(entry.at)]
+    shown = [entry for _, entry in _inside(story.entries, period)]
     if len(shown) > MAX_EVENTS and not all_events:
         made = sum(entry.correction is not None for entry in shown)
         yield Text(f"{len(shown)} events, {made} of them corrections; --all-events lists them")
@@ -278,6 +278,11 @@ def _events(story: Story, period: Period | None, *, all_events: bool) -> Iterato
         late = [Text("after now", "bold red")] if entry.at > story.as_of else []
         grid.add_row(*cells, by, *late)
     yield grid
+
+
+def _inside(found: Sequence[_Dated], period: Period | None) -> list[tuple[int, _Dated]]:
+    """Return what lies in the period, each with its number from 1; all of it if there is no period."""
+    return [(number, each) for number, each in enumerate(found, 1) if period is None or period.contains(each.at)]
 
 
 def _block(sign: Text, head: Text, details: Iterable[tuple[str, str]]) -> RenderableType:
@@ -308,13 +313,7 @@ def _chf(amount: Decimal) -> str:
 
 
 def document(story: Story, *, period: Period | None = None) -> str:
-    """Return a story as one JSON document, times in RFC 3339 and UTC, CHF as text.
-
-    A period leaves out the events and corrections outside of it.
-    """
-    inside = [
-        (number, made) for number, made in enumerate(story.corrections, 1) if period is None or period.contains(made.at)
-    ]
+    """Return a story as one JSON document; of a period, only the events and corrections inside it. Times are in UTC."""
     content = {
         "tenant": story.tenant,
         "as_of": story.as_of,
@@ -324,10 +323,9 @@ def document(story: Story, *, period: Period | None = None) -> str:
         "lives": [lifetime._asdict() for lifetime in story.lifetimes],
         "events": [
             {**entry._asdict(), "by": "portal" if entry.correction is None else "reconciler"}
-            for entry in story.entries
-            if period is None or period.contains(entry.at)
+            for _, entry in _inside(story.entries, period)
         ],
-        "corrections": [{"number": number, **made._asdict()} for number, made in inside],
+        "corrections": [{"number": number, **made._asdict()} for number, made in _inside(story.corrections, period)],
         "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
         "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],
     }

@@ -6,7 +6,7 @@ from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import Action, Mode, Result, Table
+from reconciler.core.model import Action, Mode, Moment, Result, Table
 from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 500
 """Findings that the table shows; the rest are counted."""
+KEYS = ("reason", "tenant", "org", "subject", "action", "recorded", "observed")
+"""What the JSON document and the log say first of a finding."""
 
 SIGNS = {
     Action.INSERT: ("+", "green"),
@@ -30,6 +32,7 @@ SIGNS = {
     Action.DEFER: ("?", "cyan"),
 }
 """What stands before a finding, and its colour."""
+UNWRITTEN = {Action.REPORT: "to look at", Action.DEFER: "deferred"}
 
 
 def counts(outcome: Outcome) -> dict[str, int]:
@@ -70,19 +73,9 @@ def _total(outcome: Outcome) -> Decimal | None:
 
 
 def _object(finding: Finding) -> dict[str, Any]:
-    moment = finding.moment
     return {
-        "reason": finding.reason,
-        "tenant": finding.tenant,
-        "org": finding.org,
-        "subject": finding.subject,
-        "action": finding.action,
-        "recorded": finding.recorded,
-        "observed": finding.observed,
-        "occurred_at": moment and moment.occurred_at,
-        "not_before": moment and moment.not_before,
-        "not_after": moment and moment.not_after,
-        "evidence": moment and moment.evidence,
+        **{key: getattr(finding, key) for key in KEYS},
+        **{key: finding.moment and getattr(finding.moment, key) for key in Moment._fields},
         "closed_period": finding.closed_period,
         "impact_chf": finding.impact_chf,
     }
@@ -131,36 +124,23 @@ def _stacked(finding: Finding) -> Text:
     change = f"{visible(finding.recorded or '-')} → {visible(finding.observed or '-')}"
     proof = [f"at {_when(finding)}"] * bool(finding.moment) + [_evidence(finding)] * (_evidence(finding) != "-")
     impact = [f"CHF {_impact(finding)}"] * bool(_impact(finding))
-    return Text.assemble(
-        (sign, colour), f" {what}: {change}\n    ", ", ".join([finding.reason + _mark(finding), *proof, *impact])
-    )
+    facts = ", ".join([finding.reason + _mark(finding), *proof, *impact])
+    return Text.assemble((sign, colour), f" {what}: {change}\n    {facts}")
 
 
 def summary(outcome: Outcome) -> str:
     """Return the outcome in one sentence."""
     seen = f"{plural(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
-    accepted = sum(finding.accepted_until is not None for finding in outcome.findings)
-    reports = sum(finding.action is Action.REPORT for finding in outcome.findings) - accepted
-    deferred = sum(finding.action is Action.DEFER for finding in outcome.findings)
-    aside = [
-        f"{count} {what}"
-        for count, what in ((reports, "to look at"), (accepted, "accepted"), (deferred, "deferred"))
-        if count
-    ]
     if outcome.failure:
         return f"{outcome.result.capitalize()}: nothing was written. {seen}."
-    rows = counts(outcome)
-    parts = [
-        plural(count, noun)
-        for count, noun in zip(
-            rows.values(), ("tenant", "skill event", "suspension event", "deletion", "organisation"), strict=True
-        )
-        if count
-    ]
+    unwritten = Counter("accepted" if f.accepted_until else UNWRITTEN.get(f.action) for f in outcome.findings)
+    aside = [f"{unwritten[what]} {what}" for what in ("to look at", "accepted", "deferred") if unwritten[what]]
+    nouns = ("tenant", "skill event", "suspension event", "deletion", "organisation")
+    rows = ", ".join(plural(count, noun) for count, noun in zip(counts(outcome).values(), nouns, strict=True) if count)
     if outcome.mode is Mode.PLAN:
-        verb = f"Plan: would write {', '.join(parts)}" if parts else "Plan: nothing to write"
+        verb = f"Plan: would write {rows}" if rows else "Plan: nothing to write"
     else:
-        verb = f"Wrote {', '.join(parts)}" if parts else "Nothing to write"
+        verb = f"Wrote {rows}" if rows else "Nothing to write"
     if any(finding.impact_chf for finding in outcome.findings):
         verb += f", impact CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:

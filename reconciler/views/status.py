@@ -24,7 +24,6 @@ MAX_NAMES = 5
 """Tenants that a sentence names."""
 BARS = "·▁▂▃▄▅▆▇█"
 """No correction, then 1, 2, 4, … and 128 or more: one correction is still seen beside a thousand."""
-MIDNIGHT = time()
 COLOURS = {Result.CLEAN: "green", Result.CORRECTED: "green", Result.DRIFT: "yellow"}
 """Of the outcomes; those of stopped runs are red."""
 
@@ -215,7 +214,7 @@ def _minute(at: datetime) -> str:
 def _until(at: datetime) -> str:
     """Return when an acceptance ends: its last UTC day if it ends at midnight."""
     at = at.astimezone(UTC)
-    return f"{at - timedelta(days=1):%Y-%m-%d}" if at.time() == MIDNIGHT else _minute(at)
+    return f"{at - timedelta(days=1):%Y-%m-%d}" if at.time() == time() else _minute(at)
 
 
 def _long(duration: timedelta) -> str:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
 WIDTH_OF_A_FILE = 10_000
@@ -63,12 +62,9 @@ def print_table(
     for row in rows:
         grid.add_row(*row.cells, style=row.style)
     stacked = [row.stacked for row in rows if row.stacked is not None]
-    if not stacked or console.width >= WIDTH_OF_A_FILE or _unfolded_width(grid, console) <= console.width:
+    wide = console.options.update(width=WIDTH_OF_A_FILE)
+    if not stacked or console.width >= WIDTH_OF_A_FILE or console.measure(grid, options=wide).maximum <= console.width:
         console.print(grid)
     else:
         for lines in stacked:
             console.print(lines, soft_wrap=True)
-
-
-def _unfolded_width(grid: Table, console: Console) -> int:
-    return console.measure(grid, options=console.options.update(width=WIDTH_OF_A_FILE)).maximum

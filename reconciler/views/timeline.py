@@ -56,37 +56,27 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """One thing that is on or off.
-
-    Attributes:
-        label: its name, printable.
-        style: rich's style of what is on.
-        changes: each counts from the one before it on; off before the first one.
-        marks: in the order of their instants.
-    """
+    """One thing that is on or off: off before its first change. Changes and marks are in the order of time."""
 
     label: str
+    """Printable."""
     style: str = "green"
+    """Of what is on, for rich."""
     changes: Sequence[Change] = ()
     marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Which instants each column stands for.
-
-    Attributes:
-        start: where the first column begins: a UTC midnight.
-        column: how long each is: whole days, or hours that divide a day.
-        count: how many there are.
-        end: the last instant of the picture.
-        known_until: nothing is known of what lies after it.
-    """
+    """Which instants each column stands for."""
 
     start: datetime
+    """A UTC midnight."""
     column: timedelta
+    """How long each is: whole days, or hours that divide a day."""
     count: int
     end: datetime
+    """The last instant of the picture."""
     known_until: datetime
 
     @classmethod
@@ -241,13 +231,6 @@ def _labels(
 
 def _coloured(row: str, style: str) -> Text:
     """Return a row in its colours; blanks have none, so that an SVG can place each word by itself."""
-
-    def of(cell: str) -> str:
-        if cell == NOTHING:
-            return ""
-        return MARK_STYLE if cell == MARK else "dim" if cell in FAINT else style
-
-    text = Text()
-    for each, run in groupby(row, key=of):
-        text.append("".join(run), each)
-    return text
+    styles = {NOTHING: "", MARK: MARK_STYLE, **dict.fromkeys(FAINT, "dim")}
+    runs = groupby(row, key=lambda cell: styles.get(cell, style))
+    return Text.assemble(*(("".join(run), each) for each, run in runs))

@@ -18,7 +18,7 @@ from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from decimal import Decimal
 
     from rich.console import Console
@@ -70,15 +70,26 @@ def show(statement: Statement, console: Console) -> None:
 
 
 def _rows(lines: Sequence[Line]) -> Iterator[Row]:
-    """Yield the rows of the table: the lines of each organisation, and below them its subtotal."""
+    """Yield the rows of the table: the lines of each organisation, which name it and its tenants once, and its sum."""
     subtotals: dict[str, Decimal] = defaultdict(lambda: NOTHING)
     for line in lines:
         subtotals[line.org] += line.amount_chf
     for number, (org, its) in enumerate(groupby(lines[:MAX_ROWS], key=attrgetter("org"))):
         if number:
             yield Row([])
-        for cells in _cells(its):
+        named, tenant = org, ""
+        for line in its:
+            cells = (
+                named,
+                line.tenant if line.tenant != tenant else "",
+                "monthly fee" if line.item is FEE else line.item,
+                f"{line.month:%Y-%m}",
+                str(line.days),
+                "-" if line.price_chf is None else str(line.price_chf),
+                str(line.amount_chf),
+            )
             yield Row([Text(visible(cell)) for cell in cells])
+            named, tenant = "", line.tenant
         yield Row([Text(visible(org)), *[""] * 5, Text(str(subtotals[org]))], style="bold")
 
 
@@ -93,19 +104,3 @@ def summary(statement: Statement) -> str:
     if statement.as_of < datetime.combine(statement.until, time(), UTC):
         sentences.append(f"The period is not over: it is counted up to {statement.as_of:%Y-%m-%d %H:%M:%S} UTC.")
     return " ".join(sentences)
-
-
-def _cells(lines: Iterable[Line]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of an organisation's lines; it and its tenants are named once."""
-    org = tenant = None
-    for line in lines:
-        yield (
-            line.org if line.org != org else "",
-            line.tenant if line.tenant != tenant else "",
-            "monthly fee" if line.item is FEE else line.item,
-            f"{line.month:%Y-%m}",
-            str(line.days),
-            "-" if line.price_chf is None else str(line.price_chf),
-            str(line.amount_chf),
-        )
-        org, tenant = line.org, line.tenant
