@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
@@ -48,16 +47,6 @@ def valid_org(value: str | None) -> str:
     return UNKNOWN_ORG if value is None or value == "" else valid_id("org", value)
 
 
-def valid_selection(tenant: str | None, org: str | None) -> dict[str, str | None]:
-    """Return which events to read: those of a tenant, of an organisation, or of both together."""
-    if tenant is None and org is None:
-        raise InvalidArgument("Neither a tenant nor an organisation is given.", "Give tenant=…, org=…, or both.")
-    return {
-        "tenant": None if tenant is None else valid_id("tenant", tenant),
-        "org": None if org is None else valid_org(org),
-    }
-
-
 def valid_instant(name: str, value: object) -> datetime:
     """Return an aware datetime in UTC itself, not in a zone like London that has UTC's offset only in winter."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
@@ -87,12 +76,17 @@ def valid_moment_or_now(name: str, value: object) -> datetime | None:
     return None if value is None else valid_moment(name, value)
 
 
-def valid_period(since: datetime, until: datetime) -> dict[str, datetime]:
-    """Return both ends of a period, which may be empty."""
+def valid_selection(since: datetime, until: datetime, tenant: str | None, org: str | None) -> dict[str, Any]:
+    """Return which events to read: of a period, which may be empty, and of a tenant, an organisation, or both."""
     period = {"since": valid_instant("since", since), "until": valid_instant("until", until)}
     if until < since:
         raise InvalidArgument(f"until, {until}, is before since, {since}.", "Give the earlier time first.")
-    return period
+    if tenant is None and org is None:
+        raise InvalidArgument("Neither a tenant nor an organisation is given.", "Give tenant=…, org=…, or both.")
+    return period | {
+        "tenant": None if tenant is None else valid_id("tenant", tenant),
+        "org": None if org is None else valid_org(org),
+    }
 
 
 def valid_flag(name: str, value: object) -> bool:
@@ -104,29 +98,22 @@ def valid_flag(name: str, value: object) -> bool:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class NumericColumn:
-    """A column of type numeric(precision, scale)."""
-
-    precision: int
-    scale: int
-
-    def valid(self, name: str, value: object) -> Decimal:
-        """Return the value with the column's decimals. More digits are refused: PostgreSQL would round silently."""
-        if not isinstance(value, Decimal):
-            raise InvalidArgument(
-                f"{name} is {value!r}, of type {type(value).__name__}, but money is Decimal.",
-                f'Nothing was written. Give Decimal("{value}"), or better the original value.',
-            )
-        digits = Context(prec=self.precision, traps=[Inexact, InvalidOperation])
-        try:
-            held = value.quantize(Decimal((0, (1,), -self.scale)), context=digits)
-        except (Inexact, InvalidOperation):
-            held = None
-        if held is None or not held.is_finite() or held < 0:
-            raise InvalidArgument(
-                f"{name} is {value}, but it must be at least 0 and below {10 ** (self.precision - self.scale)}, "
-                f"with at most {self.scale} decimals.",
-                "Nothing was written. Round it as the price list does.",
-            )
-        return held
+def valid_amount(name: str, value: object, precision: int, scale: int) -> Decimal:
+    """Return the value as numeric(precision, scale). More digits are refused: PostgreSQL would round silently."""
+    if not isinstance(value, Decimal):
+        raise InvalidArgument(
+            f"{name} is {value!r}, of type {type(value).__name__}, but money is Decimal.",
+            f'Nothing was written. Give Decimal("{value}"), or better the original value.',
+        )
+    digits = Context(prec=precision, traps=[Inexact, InvalidOperation])
+    try:
+        held = value.quantize(Decimal((0, (1,), -scale)), context=digits)
+    except (Inexact, InvalidOperation):
+        held = None
+    if held is None or not held.is_finite() or held < 0:
+        raise InvalidArgument(
+            f"{name} is {value}, but it must be at least 0 and below {10 ** (precision - scale)}, "
+            f"with at most {scale} decimals.",
+            "Nothing was written. Round it as the price list does.",
+        )
+    return held

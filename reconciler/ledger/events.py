@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.rows import class_row
 
@@ -14,7 +14,6 @@ from reconciler.ledger.arguments import (
     valid_instant,
     valid_moment_or_now,
     valid_org,
-    valid_period,
     valid_selection,
 )
 from reconciler.ledger.rows import fetch_rows
@@ -68,24 +67,16 @@ def record_skills(
     disabled: Iterable[str] = (),
     occurred_at: datetime | None = None,
 ) -> list[SkillEvent]:
-    """Record that skills were turned on and off, all at one time and in one statement.
+    """Record that the skills `enabled` were turned on and `disabled` off, all at one time and in one statement.
 
     Events are only appended: recording one twice adds two rows, which changes no state. A time ahead of the database's
     clock is accepted, but the reconciler reports it and leaves that skill alone.
-
-    Args:
-        connection: the write is part of its transaction.
-        tenant: the name of the custom resource.
-        org: the organisation that pays; None or empty means unknown.
-        enabled: the ids of the skills that were turned on.
-        disabled: the ids of those that were turned off.
-        occurred_at: when, in UTC; None means when the transaction began, by the database's clock.
 
     Returns:
         One event per skill, in the order of the skills and of their own ids. Empty if no skill is given.
 
     Raises:
-        InvalidArgument: an id is empty or not text, a skill is given on both sides, or the time is naive or not in UTC.
+        InvalidArgument: also if a skill is given on both sides.
     """
     on, off = valid_ids("enabled", enabled), valid_ids("disabled", disabled)
     if both := sorted(on & off):
@@ -93,119 +84,55 @@ def record_skills(
             f"{', '.join(both)}: a skill cannot be turned on and off at the same time.",
             "Nothing was written. Give each skill once.",
         )
-    return fetch_rows(
-        connection,
-        class_row(SkillEvent),
-        "record_skill_events",
-        tenant=valid_id("tenant", tenant),
-        org=valid_org(org),
-        enabled=sorted(on),
-        disabled=sorted(off),
-        occurred_at=valid_moment_or_now("occurred_at", occurred_at),
-    )
+    event = _valid_event(tenant, org, occurred_at)
+    skills = {"enabled": sorted(on), "disabled": sorted(off)}
+    return fetch_rows(connection, class_row(SkillEvent), "record_skill_events", **event, **skills)
 
 
 def record_suspension(
     connection: Connection, tenant: str, org: str | None, occurred_at: datetime | None = None
 ) -> SuspensionEvent:
-    """Record that a tenant was suspended.
-
-    Args:
-        connection: the write is part of its transaction.
-        tenant: the name of the custom resource.
-        org: the organisation that pays; None or empty means unknown.
-        occurred_at: when, in UTC; None means when the transaction began, by the database's clock.
-
-    Returns:
-        The event.
-
-    Raises:
-        InvalidArgument: the name is empty or not text, or the time is naive or not in UTC.
-    """
-    return _record_suspension_event(connection, tenant, org, "suspended", occurred_at)
+    """Record that a tenant was suspended, and return the event."""
+    return _record_suspension_event(connection, "suspended", _valid_event(tenant, org, occurred_at))
 
 
 def record_resumption(
     connection: Connection, tenant: str, org: str | None, occurred_at: datetime | None = None
 ) -> SuspensionEvent:
-    """Record that a suspended tenant runs again.
-
-    Args:
-        connection: the write is part of its transaction.
-        tenant: the name of the custom resource.
-        org: the organisation that pays; None or empty means unknown.
-        occurred_at: when, in UTC; None means when the transaction began, by the database's clock.
-
-    Returns:
-        The event.
-
-    Raises:
-        InvalidArgument: the name is empty or not text, or the time is naive or not in UTC.
-    """
-    return _record_suspension_event(connection, tenant, org, "resumed", occurred_at)
+    """Record that a suspended tenant runs again, and return the event."""
+    return _record_suspension_event(connection, "resumed", _valid_event(tenant, org, occurred_at))
 
 
-def _record_suspension_event(
-    connection: Connection, tenant: str, org: str | None, kind: str, occurred_at: datetime | None
-) -> SuspensionEvent:
-    (event,) = fetch_rows(
-        connection,
-        class_row(SuspensionEvent),
-        "record_suspension_event",
-        tenant=valid_id("tenant", tenant),
-        org=valid_org(org),
-        kind=kind,
-        occurred_at=valid_moment_or_now("occurred_at", occurred_at),
-    )
-    return event
+def _record_suspension_event(connection: Connection, kind: str, event: dict[str, Any]) -> SuspensionEvent:
+    (recorded,) = fetch_rows(connection, class_row(SuspensionEvent), "record_suspension_event", kind=kind, **event)
+    return recorded
+
+
+def _valid_event(tenant: str, org: str | None, occurred_at: datetime | None) -> dict[str, Any]:
+    return {
+        "tenant": valid_id("tenant", tenant),
+        "org": valid_org(org),
+        "occurred_at": valid_moment_or_now("occurred_at", occurred_at),
+    }
 
 
 def skill_state_at(connection: Connection, tenant: str, instant: datetime) -> dict[str, SkillEvent]:
-    """Read which skills of a tenant were on at an instant.
+    """Read the latest event of each skill of a tenant at an instant, by the skill's id.
 
-    Args:
-        connection: the read is part of its transaction.
-        tenant: the name of the custom resource.
-        instant: in UTC; an event at exactly that instant counts.
-
-    Returns:
-        The latest event of each skill by its id: the greatest `occurred_at` up to the instant, and of two at the same
-        time the higher id. A skill that is missing had no event yet, and was off.
-
-    Raises:
-        InvalidArgument: the name is empty or not text, or the instant is naive or not in UTC.
+    It is the one with the greatest `occurred_at` up to the instant, and of two at the same time the one with the higher
+    id. A skill that is missing had no event yet, and was off.
     """
-    events = fetch_rows(
-        connection,
-        class_row(SkillEvent),
-        "read_skill_state",
-        tenant=valid_id("tenant", tenant),
-        instant=valid_instant("instant", instant),
-    )
-    return {event.skill: event for event in events}
+    at = {"tenant": valid_id("tenant", tenant), "instant": valid_instant("instant", instant)}
+    return {event.skill: event for event in fetch_rows(connection, class_row(SkillEvent), "read_skill_state", **at)}
 
 
 def suspension_state_at(connection: Connection, tenant: str, instant: datetime) -> SuspensionEvent | None:
-    """Read whether a tenant was suspended at an instant.
+    """Read the latest suspension event of a tenant at an instant, chosen as in `skill_state_at`.
 
-    Args:
-        connection: the read is part of its transaction.
-        tenant: the name of the custom resource.
-        instant: in UTC; an event at exactly that instant counts.
-
-    Returns:
-        The latest event, chosen as in `skill_state_at`; None if there was no event yet and the tenant was running.
-
-    Raises:
-        InvalidArgument: the name is empty or not text, or the instant is naive or not in UTC.
+    None means that there was no event yet, and the tenant was running.
     """
-    found = fetch_rows(
-        connection,
-        class_row(SuspensionEvent),
-        "read_suspension_state",
-        tenant=valid_id("tenant", tenant),
-        instant=valid_instant("instant", instant),
-    )
+    at = {"tenant": valid_id("tenant", tenant), "instant": valid_instant("instant", instant)}
+    found = fetch_rows(connection, class_row(SuspensionEvent), "read_suspension_state", **at)
     return found[0] if found else None
 
 
@@ -214,42 +141,19 @@ def skill_events(
 ) -> list[SkillEvent]:
     """Read the skill events of a tenant, of an organisation, or of a tenant while that organisation paid.
 
-    Args:
-        connection: the read is part of its transaction.
-        since: the start, in UTC; an event at exactly that instant counts.
-        until: the end, in UTC; an event at exactly that instant does not count.
-        tenant: the name of the custom resource; None means every tenant of the organisation.
-        org: the organisation on the events; None means any, empty means unknown.
-
-    Returns:
-        The events by `occurred_at`, and at the same time by id.
+    An event at exactly `since` counts, one at exactly `until` does not. A `tenant` of None means every tenant, an `org`
+    of None any organisation. The events come by `occurred_at`, and at the same time by id.
 
     Raises:
-        InvalidArgument: neither a tenant nor an organisation is given, a time is naive or not in UTC, or the end is
-            before the start.
+        InvalidArgument: also if neither a tenant nor an organisation is given, or the end is before the start.
     """
-    selected = valid_period(since, until) | valid_selection(tenant, org)
+    selected = valid_selection(since, until, tenant, org)
     return fetch_rows(connection, class_row(SkillEvent), "read_skill_events", **selected)
 
 
 def suspension_events(
     connection: Connection, since: datetime, until: datetime, *, tenant: str | None = None, org: str | None = None
 ) -> list[SuspensionEvent]:
-    """Read the suspension events of a tenant, of an organisation, or of a tenant while that organisation paid.
-
-    Args:
-        connection: the read is part of its transaction.
-        since: the start, in UTC; an event at exactly that instant counts.
-        until: the end, in UTC; an event at exactly that instant does not count.
-        tenant: the name of the custom resource; None means every tenant of the organisation.
-        org: the organisation on the events; None means any, empty means unknown.
-
-    Returns:
-        The events by `occurred_at`, and at the same time by id.
-
-    Raises:
-        InvalidArgument: neither a tenant nor an organisation is given, a time is naive or not in UTC, or the end is
-            before the start.
-    """
-    selected = valid_period(since, until) | valid_selection(tenant, org)
+    """Read suspension events; `since`, `until`, the selection, the order and the errors are those of `skill_events`."""
+    selected = valid_selection(since, until, tenant, org)
     return fetch_rows(connection, class_row(SuspensionEvent), "read_suspension_events", **selected)

@@ -33,12 +33,8 @@ class OrgBilling:
 def org_billing(connection: Connection, org: str) -> OrgBilling:
     """Read how an organisation is billed. One without settings gets the defaults, which are written.
 
-    Args:
-        connection: the read, or the write, is part of its transaction.
-        org: the organisation.
-
     Raises:
-        InvalidArgument: the organisation is empty or not text: an unknown one has no settings.
+        InvalidArgument: also if the organisation is empty or None: an unknown one has no settings.
     """
     (settings,) = fetch_rows(connection, class_row(OrgBilling), "read_org_billing", org=valid_id("org", org))
     return settings
@@ -53,24 +49,14 @@ def change_org_billing(
     auto_invoice_enabled: bool | EllipsisType = ...,
     auto_reminders_enabled: bool | EllipsisType = ...,
 ) -> OrgBilling:
-    """Change the given settings of an organisation; the default, `...`, leaves a setting as it is.
+    """Change the given settings of an organisation, and return all of them; the default, `...`, leaves one as it is.
 
-    An organisation without settings gets the defaults first. `updated_at` becomes now, unless no setting is given:
-    then this is `org_billing`.
-
-    Args:
-        connection: the write is part of its transaction.
-        org: the organisation.
-        pay_by_invoice: whether it pays by invoice, not by card.
-        stripe_customer_id: its id at Stripe; None removes the id.
-        auto_invoice_enabled: whether invoices are sent automatically.
-        auto_reminders_enabled: whether reminders are.
-
-    Returns:
-        All settings as they are now.
+    With `pay_by_invoice` it pays by invoice, not by card; with `auto_invoice_enabled` invoices are sent automatically,
+    with `auto_reminders_enabled` reminders. A `stripe_customer_id` of None removes the id. An organisation without
+    settings gets the defaults first. `updated_at` becomes now, unless no setting is given: then this is `org_billing`.
 
     Raises:
-        InvalidArgument: a setting is of another type, or the organisation or the customer id is empty.
+        InvalidArgument: also if a flag is neither True nor False, or the organisation is empty or None.
     """
     flags = {
         "pay_by_invoice": pay_by_invoice,
@@ -78,14 +64,13 @@ def change_org_billing(
         "auto_reminders_enabled": auto_reminders_enabled,
     }
     changes = {name: None if value is ... else valid_flag(name, value) for name, value in flags.items()}
-    customer = (
-        None
-        if stripe_customer_id is None or stripe_customer_id is ...
-        else valid_id("stripe_customer_id", stripe_customer_id)
-    )
-    stripe = {"sets_stripe_customer": stripe_customer_id is not ..., "stripe_customer_id": customer}
+    customer = stripe_customer_id
+    stripe = {
+        "sets_stripe_customer": customer is not ...,
+        "stripe_customer_id": None if customer is None or customer is ... else valid_id("stripe_customer_id", customer),
+    }
     settings = org_billing(connection, org)
-    if stripe_customer_id is ... and all(value is None for value in changes.values()):
+    if customer is ... and all(value is None for value in changes.values()):
         return settings
     (settings,) = fetch_rows(connection, class_row(OrgBilling), "change_org_billing", org=org, **changes, **stripe)
     return settings

@@ -17,52 +17,34 @@ if TYPE_CHECKING:
 
 
 def record_creation(connection: Connection, tenant: str, org: str | None, created_at: datetime) -> bool:
-    """Record that a tenant was created and is billed from then on.
+    """Record that a tenant was created at its creationTimestamp, `created_at`, and is billed from then on.
 
     A tenant that is already recorded stays as it is, even if it is recorded as deleted. The reconciler reports what
     differs.
 
-    Args:
-        connection: the write is part of its transaction.
-        tenant: the name of the custom resource.
-        org: the organisation that pays; None or empty means unknown.
-        created_at: its creationTimestamp, in UTC.
-
     Returns:
         True if it was written, False if the tenant was recorded before.
-
-    Raises:
-        InvalidArgument: the name is empty or not text, or the time is naive or not in UTC.
     """
-    return bool(
-        fetch_rows(
-            connection,
-            tuple_row,
-            "record_creation",
-            tenant=valid_id("tenant", tenant),
-            org=valid_org(org),
-            created_at=valid_moment("created_at", created_at),
-        )
-    )
+    row = {
+        "tenant": valid_id("tenant", tenant),
+        "org": valid_org(org),
+        "created_at": valid_moment("created_at", created_at),
+    }
+    return bool(fetch_rows(connection, tuple_row, "record_creation", **row))
 
 
 def record_deletion(connection: Connection, tenant: str, deleted_at: datetime | None = None) -> bool:
     """Record that a tenant was deleted and is billed until then.
 
-    The first recorded deletion stays. Skills that are on are recorded as disabled with `record_skills`, at the same
-    time.
-
-    Args:
-        connection: the write is part of its transaction.
-        tenant: the name of the custom resource.
-        deleted_at: when, in UTC; None means when the transaction began, by the database's clock.
+    A `deleted_at` of None means when the transaction began, by the database's clock. The first recorded deletion stays.
+    Skills that are on are recorded as disabled with `record_skills`, at the same time.
 
     Returns:
         True if it was written, False if the tenant was recorded as deleted before.
 
     Raises:
         NotRecorded: the ledger has no row of the tenant.
-        InvalidArgument: the time is before the tenant's creation, or naive or not in UTC; or the name is empty.
+        InvalidArgument: also if the time is before the tenant's creation.
     """
     at = valid_moment_or_now("deleted_at", deleted_at)
     found = fetch_rows(connection, tuple_row, "record_deletion", tenant=valid_id("tenant", tenant), deleted_at=at)
@@ -81,34 +63,12 @@ def record_deletion(connection: Connection, tenant: str, deleted_at: datetime | 
 
 
 def lifecycle(connection: Connection, tenant: str) -> Lifecycle | None:
-    """Read who pays for a tenant, and from when until when.
-
-    Args:
-        connection: the read is part of its transaction.
-        tenant: the name of the custom resource.
-
-    Returns:
-        Its row, with `deleted_at` None while it exists; None if the ledger has no row of it.
-
-    Raises:
-        InvalidArgument: the name is empty or not text.
-    """
+    """Read who pays for a tenant, and from when until when; None if the ledger has no row of it."""
     found = fetch_rows(connection, class_row(Lifecycle), "read_lifecycle", tenant=valid_id("tenant", tenant))
     return found[0] if found else None
 
 
 def lifecycles(connection: Connection, org: str | None) -> dict[str, Lifecycle]:
-    """Read the tenants that an organisation pays or paid for, including deleted ones.
-
-    Args:
-        connection: the read is part of its transaction.
-        org: the organisation; None or empty means unknown.
-
-    Returns:
-        Their rows by name, in the order of the names' code points.
-
-    Raises:
-        InvalidArgument: the organisation is not text that PostgreSQL can store.
-    """
+    """Read the tenants that an organisation pays or paid for, including deleted ones, by name in code point order."""
     rows = fetch_rows(connection, tuple_row, "read_lifecycles", org=valid_org(org))
     return {name: Lifecycle(org=payer, created_at=start, deleted_at=end) for name, payer, start, end in rows}
