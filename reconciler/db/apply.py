@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -24,7 +25,6 @@ from reconciler.db.staging import NULL, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from reconciler.core.plan import Plan
@@ -41,19 +41,15 @@ class WrittenOtherwise(Failure):
 
 
 def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
-    """Take the lock of all runs, stage the plan, and defer the tenants whose record has changed since.
-
-    Args:
-        cursor: in an open transaction, in which `apply` comes next.
-        plan: what was to be written.
-
-    Returns:
-        What is to be written.
-    """
+    """Take the lock of all runs, stage the plan, and return it with tenants deferred whose record has changed since."""
     cursor.execute(query("lock"))
     if not plan.corrections:
         return plan
-    _stage(cursor, plan)
+    rows = _rows(plan.corrections)
+    cursor.execute(query("plan_table"))
+    with cursor.copy(query("copy_plan")) as copy:
+        while block := "".join(islice(rows, ROWS_BATCH)):
+            copy.write(block)
     cursor.execute(query("drop_stale"))
     stale = {tenant for (tenant,) in cursor}
     if not stale:
@@ -62,12 +58,9 @@ def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
 
 
 def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, the corrections with the proof of each, and the open reports.
+    """Write the columns of the run's own row, the corrections with the proof of each, and the open reports.
 
-    Args:
-        cursor: in the transaction of `drop_stale`.
-        plan: what that returned.
-        run: the columns of the run's row.
+    The plan is what `drop_stale` returned in the same transaction.
 
     Raises:
         WrittenOtherwise: the rows written are not those of the plan; the transaction must not be committed.
@@ -121,14 +114,6 @@ def _raise_unless_equal(statement: str, planned: int, written: int) -> None:
         )
 
 
-def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
-    rows = _rows(plan.corrections)
-    cursor.execute(query("plan_table"))
-    with cursor.copy(query("copy_plan")) as copy:
-        while block := "".join(islice(rows, ROWS_BATCH)):
-            copy.write(block)
-
-
 def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
     """Yield the corrections as rows of COPY's text format."""
     inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
@@ -158,6 +143,7 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
 
 
 _text = lru_cache(_CACHE_SIZE)(escape)
+_iso = lru_cache(_CACHE_SIZE)(datetime.isoformat)
 
 
 @lru_cache(_CACHE_SIZE)
@@ -165,8 +151,3 @@ def _moment_fields(moment: Moment) -> str:
     """Return the four fields of a moment."""
     *times, evidence = moment
     return "\t".join([*map(_iso, times), evidence])
-
-
-@lru_cache(_CACHE_SIZE)
-def _iso(time: datetime) -> str:
-    return time.isoformat()

@@ -1,7 +1,4 @@
-"""The tenants that could differ from the ledger.
-
-One query compares what is staged with the latest recorded state, and only tenants that could differ come back.
-"""
+"""The tenants that could differ from the ledger: one query compares what is staged with the latest recorded state."""
 
 from __future__ import annotations
 
@@ -55,27 +52,17 @@ def find_candidates(
 ) -> Candidates:
     """Stage what was listed and return the tenants that could differ from the ledger, by name.
 
-    Args:
-        cursor: in an open transaction; the staged tenants go with it.
-        spool: what was listed.
-        settle: how long after a change the portal may still write its row.
-        names: look at these tenants alone.
-        everyone: return the tenants that are plainly true as well.
+    `names` restricts it to some, and `everyone` adds the tenants that are plainly true. What is staged lives as long as
+    the transaction.
 
     Raises:
         RepeatedTenant: the list names one resource twice.
     """
-    counts = stage(cursor, spool)
-    parameters = {
-        "names": None if names is None else list(names),
-        "everyone": everyone,
-        "middle": counts.middle,
-        "settle": settle,
-        "first": FIRST,
-        "last": LAST,
-    }
+    *_, middle = counts = stage(cursor, spool)
+    only = None if names is None else list(names)
+    parameters = {"names": only, "everyone": everyone, "middle": middle, "settle": settle, "first": FIRST, "last": LAST}
     cursor.execute(query("find_candidates"), parameters)
-    return Candidates([_candidate(row) for row in cursor], *counts[:4])
+    return Candidates([_candidate(row) for row in cursor], *counts[:-1])
 
 
 def invoiced_periods(cursor: psycopg.Cursor[Any], orgs: list[str]) -> dict[str, list[tuple[date, date]]]:
@@ -93,8 +80,7 @@ def accepted_reports(cursor: psycopg.Cursor[Any]) -> dict[tuple[str, str], datet
 
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
-    columns, rest = row[: len(COLUMNS)], row[len(COLUMNS) :]
-    detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = rest
+    *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = row
     observed = None
     if detail is not None:
         fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))

@@ -17,11 +17,7 @@ MAX_RUNS_SEARCHED = 10_000
 
 
 def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
-    """Read a tenant's story.
-
-    Args:
-        cursor: in a transaction of `reconciler.db.connection.snapshot`.
-        tenant: its name.
+    """Read one tenant's story, in a transaction of `reconciler.db.connection.snapshot`.
 
     Raises:
         UnknownTenant: the ledger has nothing under that name.

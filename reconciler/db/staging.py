@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import tempfile
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 
@@ -37,22 +37,6 @@ _detail = operator.attrgetter(*DETAIL)
 _encode = msgspec.json.Encoder().encode
 
 
-class Counts(NamedTuple):
-    """What is known of both sides once the tenants are staged."""
-
-    tenants_observed: int
-    tenants_recorded: int
-    """Lifecycle rows that are open."""
-    ledger_is_empty: bool
-    """True if there is no lifecycle row at all."""
-    as_of: datetime
-    """The database's clock."""
-    middle: str
-    """The tenant name at which the recorded events halve."""
-    has_duplicates: bool
-    """True if a name or a uid is staged twice."""
-
-
 class SpoolFault(Failure):
     """The tenants could not be kept on this machine's disk."""
 
@@ -77,15 +61,11 @@ class TenantSpool:
             self._file.close()
 
     def add(self, tenant: Observed, /) -> None:
-        """Add one tenant.
-
-        Raises:
-            SpoolFault: the disk is full.
-        """
-        row = _row(tenant)
+        """Add one tenant."""
         try:
-            self._file.write(row)
+            self._file.write(_row(tenant))
         except OSError as error:
+            # entering `_on_disk` for each would cost half as much again as writing it
             raise _full(error) from None
 
     def restart(self) -> None:
@@ -103,23 +83,23 @@ class TenantSpool:
                 yield block
 
 
-def stage(cursor: psycopg.Cursor[Any], spool: TenantSpool) -> Counts:
-    """Copy the spooled tenants into a temporary table, and return the counts of both sides.
+def stage(cursor: psycopg.Cursor[Any], spool: TenantSpool) -> tuple[int, int, bool, datetime, str]:
+    """Copy the spooled tenants into a temporary table, which goes with the transaction, and count both sides.
 
-    Args:
-        cursor: in an open transaction; the table goes with it.
-        spool: what was listed.
+    Returns:
+        How many tenants were listed and how many are recorded as open, whether the ledger is empty, the database's
+        clock, and the name at which the recorded events halve.
 
     Raises:
         RepeatedTenant: the list names one resource twice.
     """
     cursor.execute(query("stage"))
     _copy(cursor, spool.blocks())
-    counts = _counts(cursor)
-    if counts.has_duplicates:
+    ((*counts, has_duplicates),) = cursor.execute(query("counts")).fetchall()
+    if has_duplicates:
         _resolve_duplicates(cursor)
-        counts = _counts(cursor)
-    return counts
+        ((*counts, _),) = cursor.execute(query("counts")).fetchall()
+    return tuple(counts)
 
 
 def escape(text: str | None) -> str:
@@ -131,11 +111,6 @@ def _copy(cursor: psycopg.Cursor[Any], blocks: Iterable[bytes]) -> None:
     with cursor.copy(query("copy")) as copy:
         for block in blocks:
             copy.write(block)
-
-
-def _counts(cursor: psycopg.Cursor[Any]) -> Counts:
-    (counts,) = cursor.execute(query("counts")).fetchall()
-    return Counts(*counts)
 
 
 def _resolve_duplicates(cursor: psycopg.Cursor[Any]) -> None:

@@ -22,16 +22,10 @@ MAX_RUNS_SEARCHED = 2_000
 
 
 def read_status(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
-    """Read how things stand.
-
-    Args:
-        cursor: in a transaction of `reconciler.db.connection.snapshot`.
-        settle: how long after a change the portal may still write its row.
-    """
+    """Read how things stand, in a transaction of `reconciler.db.connection.snapshot`."""
     as_of, verified_until, unverified_count = read_verification(cursor, settle=settle)
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - timedelta(days=DAYS - 1)
-    unverified = read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)
     reports = cursor.execute(query("status_reports"), {"max_rows": MAX_ROWS}).fetchall()
     expired_since = {"since": timedelta(days=DAYS), "max_rows": MAX_ROWS}
     exceptions = cursor.execute(query("status_exceptions"), expired_since).fetchall()
@@ -41,7 +35,7 @@ def read_status(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
     return Status(
         as_of=as_of,
         verified_until=verified_until,
-        unverified=tuple(unverified),
+        unverified=tuple(read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)),
         unverified_count=unverified_count,
         reports=tuple(OpenReport(*row[:-1]) for row in reports),
         reports_count=reports[0][-1] if reports else 0,
