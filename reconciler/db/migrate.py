@@ -12,15 +12,15 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import stamina
-from psycopg import conninfo
+from psycopg import conninfo, errors
 
 from reconciler.core.errors import Failure
 from reconciler.db.connection import connect, transaction, translated
-from reconciler.db.queries import query, schema_files
+from reconciler.db.queries import files_in, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,12 +60,6 @@ class _Step:
         return self.creates.removeprefix("index ")
 
 
-class _IndexState(NamedTuple):
-    oid: int | None
-    valid: bool | None
-    building: bool
-
-
 _CREATES = re.compile(
     r"""
     CREATE\ (?:OR\ REPLACE\ )?(?P<kind>SCHEMA|TABLE|VIEW)\ (?:IF\ NOT\ EXISTS\ )?(?P<name>[\w.]+)
@@ -80,11 +74,8 @@ _CREATES = re.compile(
 def migrate(connection: psycopg.Connection[Any]) -> list[str]:
     """Create what is missing. It may run any number of times, and on several connections at once.
 
-    Everything is created in one transaction, except indexes on tables that existed before.
-
-    Args:
-        connection: an idle connection in autocommit mode, since a concurrent build cannot run inside a transaction.
-            It is left at READ COMMITTED.
+    The connection must be idle and in autocommit mode, since an index cannot be built concurrently inside a
+    transaction. It is left at READ COMMITTED.
 
     Returns:
         What was created, in the order of the files: "schema reconciler", "table public.invoices",
@@ -110,31 +101,19 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
 
 def _is_temporary(error: Exception) -> bool:
     """True if another session was in the way, so that trying again may help."""
-    return isinstance(error, MigrationBusy) or isinstance(
-        error.__cause__, (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-    )
+    causes = (errors.DeadlockDetected, errors.LockNotAvailable)
+    return isinstance(error, MigrationBusy) or isinstance(error.__cause__, causes)
 
 
 def _is_race(error: Exception) -> bool:
     """True if the portal may have created the same object at the same time: IF NOT EXISTS does not prevent that."""
-    return _is_temporary(error) or isinstance(
-        error.__cause__,
-        (
-            psycopg.errors.UniqueViolation,
-            psycopg.errors.DuplicateTable,
-            psycopg.errors.DuplicateObject,
-            psycopg.errors.DuplicateSchema,
-        ),
-    )
+    causes = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject, errors.DuplicateSchema)
+    return _is_temporary(error) or isinstance(error.__cause__, causes)
 
 
 @stamina.retry(on=_is_race, attempts=5, timeout=60.0)
 def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """Create what is missing in one transaction, except indexes on tables that existed before.
-
-    Returns:
-        What was created, and those indexes.
-    """
+    """Create what is missing in one transaction, except indexes on tables that existed before; return both."""
     created: list[_Step] = []
     indexes: list[_Step] = []
     with transaction(connection) as cursor:
@@ -163,33 +142,29 @@ def _existing(cursor: psycopg.Cursor[Any]) -> set[str]:
 
 
 def _build_index(connection: psycopg.Connection[Any], step: _Step) -> str | None:
-    """Build an index without blocking writes to its table.
-
-    Returns:
-        The line of the report; None if another session has built the index meanwhile.
-    """
+    """Build an index without blocking writes to its table; return the report's line, None if another session did it."""
     create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", step.sql, count=1).encode()
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {step.index}".encode()
     rebuilt = False
     for attempt in _attempts_while_busy():
         with attempt, translated():
-            state = _stable_index_state(connection, step)
-            if state.valid:
+            exists, valid = _index_state(connection, step)
+            if valid:
                 return None
-            if state.oid is not None:
+            if exists:
                 # not REINDEX: if it dies too, it leaves a second index behind that nobody looks for
                 rebuilt = True
                 _execute_bounded(connection, step, drop)
             try:
                 _execute_bounded(connection, step, create)
-            except psycopg.errors.UniqueViolation as error:
+            except errors.UniqueViolation as error:
                 # even an invalid unique index refuses new rows
                 _execute_bounded(connection, step, drop)
                 raise MigrationConflict(
                     f"Rows of {step.table} violate the unique index {step.index}: {error.diag.message_detail}",
                     "Resolve the duplicate rows with the portal's owner, then run `reconciler migrate` again.",
                 ) from error
-            if not _stable_index_state(connection, step).valid:
+            if _index_state(connection, step) != (True, True):
                 raise _name_taken(step)
     return f"{step.creates} (rebuilt: an earlier build had died)" if rebuilt else step.creates
 
@@ -200,27 +175,24 @@ def _attempts_while_busy() -> Iterable[stamina.Attempt]:
     )
 
 
-def _stable_index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    """Return the state of an index that no session is building.
+def _index_state(connection: psycopg.Connection[Any], step: _Step) -> tuple[bool, bool]:
+    """Return whether an index exists and whether it is valid, if no session is building it.
 
-    It is read twice, because a build may end after the catalog is read and before the locks are. An index that is
+    That is read twice, because a build may end after the catalog is read and before the locks are. An index that is
     invalid both times, while nobody is building, was left by a build that died.
 
     Raises:
         MigrationBusy: a session is building an index on the same table.
     """
-    first, second = _index_state(connection, step), _index_state(connection, step)
-    if first.building or first != second:
+    named = {"index": step.index, "table": step.table}
+    first, second = (connection.execute(query("index_state"), named).fetchall() for _ in range(2))
+    ((oid, is_valid, is_building),) = second
+    if is_building or first != second:
         raise MigrationBusy(
             f"Another session is building an index on {step.table}.",
             "Wait until it is done (pg_stat_progress_create_index shows it), then run `reconciler migrate` again.",
         )
-    return second
-
-
-def _index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    (row,) = connection.execute(query("index_state"), {"index": step.index, "table": step.table}).fetchall()
-    return _IndexState(*row)
+    return oid is not None, bool(is_valid)
 
 
 def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> None:
@@ -242,7 +214,7 @@ def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement
     try:
         with _translated_step(connection, step):
             connection.execute(statement)
-    except psycopg.errors.QueryCanceled as error:
+    except errors.QueryCanceled as error:
         raise MigrationHeldUp(
             f"The {step.creates} was not built in time; it waits for every older transaction to end.",
             "End transactions that stay open (pg_stat_activity: xact_start), then run `reconciler migrate` again. "
@@ -283,17 +255,12 @@ def _translated_step(connection: psycopg.Connection[Any], step: _Step) -> Iterat
     """Turn the errors that a person can do something about into failures that name the object."""
     try:
         yield
-    except psycopg.errors.InsufficientPrivilege as error:
+    except errors.InsufficientPrivilege as error:
         raise MigrationDenied(
             f"The role {connection.info.user} may not create the {step.creates}: {error.diag.message_primary}",
             "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database.",
         ) from error
-    except (
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.WrongObjectType,
-        psycopg.errors.InvalidForeignKey,
-    ) as error:
+    except (errors.UndefinedColumn, errors.UndefinedTable, errors.WrongObjectType, errors.InvalidForeignKey) as error:
         raise MigrationConflict(
             f"The {step.creates} does not fit the existing tables: {error.diag.message_primary}",
             "Is DATABASE_URL the portal's database? An existing table is never altered: compare it with "
@@ -310,7 +277,7 @@ def _name_taken(step: _Step) -> MigrationConflict:
 
 @cache
 def _steps() -> tuple[_Step, ...]:
-    text = "\n".join(file.read_text(encoding="utf-8") for file in schema_files())
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files_in("schema"))
     return tuple(map(_parse_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
 
 
