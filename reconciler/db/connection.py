@@ -114,11 +114,7 @@ class _BoundedBinaryTime(_BoundedTime):
 
 
 def _parsed(url: str) -> dict[str, Any]:
-    """Return the parts of a connection string.
-
-    Raises:
-        LedgerMisnamed: it cannot be parsed, or unescaped characters in its password make it mean something else.
-    """
+    """Return the parts of a connection string; refuse one that unescaped characters in its password make misread."""
     try:
         settings: dict[str, Any] = {**conninfo.conninfo_to_dict(url)}
     except psycopg.Error:
@@ -171,14 +167,7 @@ def snapshot(url: str) -> Iterator[psycopg.Cursor[Any]]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn psycopg's errors into failures that say what to do.
-
-    Raises:
-        LedgerNotMigrated: a table, column, schema or function is missing.
-        LedgerDenied: the role lacks a privilege.
-        LedgerUnreachable: a timeout expired, or the connection was lost.
-        LedgerFault: any other error of psycopg.
-    """
+    """Turn psycopg's errors into failures that say what to do; one without a failure of its own is a LedgerFault."""
     try:
         yield
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.UndefinedFunction) as error:

@@ -1,6 +1,6 @@
 """Write what people decide: that a report is accepted for a time, and that a recreated tenant begins a new lifetime.
 
-Each is one transaction, and keeps who decided it, when by the database's clock, and why.
+Each decision is one transaction. It keeps who took it, `by`, why, `note`, and when by the database's clock.
 """
 
 from __future__ import annotations
@@ -42,13 +42,7 @@ def accept(
 ) -> Acceptance:
     """Accept a tenant's reports of one reason for a time. This replaces what was decided of them before.
 
-    Args:
-        cursor: in an open transaction of the ledger.
-        tenant: its name. Such a report need not be open yet.
-        reason: why it is, or would be, reported.
-        until: from when on people are notified again, in UTC.
-        note: why it is accepted.
-        by: who decided it.
+    Such a report need not be open yet. People are notified again from `until` on, in UTC.
 
     Raises:
         AlreadyOver: `until` is not in the future, by the ledger's clock.
@@ -87,25 +81,19 @@ def _reports(
     cursor: psycopg.Cursor[Any], tenant: str, reason: Reason
 ) -> tuple[datetime, datetime | None, datetime | None]:
     """Return the clock, since when such a report is open, and until when it is accepted."""
-    ((now, is_known, open_since, accepted_until),) = cursor.execute(
+    ((now, is_known, *times),) = cursor.execute(
         query("tenant_reports"), {"tenant": tenant, "reason": reason}
     ).fetchall()
     if not is_known:
         raise unknown_tenant(cursor, tenant, refused=True)
-    return now, open_since, accepted_until
+    return now, *times
 
 
 def reopen(cursor: psycopg.Cursor[Any], lookup: Lookup, *, note: str, by: str) -> Reopening:
     """Keep a tenant's closed lifetime, and begin the one of the resource that was created after it.
 
-    Events stay where they are. Those of the lifetime before remain the latest of their keys until the next run appends
-    what differs; no correction of the new lifetime is dated before it began.
-
-    Args:
-        cursor: in an open transaction of the ledger; it waits for the lock that all runs share.
-        lookup: what the source shows.
-        note: why it is reopened.
-        by: who decided it.
+    It waits for the lock of all runs. Events stay where they are: those of the lifetime before remain the latest of
+    their keys until the next run appends what differs, and no correction of the new one is dated before it began.
 
     Raises:
         NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.

@@ -34,15 +34,15 @@ class MigrationDenied(Failure):
 
 
 class MigrationConflict(Failure):
-    """Something in the database prevents the creation of what is missing."""
+    """A table lacks a column, rows violate a unique index, or something else has the name."""
 
 
 class MigrationBusy(Failure):
-    """Another session is building an index."""
+    """Another session was still building an index after `MAX_BUILD_SECONDS`."""
 
 
 class MigrationHeldUp(Failure):
-    """An index was not built in time."""
+    """An index was not built within `MAX_BUILD_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,7 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
         "index public.reconciler_skill_state", "row public.platform_pricing 1". Empty if nothing was missing.
 
     Raises:
-        MigrationDenied: the role may not create what is missing.
-        MigrationConflict: a table lacks a column, rows violate a unique index, or something else has a name.
-        MigrationBusy: another session was still building an index after `MAX_BUILD_SECONDS`.
-        MigrationHeldUp: an index was not built within `MAX_BUILD_SECONDS`.
-        Failure: `reconciler.db.connection.translated` says which, for any other error.
+        Failure: one of this module, or for any other error one of `reconciler.db.connection`.
     """
     # a snapshot from the start of the transaction would not show what the migration before it created
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED

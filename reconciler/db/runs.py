@@ -57,12 +57,8 @@ def commit(
 ) -> Outcome:
     """Write the plan and the run's own row in one transaction, and return the outcome as it was written.
 
-    Args:
-        database_url: the ledger, for asking once more where the end of the transaction is not answered.
-        db: an idle connection to it.
-        plan: what is to be written; what became stale meanwhile is deferred.
-        outcome: of the run so far.
-        time_left: returns the seconds that the run has left, or raises.
+    What became stale meanwhile is deferred. If the end of the transaction is not answered, a new connection asks how it
+    ended. `time_left` returns the seconds that the run has left, or raises.
 
     Raises:
         Failure: nothing was written, or the failure says how to find out.
@@ -73,9 +69,8 @@ def commit(
             plan = drop_stale(cursor, plan)
             outcome = replace(outcome, result=plan.result(outcome.mode), findings=plan.findings)
             apply(cursor, plan, _row(outcome))
-            cursor.execute(
-                query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
-            )
+            pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
+            cursor.execute(query("pin_source"), pinned)
             outcome = _with_memory(cursor, outcome)
             time_left()
             reached_end = True

@@ -32,28 +32,21 @@ class NotVerified(Refusal):
 def statement(
     cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
 ) -> Statement:
-    """Read what was used in a period, see `usage`."""
-    lines = usage(cursor, first, until, org, tenant)
-    return Statement(first=first, until=until, as_of=as_of(cursor), lines=tuple(lines))
-
-
-def usage(
-    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
-) -> list[Line]:
-    """Return what is billed for a period, up to now, in one query however many tenants there are.
+    """Read what is billed for a period, up to now, in one query however many tenants there are.
 
     Now is when the transaction began. The period's days are in UTC, and `until` is the day after its last one; `org`
     restricts it to what this organisation pays for, `tenant` to this tenant.
     """
     parameters = {"first": first, "until": until, "org": org, "tenant": tenant}
-    return [
+    lines = tuple(
         Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
         for org, tenant, item, month, days, price, amount in cursor.execute(query("usage"), parameters)
-    ]
+    )
+    return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
 
 
 def as_of(cursor: psycopg.Cursor[Any]) -> datetime:
-    """Return the instant up to which `usage` counts in this transaction."""
+    """Return the instant up to which `statement` counts in this transaction."""
     ((now,),) = cursor.execute(query("as_of")).fetchall()
     at: datetime = now.astimezone(UTC)
     return at

@@ -26,9 +26,27 @@ Raises:
 
 from reconciler.core.model import Lifecycle
 from reconciler.ledger.arguments import InvalidArgument
-from reconciler.ledger.events import (
+from reconciler.ledger.rows import NotRecorded
+from reconciler.ledger.settings import (
+    OrgBilling,
+    PlatformPrices,
+    SkillPrice,
+    change_org_billing,
+    change_platform_prices,
+    org_billing,
+    platform_prices,
+    remove_skill_price,
+    set_skill_price,
+    skill_price,
+    skill_prices,
+)
+from reconciler.ledger.tenants import (
     SkillEvent,
     SuspensionEvent,
+    lifecycle,
+    lifecycles,
+    record_creation,
+    record_deletion,
     record_resumption,
     record_skills,
     record_suspension,
@@ -37,19 +55,6 @@ from reconciler.ledger.events import (
     suspension_events,
     suspension_state_at,
 )
-from reconciler.ledger.orgs import OrgBilling, change_org_billing, org_billing
-from reconciler.ledger.prices import (
-    PlatformPrices,
-    SkillPrice,
-    change_platform_prices,
-    platform_prices,
-    remove_skill_price,
-    set_skill_price,
-    skill_price,
-    skill_prices,
-)
-from reconciler.ledger.rows import NotRecorded
-from reconciler.ledger.tenants import lifecycle, lifecycles, record_creation, record_deletion
 
 __all__ = [
     "InvalidArgument",
