@@ -12,7 +12,7 @@ import psycopg
 from reconciler.core.decisions import Acceptance, NotReopened, Reopening, new_lifetime, second
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Lifecycle
-from reconciler.db.names import did_you_mean, unknown_tenant
+from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:

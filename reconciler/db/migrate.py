@@ -11,7 +11,6 @@ import re
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -51,8 +50,8 @@ class _Step:
 
     creates: str
     """Worded as in the report, and as the catalog query words it."""
-    table: str | None
-    """The table that an index is on."""
+    table: str
+    """The table that an index is on; empty for what is not an index."""
     sql: str
 
     @property
@@ -62,9 +61,8 @@ class _Step:
 
 _CREATES = re.compile(
     r"""
-    CREATE\ (?:OR\ REPLACE\ )?(?P<kind>SCHEMA|TABLE|VIEW)\ (?:IF\ NOT\ EXISTS\ )?(?P<name>[\w.]+)
-    | CREATE\ (?:UNIQUE\ )?INDEX\ (?:CONCURRENTLY\ )?IF\ NOT\ EXISTS\ (?P<index>\w+)\s+
-      ON\ (?P<table>(?P<schema>\w+)\.\w+)
+    CREATE\ (?:OR\ REPLACE\ |UNIQUE\ )?(?P<kind>SCHEMA|TABLE|VIEW|INDEX)\ (?:CONCURRENTLY\ )?(?:IF\ NOT\ EXISTS\ )?
+      (?P<name>[\w.]+)(?:\s+ON\ (?P<table>(?P<schema>\w+\.)\w+))?
     | INSERT\ INTO\ (?P<into>[\w.]+)\ \(id\)\ VALUES\ \((?P<id>\d+)\)
     """,
     re.VERBOSE,
@@ -166,9 +164,7 @@ def _build_index(connection: psycopg.Connection[Any], step: _Step) -> str | None
 
 
 def _attempts_while_busy() -> Iterable[stamina.Attempt]:
-    return stamina.retry_context(
-        on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_initial=0.1, wait_max=2.0
-    )
+    return stamina.retry_context(on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_max=2.0)
 
 
 def _index_state(connection: psycopg.Connection[Any], step: _Step) -> tuple[bool, bool]:
@@ -271,7 +267,6 @@ def _name_taken(step: _Step) -> MigrationConflict:
     )
 
 
-@cache
 def _steps() -> tuple[_Step, ...]:
     text = "\n".join(file.read_text(encoding="utf-8") for file in files_in("schema"))
     return tuple(map(_parse_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
@@ -281,8 +276,5 @@ def _parse_step(sql: str) -> _Step:
     match = _CREATES.match(sql)
     if match is None:
         raise ValueError(f"The migration cannot tell what this statement creates: {sql.splitlines()[0]}")
-    if match["kind"]:
-        return _Step(f"{match['kind'].lower()} {match['name']}", None, sql)
-    if match["index"]:
-        return _Step(f"index {match['schema']}.{match['index']}", match["table"], sql)
-    return _Step(f"row {match['into']} {match['id']}", None, sql)
+    kind, name, table, schema, into, id_ = match.groups(default="")
+    return _Step(f"{kind.lower()} {schema}{name}" if kind else f"row {into} {id_}", table, sql)

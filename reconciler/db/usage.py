@@ -79,13 +79,13 @@ def histories(
     suspensions: dict[str, list[Event]] = defaultdict(list)
     for tenant, skill, *event in cursor.execute(query("tenant_events"), parameters):
         (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
-    return dict.fromkeys(known, History()) | {
+    return {
         name: History(
             lifetimes=tuple(lifetimes[name]),
             skills={skill: tuple(events) for skill, events in skills[name].items()},
             suspensions=tuple(suspensions[name]),
         )
-        for name in {*lifetimes, *skills, *suspensions}
+        for name in known
     }
 
 

@@ -25,8 +25,7 @@ Raises:
 """
 
 from reconciler.core.model import Lifecycle
-from reconciler.ledger.arguments import InvalidArgument
-from reconciler.ledger.rows import NotRecorded
+from reconciler.ledger.calls import InvalidArgument, NotRecorded
 from reconciler.ledger.settings import (
     OrgBilling,
     PlatformPrices,

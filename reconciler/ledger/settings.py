@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row, tuple_row
 
-from reconciler.ledger.arguments import valid_amount, valid_flag, valid_id
-from reconciler.ledger.rows import NotRecorded, fetch_rows
+from reconciler.ledger.calls import NotRecorded, fetch_rows, valid_amount, valid_flag, valid_id
 
 if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
     from types import EllipsisType
 
-    from reconciler.ledger.rows import Connection
+    from reconciler.ledger.calls import Connection
 
 _NUMERIC = {
     "tenant_monthly_fee_chf": (10, 2),
@@ -70,11 +69,7 @@ class OrgBilling:
 
 
 def platform_prices(connection: Connection) -> PlatformPrices:
-    """Read the platform's prices and the VAT rate.
-
-    Raises:
-        NotRecorded: the row that the migration creates is missing.
-    """
+    """Read the platform's prices and the VAT rate; NotRecorded says that the migration's row is missing."""
     return _only_row(fetch_rows(connection, class_row(PlatformPrices), "read_platform_prices"))
 
 
@@ -90,10 +85,7 @@ def change_platform_prices(
 
     The units are those of `PlatformPrices`. `tenant_monthly_fee_chf` and `tenant_setup_fee_chf` have up to 8 digits and
     2 decimals, `threema_message_chf` up to 5 digits and 5 decimals, `vat_rate_chli` up to 3 digits and 2 decimals.
-    `updated_at` becomes now, unless no price is given: then nothing is written.
-
-    Raises:
-        NotRecorded: the row that the migration creates is missing.
+    `updated_at` becomes now, unless no price is given: then this is `platform_prices`.
     """
     given = {
         "tenant_monthly_fee_chf": tenant_monthly_fee_chf,

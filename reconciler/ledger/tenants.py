@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg.rows import class_row, tuple_row
 
 from reconciler.core.model import Lifecycle
-from reconciler.ledger.arguments import (
+from reconciler.ledger.calls import (
     InvalidArgument,
+    NotRecorded,
+    fetch_rows,
     valid_id,
     valid_ids,
     valid_instant,
@@ -21,13 +23,12 @@ from reconciler.ledger.arguments import (
     valid_org,
     valid_selection,
 )
-from reconciler.ledger.rows import NotRecorded, fetch_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from reconciler.ledger.rows import Connection
+    from reconciler.ledger.calls import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,10 @@ class SuspensionEvent:
 
 
 def record_creation(connection: Connection, tenant: str, org: str | None, created_at: datetime) -> bool:
-    """Record that a tenant was created at its creationTimestamp, `created_at`, and is billed from then on.
+    """Record that a tenant was created and is billed from then on; return False if it was recorded before.
 
-    A tenant that is already recorded stays as it is, even if it is recorded as deleted. The reconciler reports what
-    differs.
-
-    Returns:
-        True if it was written, False if the tenant was recorded before.
+    `created_at` is its creationTimestamp. A tenant that is already recorded stays as it is, even if it is recorded as
+    deleted. The reconciler reports what differs.
     """
     row = {
         "tenant": valid_id("tenant", tenant),
@@ -81,13 +79,10 @@ def record_creation(connection: Connection, tenant: str, org: str | None, create
 
 
 def record_deletion(connection: Connection, tenant: str, deleted_at: datetime | None = None) -> bool:
-    """Record that a tenant was deleted and is billed until then.
+    """Record that a tenant was deleted and is billed until then; return False if it was recorded as deleted before.
 
     A `deleted_at` of None means when the transaction began, by the database's clock. The first recorded deletion stays.
     Skills that are on are recorded as disabled with `record_skills`, at the same time.
-
-    Returns:
-        True if it was written, False if the tenant was recorded as deleted before.
 
     Raises:
         NotRecorded: the ledger has no row of the tenant.
@@ -132,11 +127,9 @@ def record_skills(
 ) -> list[SkillEvent]:
     """Record that the skills `enabled` were turned on and `disabled` off, all at one time and in one statement.
 
-    Events are only appended: recording one twice adds two rows, which changes no state. A time ahead of the database's
-    clock is accepted, but the reconciler reports it and leaves that skill alone.
-
-    Returns:
-        One event per skill, in the order of the skills and of their own ids. Empty if no skill is given.
+    One event per skill is returned, in the order of the skills and of the events' ids. Events are only appended:
+    recording one twice adds two rows, which changes no state. A time ahead of the database's clock is accepted, but the
+    reconciler reports it and leaves that skill alone.
 
     Raises:
         InvalidArgument: also if a skill is given on both sides.

@@ -1,20 +1,46 @@
-"""Check arguments before anything is written: return the value that the ledger will hold, or raise InvalidArgument."""
+"""What the calls have in common: they check their arguments, then run one query of `sql/queries/ledger.sql`.
+
+A check returns the value that the ledger will hold, or raises InvalidArgument before anything is written.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
+from reconciler.db.connection import bound_times
+from reconciler.db.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg.rows import BaseRowFactory
+
+    Connection = psycopg.Connection[Any]
+
+T = TypeVar("T")
+
 
 class InvalidArgument(Failure, ValueError):  # noqa: N818 - named like every Failure
     """The ledger cannot hold an argument."""
+
+
+class NotRecorded(Failure, LookupError):  # noqa: N818 - named like every Failure
+    """The row that a call is about is not in the ledger."""
+
+
+def fetch_rows(connection: Connection, factory: BaseRowFactory[T], name: str, /, **parameters: Any) -> list[T]:
+    """Run a query and return its rows, regardless of the connection's own cursors, row factories and loaders."""
+    with psycopg.Cursor(connection, row_factory=factory) as cursor:
+        bound_times(cursor)
+        # binary: text depends on DateStyle, and the caller may load numerics as floats
+        cursor.execute(query(name), parameters, binary=True)
+        return cursor.fetchall()
 
 
 def valid_id(name: str, value: object) -> str:
