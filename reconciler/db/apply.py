@@ -20,14 +20,15 @@ import psycopg
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
+from reconciler.db.candidates import NULL, escape
 from reconciler.db.queries import query
-from reconciler.db.staging import NULL, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from reconciler.core.plan import Plan
+    from reconciler.db.connection import Cursor
 
 ROWS_BATCH = 1_000
 """Rows of the plan that are sent at once."""
@@ -40,7 +41,7 @@ class WrittenOtherwise(Failure):
     """The rows written are not the rows of the plan."""
 
 
-def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
+def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
     """Take the lock of all runs, stage the plan, and return it with tenants deferred whose record has changed since."""
     cursor.execute(query("lock"))
     if not plan.corrections:
@@ -57,7 +58,7 @@ def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
     return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
 
-def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
+def apply(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
     """Write the columns of the run's own row, the corrections with the proof of each, and the open reports.
 
     The plan is what `drop_stale` returned in the same transaction.
@@ -83,7 +84,7 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
     )
 
 
-def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
+def _write(cursor: Cursor, plan: Plan, run_id: UUID) -> None:
     planned = Counter(map(attrgetter("action"), plan.corrections))
     for statement, action in (
         ("insert_lifecycles", Action.INSERT),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from psycopg.abc import AdaptContext, Buffer
 
+Connection = psycopg.Connection[Any]
+Cursor = psycopg.Cursor[Any]
+
 CONNECT_TIMEOUT = 10
 LOCK_TIMEOUT = 15
 STATEMENT_TIMEOUT = 120
@@ -49,7 +52,7 @@ class LedgerFault(Failure):
     """PostgreSQL refused a statement for another reason."""
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
+def connect(url: str) -> Connection:
     """Connect to the ledger, in autocommit mode and without prepared statements.
 
     Raises:
@@ -133,16 +136,11 @@ def _parsed(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def transaction(
-    connection: psycopg.Connection[Any], seconds: float = STATEMENT_TIMEOUT
-) -> Iterator[psycopg.Cursor[Any]]:
+def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
     """Open a transaction with timeouts: commit at the end of the block, roll back on any exception.
 
-    Lock, statement and idle timeouts apply inside it, none longer than `seconds`, and its time zone is UTC. The
-    connection must be in autocommit mode.
-
-    Raises:
-        Failure: see `translated`.
+    Lock, statement and idle timeouts apply inside it, none longer than `seconds`, its time zone is UTC, and psycopg's
+    errors are `translated`. The connection must be in autocommit mode.
     """
     with translated(), connection.transaction(), connection.cursor() as cursor:
         limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
@@ -153,12 +151,8 @@ def transaction(
 
 
 @contextmanager
-def snapshot(url: str) -> Iterator[psycopg.Cursor[Any]]:
-    """Open a read-only transaction that sees one state of the ledger throughout, though a run may commit meanwhile.
-
-    Raises:
-        Failure: what `connect` and `transaction` raise.
-    """
+def snapshot(url: str) -> Iterator[Cursor]:
+    """Open a read-only transaction that sees one state of the ledger throughout, though a run may commit meanwhile."""
     with closing(connect(url)) as connection:
         connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
         with transaction(connection) as cursor:

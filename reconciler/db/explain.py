@@ -11,11 +11,10 @@ from reconciler.core.status import Exemption, OpenReport
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    import psycopg
+    from reconciler.db.connection import Cursor
 
 MAX_RUNS_SEARCHED = 10_000
 """Runs among which the one is searched that last found the tenant true."""
-
 MAX_NAMES = 5_000
 """Names that are compared with the unknown one."""
 MAX_SUGGESTIONS = 3
@@ -25,7 +24,7 @@ class UnknownTenant(Failure):
     """No tenant of that name is in the ledger or in the reports."""
 
 
-def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
+def read_story(cursor: Cursor, tenant: str) -> Story:
     """Read one tenant's story, in a transaction of `reconciler.db.connection.snapshot`.
 
     Raises:
@@ -57,7 +56,7 @@ def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
     )
 
 
-def unknown_tenant(cursor: psycopg.Cursor[Any], tenant: str, *, refused: bool = False) -> UnknownTenant:
+def unknown_tenant(cursor: Cursor, tenant: str, *, refused: bool = False) -> UnknownTenant:
     """Return the failure that names those that could be meant; `refused` says that it stops a change."""
     remedy = did_you_mean(cursor, tenant)
     failure = UnknownTenant(
@@ -69,7 +68,7 @@ def unknown_tenant(cursor: psycopg.Cursor[Any], tenant: str, *, refused: bool = 
     return failure
 
 
-def did_you_mean(cursor: psycopg.Cursor[Any], tenant: str) -> str:
+def did_you_mean(cursor: Cursor, tenant: str) -> str:
     """Return the question whether one of the known tenants is meant: those that contain the name, then similar ones."""
     named = {"tenant": tenant, "max_names": MAX_NAMES}
     names = [name for (name,) in cursor.execute(query("similar_names"), named)] if _is_storable(tenant) else []

@@ -11,7 +11,7 @@ import re
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import stamina
@@ -23,6 +23,8 @@ from reconciler.db.queries import files_in, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from reconciler.db.connection import Connection, Cursor
 
 MAX_BUILD_SECONDS = 300.0
 """How long one index may take, and how long another session's build is waited for."""
@@ -69,7 +71,7 @@ _CREATES = re.compile(
 )
 
 
-def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+def migrate(connection: Connection) -> list[str]:
     """Create what is missing. It may run any number of times, and on several connections at once.
 
     The connection must be idle and in autocommit mode, since an index cannot be built concurrently inside a
@@ -106,7 +108,7 @@ def _is_race(error: Exception) -> bool:
 
 
 @stamina.retry(on=_is_race, attempts=5, timeout=60.0)
-def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
+def _create_missing(connection: Connection, steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
     """Create what is missing in one transaction, except indexes on tables that existed before; return both."""
     created: list[_Step] = []
     indexes: list[_Step] = []
@@ -128,14 +130,14 @@ def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step])
     return created, indexes
 
 
-def _existing(cursor: psycopg.Cursor[Any]) -> set[str]:
+def _existing(cursor: Cursor) -> set[str]:
     existing = {words for (words,) in cursor.execute(query("existing_objects"))}
     if "table public.platform_pricing" in existing:
         existing |= {words for (words,) in cursor.execute(query("existing_rows"))}
     return existing
 
 
-def _build_index(connection: psycopg.Connection[Any], step: _Step) -> str | None:
+def _build_index(connection: Connection, step: _Step) -> str | None:
     """Build an index without blocking writes to its table; return the report's line, None if another session did it."""
     create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", step.sql, count=1).encode()
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {step.index}".encode()
@@ -167,7 +169,7 @@ def _attempts_while_busy() -> Iterable[stamina.Attempt]:
     return stamina.retry_context(on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_max=2.0)
 
 
-def _index_state(connection: psycopg.Connection[Any], step: _Step) -> tuple[bool, bool]:
+def _index_state(connection: Connection, step: _Step) -> tuple[bool, bool]:
     """Return whether an index exists and whether it is valid, if no session is building it.
 
     That is read twice, because a build may end after the catalog is read and before the locks are. An index that is
@@ -187,7 +189,7 @@ def _index_state(connection: psycopg.Connection[Any], step: _Step) -> tuple[bool
     return oid is not None, bool(is_valid)
 
 
-def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> None:
+def _execute_bounded(connection: Connection, step: _Step, statement: bytes) -> None:
     """Run a statement outside a transaction and cancel it after `MAX_BUILD_SECONDS`.
 
     The request to cancel comes from this process: behind a transaction pooler, a timeout set on the session would
@@ -218,7 +220,7 @@ def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement
 
 
 @contextmanager
-def _build_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def _build_lock(connection: Connection) -> Iterator[None]:
     """Keep other migrations from building indexes at the same time.
 
     The lock belongs to a transaction on a connection of its own: a session's lock would get lost behind a transaction
@@ -243,7 +245,7 @@ def _build_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _translated_step(connection: psycopg.Connection[Any], step: _Step) -> Iterator[None]:
+def _translated_step(connection: Connection, step: _Step) -> Iterator[None]:
     """Turn the errors that a person can do something about into failures that name the object."""
     try:
         yield

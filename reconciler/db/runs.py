@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    import psycopg
-
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Plan
+    from reconciler.db.connection import Connection, Cursor
 
 RECORD_SECONDS = 1.0
 """How long recording may wait for anything once the run itself has ended: its deadline may be over already."""
@@ -44,7 +43,7 @@ class Start(NamedTuple):
     """The source that the ledger belongs to, and the last list of it; None on the first run."""
 
 
-def start(db: psycopg.Connection[Any], seconds: float) -> Start:
+def start(db: Connection, seconds: float) -> Start:
     """Read what a run starts from, within so many seconds."""
     with transaction(db, seconds) as cursor:
         row = cursor.execute(query("source")).fetchone()
@@ -52,9 +51,7 @@ def start(db: psycopg.Connection[Any], seconds: float) -> Start:
         return Start(now, row and Listing(*row))
 
 
-def commit(
-    database_url: str, db: psycopg.Connection[Any], plan: Plan, outcome: Outcome, time_left: Callable[[], float]
-) -> Outcome:
+def commit(database_url: str, db: Connection, plan: Plan, outcome: Outcome, time_left: Callable[[], float]) -> Outcome:
     """Write the plan and the run's own row in one transaction, and return the outcome as it was written.
 
     What became stale meanwhile is deferred. If the end of the transaction is not answered, a new connection asks how it
@@ -126,7 +123,7 @@ def _is_committed(database_url: str, run_id: UUID) -> bool:
         ) from failure
 
 
-def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
+def _with_memory(cursor: Cursor, outcome: Outcome) -> Outcome:
     """Return the outcome with what the ledger keeps of all runs: the totals, and who was notified of what."""
     known = {*Reason}
     totals = {Reason(reason): Total(*total) for reason, *total in cursor.execute(query("totals")) if reason in known}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement
 from reconciler.core.errors import Refusal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from collections.abc import Set as AbstractSet
 
-    import psycopg
+    from reconciler.db.connection import Cursor
 
 MAX_NAMES = 5
 """Tenants that a message names."""
@@ -29,9 +29,7 @@ class NotVerified(Refusal):
     """A later run may still date a correction inside the period."""
 
 
-def statement(
-    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
-) -> Statement:
+def statement(cursor: Cursor, first: date, until: date, org: str | None = None, tenant: str | None = None) -> Statement:
     """Read what is billed for a period, up to now, in one query however many tenants there are.
 
     Now is when the transaction began. The period's days are in UTC, and `until` is the day after its last one; `org`
@@ -45,21 +43,21 @@ def statement(
     return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
 
 
-def as_of(cursor: psycopg.Cursor[Any]) -> datetime:
+def as_of(cursor: Cursor) -> datetime:
     """Return the instant up to which `statement` counts in this transaction."""
     ((now,),) = cursor.execute(query("as_of")).fetchall()
     at: datetime = now.astimezone(UTC)
     return at
 
 
-def prices(cursor: psycopg.Cursor[Any]) -> Prices:
+def prices(cursor: Cursor) -> Prices:
     """Return today's prices."""
     found = dict(cursor.execute(query("prices")).fetchall())
     return Prices(monthly_fee_chf=found.pop(FEE, NOTHING), daily_chf=found)
 
 
 def histories(
-    cursor: psycopg.Cursor[Any], names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
+    cursor: Cursor, names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
 ) -> dict[str, History]:
     """Return all that is recorded of these tenants, by name; of an unknown one, an empty history.
 
@@ -89,7 +87,7 @@ def histories(
     }
 
 
-def refuse_unverified(cursor: psycopg.Cursor[Any], statement: Statement, *, settle: timedelta) -> None:
+def refuse_unverified(cursor: Cursor, statement: Statement, *, settle: timedelta) -> None:
     """Refuse a statement that a later run may still change: the ledger, or a tenant, is not proved to its end.
 
     Only a run over a cluster that succeeded is a proof. Where the latest one could not verify a tenant, an earlier one

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from psycopg.rows import BaseRowFactory
 
-    Connection = psycopg.Connection[Any]
+    from reconciler.db.connection import Connection
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import EllipsisType
 
-    from reconciler.ledger.calls import Connection
+    from reconciler.db.connection import Connection
 
 _NUMERIC = {
     "tenant_monthly_fee_chf": (10, 2),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from reconciler.ledger.calls import Connection
+    from reconciler.db.connection import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +70,8 @@ def record_creation(connection: Connection, tenant: str, org: str | None, create
     `created_at` is its creationTimestamp. A tenant that is already recorded stays as it is, even if it is recorded as
     deleted. The reconciler reports what differs.
     """
-    row = {
-        "tenant": valid_id("tenant", tenant),
-        "org": valid_org(org),
-        "created_at": valid_moment("created_at", created_at),
-    }
+    at = valid_moment("created_at", created_at)
+    row = {"tenant": valid_id("tenant", tenant), "org": valid_org(org), "created_at": at}
     return bool(fetch_rows(connection, tuple_row, "record_creation", **row))
 
 
@@ -165,11 +162,8 @@ def _record_suspension_event(connection: Connection, kind: str, event: dict[str,
 
 
 def _valid_event(tenant: str, org: str | None, occurred_at: datetime | None) -> dict[str, Any]:
-    return {
-        "tenant": valid_id("tenant", tenant),
-        "org": valid_org(org),
-        "occurred_at": valid_moment_or_now("occurred_at", occurred_at),
-    }
+    at = valid_moment_or_now("occurred_at", occurred_at)
+    return {"tenant": valid_id("tenant", tenant), "org": valid_org(org), "occurred_at": at}
 
 
 def skill_state_at(connection: Connection, tenant: str, instant: datetime) -> dict[str, SkillEvent]:
