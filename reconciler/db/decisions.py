@@ -1,6 +1,6 @@
 """Write what people decide: that a report is accepted for a time, and that a recreated tenant begins a new lifetime.
 
-Each decision is one transaction. It keeps who took it, `by`, why, `note`, and when by the database's clock.
+Each is one transaction, and keeps who decides it (`by`), why (`note`), and when by the database's clock.
 """
 
 from __future__ import annotations

@@ -18,13 +18,11 @@ import stamina
 from psycopg import conninfo, errors
 
 from reconciler.core.errors import Failure
-from reconciler.db.connection import connect, transaction, translated
+from reconciler.db.connection import Connection, Cursor, connect, transaction, translated
 from reconciler.db.queries import files_in, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from reconciler.db.connection import Connection, Cursor
 
 MAX_BUILD_SECONDS = 300.0
 """How long one index may take, and how long another session's build is waited for."""

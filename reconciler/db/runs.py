@@ -16,7 +16,7 @@ from reconciler.core.errors import Failure
 from reconciler.core.model import Listing, Mode, Report, Total
 from reconciler.core.reasons import Reason
 from reconciler.db.apply import apply, drop_stale
-from reconciler.db.connection import LedgerUnreachable, connect, transaction
+from reconciler.db.connection import Connection, Cursor, LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Plan
-    from reconciler.db.connection import Connection, Cursor
 
 RECORD_SECONDS = 1.0
 """How long recording may wait for anything once the run itself has ended: its deadline may be over already."""

@@ -69,7 +69,11 @@ class OrgBilling:
 
 
 def platform_prices(connection: Connection) -> PlatformPrices:
-    """Read the platform's prices and the VAT rate; NotRecorded says that the migration's row is missing."""
+    """Read the platform's prices and the VAT rate.
+
+    Raises:
+        NotRecorded: the row that the migration creates is missing.
+    """
     return _only_row(fetch_rows(connection, class_row(PlatformPrices), "read_platform_prices"))
 
 

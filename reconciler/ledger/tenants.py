@@ -177,10 +177,7 @@ def skill_state_at(connection: Connection, tenant: str, instant: datetime) -> di
 
 
 def suspension_state_at(connection: Connection, tenant: str, instant: datetime) -> SuspensionEvent | None:
-    """Read the latest suspension event of a tenant at an instant, chosen as in `skill_state_at`.
-
-    None means that there was no event yet, and the tenant was running.
-    """
+    """Read the latest suspension event of a tenant, chosen as in `skill_state_at`; None if it had none yet, and ran."""
     at = {"tenant": valid_id("tenant", tenant), "instant": valid_instant("instant", instant)}
     found = fetch_rows(connection, class_row(SuspensionEvent), "read_suspension_state", **at)
     return found[0] if found else None
