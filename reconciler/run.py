@@ -25,9 +25,8 @@ from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits, build_plan, refuse_empty
 from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck
 from reconciler.db import runs
-from reconciler.db.candidates import accepted_reports, find_candidates, invoiced_periods
+from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods
 from reconciler.db.connection import connect, transaction
-from reconciler.db.staging import TenantSpool
 from reconciler.db.usage import histories, prices
 from reconciler.sources.listing import list_tenants
 

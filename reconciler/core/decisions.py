@@ -48,12 +48,7 @@ class Reopening(NamedTuple):
 
 
 def new_lifetime(lookup: Lookup, closed: Lifecycle, now: datetime) -> Lifecycle:
-    """Return the lifetime that the resource began, judged as a run judges it.
-
-    Args:
-        lookup: what the source shows.
-        closed: the lifetime that the ledger has closed.
-        now: by the ledger's clock.
+    """Return the lifetime that the resource began after the closed one, judged as a run judges it at `now`.
 
     Raises:
         NotReopened: the tenant was not deleted and recreated.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -19,15 +20,15 @@ import psycopg
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
+from reconciler.db.candidates import NULL, escape
 from reconciler.db.queries import query
-from reconciler.db.staging import NULL, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from reconciler.core.plan import Plan
+    from reconciler.db.connection import Cursor
 
 ROWS_BATCH = 1_000
 """Rows of the plan that are sent at once."""
@@ -40,20 +41,16 @@ class WrittenOtherwise(Failure):
     """The rows written are not the rows of the plan."""
 
 
-def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
-    """Take the lock of all runs, stage the plan, and defer the tenants whose record has changed since.
-
-    Args:
-        cursor: in an open transaction, in which `apply` comes next.
-        plan: what was to be written.
-
-    Returns:
-        What is to be written.
-    """
+def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
+    """Take the lock of all runs, stage the plan, and return it with tenants deferred whose record has changed since."""
     cursor.execute(query("lock"))
     if not plan.corrections:
         return plan
-    _stage(cursor, plan)
+    rows = _rows(plan.corrections)
+    cursor.execute(query("plan_table"))
+    with cursor.copy(query("copy_plan")) as copy:
+        while block := "".join(islice(rows, ROWS_BATCH)):
+            copy.write(block)
     cursor.execute(query("drop_stale"))
     stale = {tenant for (tenant,) in cursor}
     if not stale:
@@ -61,13 +58,10 @@ def drop_stale(cursor: psycopg.Cursor[Any], plan: Plan) -> Plan:
     return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
 
-def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, the corrections with the proof of each, and the open reports.
+def apply(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
+    """Write the columns of the run's own row, the corrections with the proof of each, and the open reports.
 
-    Args:
-        cursor: in the transaction of `drop_stale`.
-        plan: what that returned.
-        run: the columns of the run's row.
+    The plan is what `drop_stale` returned in the same transaction.
 
     Raises:
         WrittenOtherwise: the rows written are not those of the plan; the transaction must not be committed.
@@ -90,7 +84,7 @@ def apply(cursor: psycopg.Cursor[Any], plan: Plan, run: dict[str, Any]) -> None:
     )
 
 
-def _write(cursor: psycopg.Cursor[Any], plan: Plan, run_id: UUID) -> None:
+def _write(cursor: Cursor, plan: Plan, run_id: UUID) -> None:
     planned = Counter(map(attrgetter("action"), plan.corrections))
     for statement, action in (
         ("insert_lifecycles", Action.INSERT),
@@ -119,14 +113,6 @@ def _raise_unless_equal(statement: str, planned: int, written: int) -> None:
             f"{statement} wrote {written} rows where {planned} were planned: the ledger was changed meanwhile.",
             "The whole run was rolled back. Run it again. If it happens again, look for another writer of these rows.",
         )
-
-
-def _stage(cursor: psycopg.Cursor[Any], plan: Plan) -> None:
-    rows = _rows(plan.corrections)
-    cursor.execute(query("plan_table"))
-    with cursor.copy(query("copy_plan")) as copy:
-        while block := "".join(islice(rows, ROWS_BATCH)):
-            copy.write(block)
 
 
 def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
@@ -158,6 +144,7 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
 
 
 _text = lru_cache(_CACHE_SIZE)(escape)
+_iso = lru_cache(_CACHE_SIZE)(datetime.isoformat)
 
 
 @lru_cache(_CACHE_SIZE)
@@ -165,8 +152,3 @@ def _moment_fields(moment: Moment) -> str:
     """Return the four fields of a moment."""
     *times, evidence = moment
     return "\t".join([*map(_iso, times), evidence])
-
-
-@lru_cache(_CACHE_SIZE)
-def _iso(time: datetime) -> str:
-    return time.isoformat()

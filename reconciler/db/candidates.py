@@ -1,28 +1,51 @@
-"""The tenants that could differ from the ledger.
+"""Find the tenants that could differ from the ledger.
 
-One query compares what is staged with the latest recorded state, and only tenants that could differ come back.
+The listed tenants are written to a file while the pages arrive, so that neither memory nor a transaction waits for the
+cluster. It is copied into a table that lives as long as the transaction, and one query compares that with the latest
+recorded state.
 """
 
 from __future__ import annotations
 
+import operator
+import tempfile
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import msgspec
 
+from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
 from reconciler.db.queries import query
-from reconciler.db.staging import COLUMNS, DETAIL, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import date
 
-    import psycopg
+    from reconciler.db.connection import Cursor
 
-    from reconciler.db.staging import TenantSpool
+BLOCK_BYTES = 2**20
+NULL = r"\N"
 
+COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
+"""What of a resource has a column of its own, because it is compared with the ledger."""
+DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
+"""What goes along in one column: it is read again only of tenants that differ."""
+
+# https://www.postgresql.org/docs/current/sql-copy.html: a line a row, its fields between tabs
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_detail = operator.attrgetter(*DETAIL)
+_encode = msgspec.json.Encoder().encode
 _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).decode
+
+
+class SpoolFault(Failure):
+    """The tenants could not be kept on this machine's disk."""
+
+
+class RepeatedTenant(Failure):
+    """The list names one resource twice."""
 
 
 class Candidate(NamedTuple):
@@ -45,8 +68,46 @@ class Candidates(NamedTuple):
     """The database's clock when it was asked."""
 
 
+class TenantSpool:
+    """A temporary file of observed tenants, in COPY's text format. A context manager that removes it at its end."""
+
+    def __init__(self) -> None:
+        with _on_disk():
+            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115 - __exit__ closes it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # closing flushes once more, and fails once more if the disk is full
+        with suppress(OSError):
+            self._file.close()
+
+    def add(self, tenant: Observed, /) -> None:
+        """Add one tenant."""
+        try:
+            self._file.write(_row(tenant))
+        except OSError as error:
+            # entering `_on_disk` for each would cost half as much again as writing it
+            raise _full(error) from None
+
+    def restart(self) -> None:
+        """Remove every tenant that was added."""
+        with _on_disk():
+            self._file.seek(0)
+            self._file.truncate()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the file, a block at a time."""
+        with _on_disk():
+            self._file.flush()
+            self._file.seek(0)
+            while block := self._file.read(BLOCK_BYTES):
+                yield block
+
+
 def find_candidates(
-    cursor: psycopg.Cursor[Any],
+    cursor: Cursor,
     spool: TenantSpool,
     *,
     settle: timedelta = timedelta(),
@@ -55,30 +116,45 @@ def find_candidates(
 ) -> Candidates:
     """Stage what was listed and return the tenants that could differ from the ledger, by name.
 
-    Args:
-        cursor: in an open transaction; the staged tenants go with it.
-        spool: what was listed.
-        settle: how long after a change the portal may still write its row.
-        names: look at these tenants alone.
-        everyone: return the tenants that are plainly true as well.
+    `names` restricts it to some, and `everyone` adds the tenants that are plainly true. What is staged lives as long as
+    the transaction.
 
     Raises:
         RepeatedTenant: the list names one resource twice.
     """
-    counts = stage(cursor, spool)
-    parameters = {
-        "names": None if names is None else list(names),
-        "everyone": everyone,
-        "middle": counts.middle,
-        "settle": settle,
-        "first": FIRST,
-        "last": LAST,
-    }
+    cursor.execute(query("stage"))
+    _copy(cursor, spool.blocks())
+    ((*counts, middle, has_duplicates),) = cursor.execute(query("counts")).fetchall()
+    if has_duplicates:
+        _resolve_duplicates(cursor)
+        ((*counts, middle, _),) = cursor.execute(query("counts")).fetchall()
+    only = None if names is None else list(names)
+    parameters = {"names": only, "everyone": everyone, "middle": middle, "settle": settle, "first": FIRST, "last": LAST}
     cursor.execute(query("find_candidates"), parameters)
-    return Candidates([_candidate(row) for row in cursor], *counts[:4])
+    return Candidates([_candidate(row) for row in cursor], *counts)
 
 
-def invoiced_periods(cursor: psycopg.Cursor[Any], orgs: list[str]) -> dict[str, list[tuple[date, date]]]:
+def _copy(cursor: Cursor, blocks: Iterable[bytes]) -> None:
+    with cursor.copy(query("copy")) as copy:
+        for block in blocks:
+            copy.write(block)
+
+
+def _resolve_duplicates(cursor: Cursor) -> None:
+    """Raise if the list repeats a resource; tenants that share a name become one that cannot be read."""
+    if repeated := cursor.execute(query("repeated")).fetchone():
+        raise RepeatedTenant(
+            f"The list of tenants names {'/'.join(filter(None, repeated))} twice: it cannot be trusted.",
+            "Nothing was written. A file may contain each tenant once; an API server never sends one twice.",
+        )
+    namespaces: dict[str, list[str]] = {}
+    for name, namespace in cursor.execute(query("take_ambiguous")):
+        namespaces.setdefault(name, []).append(namespace)
+    problem = "the name stands in more than one namespace: "
+    _copy(cursor, [_row(Observed(name=name, problem=problem + ", ".join(sorted(n)))) for name, n in namespaces.items()])
+
+
+def invoiced_periods(cursor: Cursor, orgs: list[str]) -> dict[str, list[tuple[date, date]]]:
     """Return the invoiced periods of these organisations, as their first and last UTC days."""
     periods: dict[str, list[tuple[date, date]]] = {}
     if orgs:
@@ -87,14 +163,68 @@ def invoiced_periods(cursor: psycopg.Cursor[Any], orgs: list[str]) -> dict[str, 
     return periods
 
 
-def accepted_reports(cursor: psycopg.Cursor[Any]) -> dict[tuple[str, str], datetime]:
+def accepted_reports(cursor: Cursor) -> dict[tuple[str, str], datetime]:
     """Return until when which tenant's reports of which reason are accepted."""
     return {(name, reason): until for name, reason, until in cursor.execute(query("accepted"))}
 
 
+def escape(text: str | None) -> str:
+    """Return a field of COPY's text format, in which nothing can be taken for the end of the field or of its row."""
+    return NULL if text is None else text.translate(_ESCAPES)
+
+
+def _row(tenant: Observed) -> bytes:
+    """Return a tenant as a line of COPY's text format."""
+    created_at, deleting_at = tenant.created_at, tenant.deleting_at
+    youngest = max(created_at, deleting_at) if created_at and deleting_at else created_at or deleting_at
+    fields: tuple[str | None, ...] = (
+        tenant.name,
+        tenant.namespace,
+        tenant.uid,
+        tenant.org,
+        None if tenant.problem else "f" if deleting_at else "t",
+        _array_literal(tenant.packages),
+        "t" if tenant.suspended else "f",
+        _encode(youngest)[1:-1].decode() if youngest else None,
+        _encode(_detail(tenant)).decode(),
+    )
+    # most tenants hold nothing that COPY would misread, and to see that is cheaper than to escape it
+    if None not in fields:
+        line = "\t".join(cast("tuple[str, ...]", fields))
+        if not ("\\" in line or "\n" in line or "\r" in line) and line.count("\t") == len(fields) - 1:
+            return line.encode() + b"\n"
+    return "\t".join(map(escape, fields)).encode() + b"\n"
+
+
+def _array_literal(texts: tuple[str, ...]) -> str:
+    """Return a text[] in PostgreSQL's own notation (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO)."""
+    if not texts:
+        return "{}"
+    literal = '{"' + '","'.join(texts) + '"}'
+    if "\\" in literal or literal.count('"') != 2 * len(texts):
+        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+        literal = '{"' + '","'.join(escaped) + '"}'
+    return literal
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _full(error) from None
+
+
+def _full(error: OSError) -> SpoolFault:
+    return SpoolFault(
+        f"The observed tenants could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
+        "Nothing was written. Make room there, or name another folder in TMPDIR.",
+    )
+
+
 def _candidate(row: tuple[Any, ...]) -> Candidate:
-    columns, rest = row[: len(COLUMNS)], row[len(COLUMNS) :]
-    detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = rest
+    """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
+    *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = row
     observed = None
     if detail is not None:
         fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))

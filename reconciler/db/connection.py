@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, errors
 from psycopg.adapt import Loader
 from psycopg.pq import Conninfo, Format
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg.abc import AdaptContext, Buffer
+
+Connection = psycopg.Connection[Any]
+Cursor = psycopg.Cursor[Any]
 
 CONNECT_TIMEOUT = 10
 LOCK_TIMEOUT = 15
@@ -49,7 +52,7 @@ class LedgerFault(Failure):
     """PostgreSQL refused a statement for another reason."""
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
+def connect(url: str) -> Connection:
     """Connect to the ledger, in autocommit mode and without prepared statements.
 
     Raises:
@@ -58,10 +61,10 @@ def connect(url: str) -> psycopg.Connection[Any]:
     """
     settings = _parsed(url)
     shown = {key: settings[key] for key in ("host", "hostaddr", "port", "user", "dbname") if key in settings}
-    defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "reconciler"}
-    defaults |= {"keepalives_idle": 30, "tcp_user_timeout": 60_000}
+    limits = {"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
+    settings = {"application_name": "reconciler", **limits, **settings}
     try:
-        connection = psycopg.connect("", autocommit=True, prepare_threshold=None, **(defaults | settings))
+        connection = psycopg.connect("", autocommit=True, prepare_threshold=None, **settings)
     except psycopg.Error as error:
         raise LedgerUnreachable(
             f"No connection to the ledger ({conninfo.make_conninfo('', **shown) or 'libpq defaults'}): "
@@ -80,12 +83,14 @@ def bound_times(context: AdaptContext) -> None:
     A datetime cannot hold PostgreSQL's infinities and its years before 1 and after 9999: psycopg raises on them.
     Binary results are in UTC, text results in the session's time zone, which `transaction` sets to UTC.
     """
-    context.adapters.register_loader("timestamptz", _TextTime)
-    context.adapters.register_loader("timestamptz", _BinaryTime)
+    context.adapters.register_loader("timestamptz", _BoundedTime)
+    context.adapters.register_loader("timestamptz", _BoundedBinaryTime)
 
 
 class _BoundedTime(Loader):
     """Load a time with psycopg's own loader, or as FIRST or LAST if a datetime cannot hold it."""
+
+    format = Format.TEXT
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
@@ -98,34 +103,21 @@ class _BoundedTime(Loader):
         try:
             at: datetime = self._load(data)
         except psycopg.DataError:
-            return FIRST if self._is_ancient(bytes(data)) else LAST
+            if self.format == Format.TEXT:
+                is_ancient = bytes(data).endswith((b"-infinity", b"BC"))
+            else:
+                # microseconds since 2000, signed
+                is_ancient = bytes(data) >= b"\x80"
+            return FIRST if is_ancient else LAST
         return min(max(at, FIRST), LAST)
 
-    def _is_ancient(self, data: bytes) -> bool:
-        raise NotImplementedError
 
-
-class _TextTime(_BoundedTime):
-    format = Format.TEXT
-
-    def _is_ancient(self, data: bytes) -> bool:
-        return data == b"-infinity" or data.endswith(b"BC")
-
-
-class _BinaryTime(_BoundedTime):
+class _BoundedBinaryTime(_BoundedTime):
     format = Format.BINARY
-
-    def _is_ancient(self, data: bytes) -> bool:
-        # microseconds since 2000, signed
-        return data >= b"\x80"
 
 
 def _parsed(url: str) -> dict[str, Any]:
-    """Return the parts of a connection string.
-
-    Raises:
-        LedgerMisnamed: it cannot be parsed, or unescaped characters in its password make it mean something else.
-    """
+    """Return the parts of a connection string; refuse one that unescaped characters in its password make misread."""
     try:
         settings: dict[str, Any] = {**conninfo.conninfo_to_dict(url)}
     except psycopg.Error:
@@ -144,19 +136,11 @@ def _parsed(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def transaction(
-    connection: psycopg.Connection[Any], seconds: float = STATEMENT_TIMEOUT
-) -> Iterator[psycopg.Cursor[Any]]:
+def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
     """Open a transaction with timeouts: commit at the end of the block, roll back on any exception.
 
-    Lock, statement and idle timeouts apply inside it, and its time zone is UTC.
-
-    Args:
-        connection: in autocommit mode.
-        seconds: what is left of the run; no timeout is longer.
-
-    Raises:
-        Failure: see `translated`.
+    Lock, statement and idle timeouts apply inside it, none longer than `seconds`, its time zone is UTC, and psycopg's
+    errors are `translated`. The connection must be in autocommit mode.
     """
     with translated(), connection.transaction(), connection.cursor() as cursor:
         limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
@@ -167,12 +151,8 @@ def transaction(
 
 
 @contextmanager
-def snapshot(url: str) -> Iterator[psycopg.Cursor[Any]]:
-    """Open a read-only transaction that sees one state of the ledger throughout, though a run may commit meanwhile.
-
-    Raises:
-        Failure: what `connect` and `transaction` raise.
-    """
+def snapshot(url: str) -> Iterator[Cursor]:
+    """Open a read-only transaction that sees one state of the ledger throughout, though a run may commit meanwhile."""
     with closing(connect(url)) as connection:
         connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
         with transaction(connection) as cursor:
@@ -181,32 +161,20 @@ def snapshot(url: str) -> Iterator[psycopg.Cursor[Any]]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn psycopg's errors into failures that say what to do.
-
-    Raises:
-        LedgerNotMigrated: a table, column, schema or function is missing.
-        LedgerDenied: the role lacks a privilege.
-        LedgerUnreachable: a timeout expired, or the connection was lost.
-        LedgerFault: any other error of psycopg.
-    """
+    """Turn psycopg's errors into failures that say what to do; one without a failure of its own is a LedgerFault."""
     try:
         yield
-    except (
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.InvalidSchemaName,
-        psycopg.errors.UndefinedFunction,
-    ) as error:
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.UndefinedFunction) as error:
         raise LedgerNotMigrated(
             f"The database lacks something that the reconciler needs: {_first_line(error)}",
             "Run `reconciler migrate` once, as a role that may create tables; is DATABASE_URL the right database?",
         ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
+    except errors.InsufficientPrivilege as error:
         raise LedgerDenied(
             f"The reconciler's role lacks a privilege on the ledger: {_first_line(error)}",
             "Run sql/roles.sql as the owner of the ledger's tables.",
         ) from error
-    except psycopg.errors.ReadOnlySqlTransaction as error:
+    except errors.ReadOnlySqlTransaction as error:
         raise LedgerFault(
             f"The ledger is read-only: {_first_line(error)}",
             "DATABASE_URL must name the primary, not a replica.",

@@ -1,18 +1,18 @@
 """Write what people decide: that a report is accepted for a time, and that a recreated tenant begins a new lifetime.
 
-Each is one transaction, and keeps who decided it, when by the database's clock, and why.
+Each is one transaction, and keeps who decides it (`by`), why (`note`), and when by the database's clock.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from reconciler.core.decisions import Acceptance, NotReopened, Reopening, new_lifetime, second
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Lifecycle
-from reconciler.db.names import did_you_mean, unknown_tenant
+from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.core.decisions import Lookup
     from reconciler.core.model import Listing
     from reconciler.core.reasons import Reason
+    from reconciler.db.connection import Cursor
 
 
 class AlreadyOver(Failure):
@@ -37,18 +38,10 @@ class NotTheOwner(Failure):
     """The role may not begin a new lifetime."""
 
 
-def accept(
-    cursor: psycopg.Cursor[Any], tenant: str, reason: Reason, *, until: datetime, note: str, by: str
-) -> Acceptance:
+def accept(cursor: Cursor, tenant: str, reason: Reason, *, until: datetime, note: str, by: str) -> Acceptance:
     """Accept a tenant's reports of one reason for a time. This replaces what was decided of them before.
 
-    Args:
-        cursor: in an open transaction of the ledger.
-        tenant: its name. Such a report need not be open yet.
-        reason: why it is, or would be, reported.
-        until: from when on people are notified again, in UTC.
-        note: why it is accepted.
-        by: who decided it.
+    Such a report need not be open yet. People are notified again from `until` on, in UTC.
 
     Raises:
         AlreadyOver: `until` is not in the future, by the ledger's clock.
@@ -64,11 +57,8 @@ def accept(
     return Acceptance(tenant, reason, until, note, by, open_since, accepted_until)
 
 
-def revoke(cursor: psycopg.Cursor[Any], tenant: str, reason: Reason) -> datetime | None:
-    """End the acceptance of a tenant's reports of one reason at once.
-
-    Returns:
-        Since when such a report is open; None: it is not open now.
+def revoke(cursor: Cursor, tenant: str, reason: Reason) -> datetime | None:
+    """End the acceptance of a tenant's reports of one reason; return since when one is open, None if none is.
 
     Raises:
         UnknownTenant: the ledger does not know the tenant.
@@ -83,29 +73,20 @@ def revoke(cursor: psycopg.Cursor[Any], tenant: str, reason: Reason) -> datetime
     return open_since
 
 
-def _reports(
-    cursor: psycopg.Cursor[Any], tenant: str, reason: Reason
-) -> tuple[datetime, datetime | None, datetime | None]:
+def _reports(cursor: Cursor, tenant: str, reason: Reason) -> tuple[datetime, datetime | None, datetime | None]:
     """Return the clock, since when such a report is open, and until when it is accepted."""
-    ((now, is_known, open_since, accepted_until),) = cursor.execute(
-        query("tenant_reports"), {"tenant": tenant, "reason": reason}
-    ).fetchall()
+    named = {"tenant": tenant, "reason": reason}
+    ((now, is_known, *times),) = cursor.execute(query("tenant_reports"), named).fetchall()
     if not is_known:
         raise unknown_tenant(cursor, tenant, refused=True)
-    return now, open_since, accepted_until
+    return now, *times
 
 
-def reopen(cursor: psycopg.Cursor[Any], lookup: Lookup, *, note: str, by: str) -> Reopening:
+def reopen(cursor: Cursor, lookup: Lookup, *, note: str, by: str) -> Reopening:
     """Keep a tenant's closed lifetime, and begin the one of the resource that was created after it.
 
-    Events stay where they are. Those of the lifetime before remain the latest of their keys until the next run appends
-    what differs; no correction of the new lifetime is dated before it began.
-
-    Args:
-        cursor: in an open transaction of the ledger; it waits for the lock that all runs share.
-        lookup: what the source shows.
-        note: why it is reopened.
-        by: who decided it.
+    It waits for the lock of all runs. Events stay where they are: those of the lifetime before remain the latest of
+    their keys until the next run appends what differs, and no correction of the new one is dated before it began.
 
     Raises:
         NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.
@@ -128,7 +109,7 @@ def reopen(cursor: psycopg.Cursor[Any], lookup: Lookup, *, note: str, by: str) -
     return Reopening(tenant, closed, begun)
 
 
-def _check_source(cursor: psycopg.Cursor[Any], listing: Listing) -> None:
+def _check_source(cursor: Cursor, listing: Listing) -> None:
     """Refuse a list of another source than the ledger's."""
     pinned = cursor.execute(query("source")).fetchone()
     if pinned is None:
@@ -143,7 +124,7 @@ def _check_source(cursor: psycopg.Cursor[Any], listing: Listing) -> None:
         )
 
 
-def _closed_lifetime(cursor: psycopg.Cursor[Any], tenant: str) -> Lifecycle:
+def _closed_lifetime(cursor: Cursor, tenant: str) -> Lifecycle:
     """Return the tenant's lifetime that is over, locked."""
     row = cursor.execute(query("lock_lifecycle"), {"tenant": tenant}).fetchone()
     if row is None:

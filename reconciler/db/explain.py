@@ -1,32 +1,36 @@
-"""Read one tenant's story."""
+"""Read one tenant's story, or say which tenants an unknown name could mean."""
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.errors import Failure, Refusal
 from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
 from reconciler.core.status import Exemption, OpenReport
-from reconciler.db.names import is_storable, unknown_tenant
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    import psycopg
+    from reconciler.db.connection import Cursor
 
 MAX_RUNS_SEARCHED = 10_000
 """Runs among which the one is searched that last found the tenant true."""
+MAX_NAMES = 5_000
+"""Names that are compared with the unknown one."""
+MAX_SUGGESTIONS = 3
 
 
-def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
-    """Read a tenant's story.
+class UnknownTenant(Failure):
+    """No tenant of that name is in the ledger or in the reports."""
 
-    Args:
-        cursor: in a transaction of `reconciler.db.connection.snapshot`.
-        tenant: its name.
+
+def read_story(cursor: Cursor, tenant: str) -> Story:
+    """Read one tenant's story, in a transaction of `reconciler.db.connection.snapshot`.
 
     Raises:
         UnknownTenant: the ledger has nothing under that name.
     """
-    if not is_storable(tenant):
+    if not _is_storable(tenant):
         raise unknown_tenant(cursor, tenant)
 
     def rows(name: str) -> list[tuple[Any, ...]]:
@@ -50,3 +54,33 @@ def read_story(cursor: psycopg.Cursor[Any], tenant: str) -> Story:
         reports=reports,
         exceptions=exceptions,
     )
+
+
+def unknown_tenant(cursor: Cursor, tenant: str, *, refused: bool = False) -> UnknownTenant:
+    """Return the failure that names those that could be meant; `refused` says that it stops a change."""
+    remedy = did_you_mean(cursor, tenant)
+    failure = UnknownTenant(
+        f'The ledger knows no tenant "{tenant}": no lifecycle row, no event, no correction, no report.',
+        f"Nothing was changed. {remedy}" if refused else remedy,
+    )
+    if refused:
+        failure.exit_code = Refusal.exit_code
+    return failure
+
+
+def did_you_mean(cursor: Cursor, tenant: str) -> str:
+    """Return the question whether one of the known tenants is meant: those that contain the name, then similar ones."""
+    named = {"tenant": tenant, "max_names": MAX_NAMES}
+    names = [name for (name,) in cursor.execute(query("similar_names"), named)] if _is_storable(tenant) else []
+    containing = [name for name in names if tenant and tenant.lower() in name.lower()]
+    similar = difflib.get_close_matches(tenant, names, MAX_SUGGESTIONS)
+    suggested = list(dict.fromkeys(containing[:MAX_SUGGESTIONS] + similar))[:MAX_SUGGESTIONS]
+    return f"Did you mean {' or '.join(suggested)}?" if suggested else "Check the name."
+
+
+def _is_storable(text: str) -> bool:
+    """True if PostgreSQL can hold the text: a command line may have any bytes."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False

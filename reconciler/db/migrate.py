@@ -11,16 +11,15 @@ import re
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import psycopg
 import stamina
-from psycopg import conninfo
+from psycopg import conninfo, errors
 
 from reconciler.core.errors import Failure
-from reconciler.db.connection import connect, transaction, translated
-from reconciler.db.queries import query, schema_files
+from reconciler.db.connection import Connection, Cursor, connect, transaction, translated
+from reconciler.db.queries import files_in, query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,15 +33,15 @@ class MigrationDenied(Failure):
 
 
 class MigrationConflict(Failure):
-    """Something in the database prevents the creation of what is missing."""
+    """A table lacks a column, rows violate a unique index, or something else has the name."""
 
 
 class MigrationBusy(Failure):
-    """Another session is building an index."""
+    """Another session was still building an index after `MAX_BUILD_SECONDS`."""
 
 
 class MigrationHeldUp(Failure):
-    """An index was not built in time."""
+    """An index was not built within `MAX_BUILD_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class _Step:
 
     creates: str
     """Worded as in the report, and as the catalog query words it."""
-    table: str | None
-    """The table that an index is on."""
+    table: str
+    """The table that an index is on; empty for what is not an index."""
     sql: str
 
     @property
@@ -60,42 +59,28 @@ class _Step:
         return self.creates.removeprefix("index ")
 
 
-class _IndexState(NamedTuple):
-    oid: int | None
-    valid: bool | None
-    building: bool
-
-
 _CREATES = re.compile(
     r"""
-    CREATE\ (?:OR\ REPLACE\ )?(?P<kind>SCHEMA|TABLE|VIEW)\ (?:IF\ NOT\ EXISTS\ )?(?P<name>[\w.]+)
-    | CREATE\ (?:UNIQUE\ )?INDEX\ (?:CONCURRENTLY\ )?IF\ NOT\ EXISTS\ (?P<index>\w+)\s+
-      ON\ (?P<table>(?P<schema>\w+)\.\w+)
+    CREATE\ (?:OR\ REPLACE\ |UNIQUE\ )?(?P<kind>SCHEMA|TABLE|VIEW|INDEX)\ (?:CONCURRENTLY\ )?(?:IF\ NOT\ EXISTS\ )?
+      (?P<name>[\w.]+)(?:\s+ON\ (?P<table>(?P<schema>\w+\.)\w+))?
     | INSERT\ INTO\ (?P<into>[\w.]+)\ \(id\)\ VALUES\ \((?P<id>\d+)\)
     """,
     re.VERBOSE,
 )
 
 
-def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+def migrate(connection: Connection) -> list[str]:
     """Create what is missing. It may run any number of times, and on several connections at once.
 
-    Everything is created in one transaction, except indexes on tables that existed before.
-
-    Args:
-        connection: an idle connection in autocommit mode, since a concurrent build cannot run inside a transaction.
-            It is left at READ COMMITTED.
+    The connection must be idle and in autocommit mode, since an index cannot be built concurrently inside a
+    transaction. It is left at READ COMMITTED.
 
     Returns:
         What was created, in the order of the files: "schema reconciler", "table public.invoices",
         "index public.reconciler_skill_state", "row public.platform_pricing 1". Empty if nothing was missing.
 
     Raises:
-        MigrationDenied: the role may not create what is missing.
-        MigrationConflict: a table lacks a column, rows violate a unique index, or something else has a name.
-        MigrationBusy: another session was still building an index after `MAX_BUILD_SECONDS`.
-        MigrationHeldUp: an index was not built within `MAX_BUILD_SECONDS`.
-        Failure: `reconciler.db.connection.translated` says which, for any other error.
+        Failure: one of this module, or for any other error one of `reconciler.db.connection`.
     """
     # a snapshot from the start of the transaction would not show what the migration before it created
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -110,31 +95,19 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
 
 def _is_temporary(error: Exception) -> bool:
     """True if another session was in the way, so that trying again may help."""
-    return isinstance(error, MigrationBusy) or isinstance(
-        error.__cause__, (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-    )
+    causes = (errors.DeadlockDetected, errors.LockNotAvailable)
+    return isinstance(error, MigrationBusy) or isinstance(error.__cause__, causes)
 
 
 def _is_race(error: Exception) -> bool:
     """True if the portal may have created the same object at the same time: IF NOT EXISTS does not prevent that."""
-    return _is_temporary(error) or isinstance(
-        error.__cause__,
-        (
-            psycopg.errors.UniqueViolation,
-            psycopg.errors.DuplicateTable,
-            psycopg.errors.DuplicateObject,
-            psycopg.errors.DuplicateSchema,
-        ),
-    )
+    causes = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject, errors.DuplicateSchema)
+    return _is_temporary(error) or isinstance(error.__cause__, causes)
 
 
 @stamina.retry(on=_is_race, attempts=5, timeout=60.0)
-def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """Create what is missing in one transaction, except indexes on tables that existed before.
-
-    Returns:
-        What was created, and those indexes.
-    """
+def _create_missing(connection: Connection, steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
+    """Create what is missing in one transaction, except indexes on tables that existed before; return both."""
     created: list[_Step] = []
     indexes: list[_Step] = []
     with transaction(connection) as cursor:
@@ -155,75 +128,66 @@ def _create_missing(connection: psycopg.Connection[Any], steps: Sequence[_Step])
     return created, indexes
 
 
-def _existing(cursor: psycopg.Cursor[Any]) -> set[str]:
+def _existing(cursor: Cursor) -> set[str]:
     existing = {words for (words,) in cursor.execute(query("existing_objects"))}
     if "table public.platform_pricing" in existing:
         existing |= {words for (words,) in cursor.execute(query("existing_rows"))}
     return existing
 
 
-def _build_index(connection: psycopg.Connection[Any], step: _Step) -> str | None:
-    """Build an index without blocking writes to its table.
-
-    Returns:
-        The line of the report; None if another session has built the index meanwhile.
-    """
+def _build_index(connection: Connection, step: _Step) -> str | None:
+    """Build an index without blocking writes to its table; return the report's line, None if another session did it."""
     create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", step.sql, count=1).encode()
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {step.index}".encode()
     rebuilt = False
     for attempt in _attempts_while_busy():
         with attempt, translated():
-            state = _stable_index_state(connection, step)
-            if state.valid:
+            exists, valid = _index_state(connection, step)
+            if valid:
                 return None
-            if state.oid is not None:
+            if exists:
                 # not REINDEX: if it dies too, it leaves a second index behind that nobody looks for
                 rebuilt = True
                 _execute_bounded(connection, step, drop)
             try:
                 _execute_bounded(connection, step, create)
-            except psycopg.errors.UniqueViolation as error:
+            except errors.UniqueViolation as error:
                 # even an invalid unique index refuses new rows
                 _execute_bounded(connection, step, drop)
                 raise MigrationConflict(
                     f"Rows of {step.table} violate the unique index {step.index}: {error.diag.message_detail}",
                     "Resolve the duplicate rows with the portal's owner, then run `reconciler migrate` again.",
                 ) from error
-            if not _stable_index_state(connection, step).valid:
+            if _index_state(connection, step) != (True, True):
                 raise _name_taken(step)
     return f"{step.creates} (rebuilt: an earlier build had died)" if rebuilt else step.creates
 
 
 def _attempts_while_busy() -> Iterable[stamina.Attempt]:
-    return stamina.retry_context(
-        on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_initial=0.1, wait_max=2.0
-    )
+    return stamina.retry_context(on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_max=2.0)
 
 
-def _stable_index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    """Return the state of an index that no session is building.
+def _index_state(connection: Connection, step: _Step) -> tuple[bool, bool]:
+    """Return whether an index exists and whether it is valid, if no session is building it.
 
-    It is read twice, because a build may end after the catalog is read and before the locks are. An index that is
+    That is read twice, because a build may end after the catalog is read and before the locks are. An index that is
     invalid both times, while nobody is building, was left by a build that died.
 
     Raises:
         MigrationBusy: a session is building an index on the same table.
     """
-    first, second = _index_state(connection, step), _index_state(connection, step)
-    if first.building or first != second:
+    named = {"index": step.index, "table": step.table}
+    first, second = (connection.execute(query("index_state"), named).fetchall() for _ in range(2))
+    ((oid, is_valid, is_building),) = second
+    if is_building or first != second:
         raise MigrationBusy(
             f"Another session is building an index on {step.table}.",
             "Wait until it is done (pg_stat_progress_create_index shows it), then run `reconciler migrate` again.",
         )
-    return second
+    return oid is not None, bool(is_valid)
 
 
-def _index_state(connection: psycopg.Connection[Any], step: _Step) -> _IndexState:
-    (row,) = connection.execute(query("index_state"), {"index": step.index, "table": step.table}).fetchall()
-    return _IndexState(*row)
-
-
-def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement: bytes) -> None:
+def _execute_bounded(connection: Connection, step: _Step, statement: bytes) -> None:
     """Run a statement outside a transaction and cancel it after `MAX_BUILD_SECONDS`.
 
     The request to cancel comes from this process: behind a transaction pooler, a timeout set on the session would
@@ -242,7 +206,7 @@ def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement
     try:
         with _translated_step(connection, step):
             connection.execute(statement)
-    except psycopg.errors.QueryCanceled as error:
+    except errors.QueryCanceled as error:
         raise MigrationHeldUp(
             f"The {step.creates} was not built in time; it waits for every older transaction to end.",
             "End transactions that stay open (pg_stat_activity: xact_start), then run `reconciler migrate` again. "
@@ -254,7 +218,7 @@ def _execute_bounded(connection: psycopg.Connection[Any], step: _Step, statement
 
 
 @contextmanager
-def _build_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def _build_lock(connection: Connection) -> Iterator[None]:
     """Keep other migrations from building indexes at the same time.
 
     The lock belongs to a transaction on a connection of its own: a session's lock would get lost behind a transaction
@@ -279,21 +243,16 @@ def _build_lock(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _translated_step(connection: psycopg.Connection[Any], step: _Step) -> Iterator[None]:
+def _translated_step(connection: Connection, step: _Step) -> Iterator[None]:
     """Turn the errors that a person can do something about into failures that name the object."""
     try:
         yield
-    except psycopg.errors.InsufficientPrivilege as error:
+    except errors.InsufficientPrivilege as error:
         raise MigrationDenied(
             f"The role {connection.info.user} may not create the {step.creates}: {error.diag.message_primary}",
             "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database.",
         ) from error
-    except (
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.WrongObjectType,
-        psycopg.errors.InvalidForeignKey,
-    ) as error:
+    except (errors.UndefinedColumn, errors.UndefinedTable, errors.WrongObjectType, errors.InvalidForeignKey) as error:
         raise MigrationConflict(
             f"The {step.creates} does not fit the existing tables: {error.diag.message_primary}",
             "Is DATABASE_URL the portal's database? An existing table is never altered: compare it with "
@@ -308,9 +267,8 @@ def _name_taken(step: _Step) -> MigrationConflict:
     )
 
 
-@cache
 def _steps() -> tuple[_Step, ...]:
-    text = "\n".join(file.read_text(encoding="utf-8") for file in schema_files())
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files_in("schema"))
     return tuple(map(_parse_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
 
 
@@ -318,8 +276,5 @@ def _parse_step(sql: str) -> _Step:
     match = _CREATES.match(sql)
     if match is None:
         raise ValueError(f"The migration cannot tell what this statement creates: {sql.splitlines()[0]}")
-    if match["kind"]:
-        return _Step(f"{match['kind'].lower()} {match['name']}", None, sql)
-    if match["index"]:
-        return _Step(f"index {match['schema']}.{match['index']}", match["table"], sql)
-    return _Step(f"row {match['into']} {match['id']}", None, sql)
+    kind, name, table, schema, into, id_ = match.groups(default="")
+    return _Step(f"{kind.lower()} {schema}{name}" if kind else f"row {into} {id_}", table, sql)

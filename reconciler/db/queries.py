@@ -25,9 +25,9 @@ def folder() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"
 
 
-def schema_files() -> list[Traversable]:
-    """Return the numbered schema files in their order."""
-    return _sorted_files("schema")
+def files_in(subfolder: str) -> list[Traversable]:
+    """Return the SQL files of a subfolder by name."""
+    return sorted((folder() / subfolder).iterdir(), key=lambda file: file.name)
 
 
 def query(name: str) -> bytes:
@@ -43,14 +43,10 @@ def query(name: str) -> bytes:
 @cache
 def _queries() -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for file in _sorted_files("queries"):
+    for file in files_in("queries"):
         _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             if name in found:
                 raise ValueError(f"sql/queries has two queries named {name}, the second in {file.name}.")
             found[name] = text.strip().encode()
     return found
-
-
-def _sorted_files(subfolder: str) -> list[Traversable]:
-    return sorted((folder() / subfolder).iterdir(), key=lambda file: file.name)

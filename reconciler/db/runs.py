@@ -16,15 +16,13 @@ from reconciler.core.errors import Failure
 from reconciler.core.model import Listing, Mode, Report, Total
 from reconciler.core.reasons import Reason
 from reconciler.db.apply import apply, drop_stale
-from reconciler.db.connection import LedgerUnreachable, connect, transaction
+from reconciler.db.connection import Connection, Cursor, LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
     from uuid import UUID
-
-    import psycopg
 
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Plan
@@ -44,7 +42,7 @@ class Start(NamedTuple):
     """The source that the ledger belongs to, and the last list of it; None on the first run."""
 
 
-def start(db: psycopg.Connection[Any], seconds: float) -> Start:
+def start(db: Connection, seconds: float) -> Start:
     """Read what a run starts from, within so many seconds."""
     with transaction(db, seconds) as cursor:
         row = cursor.execute(query("source")).fetchone()
@@ -52,17 +50,11 @@ def start(db: psycopg.Connection[Any], seconds: float) -> Start:
         return Start(now, row and Listing(*row))
 
 
-def commit(
-    database_url: str, db: psycopg.Connection[Any], plan: Plan, outcome: Outcome, time_left: Callable[[], float]
-) -> Outcome:
+def commit(database_url: str, db: Connection, plan: Plan, outcome: Outcome, time_left: Callable[[], float]) -> Outcome:
     """Write the plan and the run's own row in one transaction, and return the outcome as it was written.
 
-    Args:
-        database_url: the ledger, for asking once more where the end of the transaction is not answered.
-        db: an idle connection to it.
-        plan: what is to be written; what became stale meanwhile is deferred.
-        outcome: of the run so far.
-        time_left: returns the seconds that the run has left, or raises.
+    What became stale meanwhile is deferred. If the end of the transaction is not answered, a new connection asks how it
+    ended. `time_left` returns the seconds that the run has left, or raises.
 
     Raises:
         Failure: nothing was written, or the failure says how to find out.
@@ -73,9 +65,8 @@ def commit(
             plan = drop_stale(cursor, plan)
             outcome = replace(outcome, result=plan.result(outcome.mode), findings=plan.findings)
             apply(cursor, plan, _row(outcome))
-            cursor.execute(
-                query("pin_source"), {"identity": outcome.source, "resource_version": outcome.resource_version}
-            )
+            pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
+            cursor.execute(query("pin_source"), pinned)
             outcome = _with_memory(cursor, outcome)
             time_left()
             reached_end = True
@@ -131,7 +122,7 @@ def _is_committed(database_url: str, run_id: UUID) -> bool:
         ) from failure
 
 
-def _with_memory(cursor: psycopg.Cursor[Any], outcome: Outcome) -> Outcome:
+def _with_memory(cursor: Cursor, outcome: Outcome) -> Outcome:
     """Return the outcome with what the ledger keeps of all runs: the totals, and who was notified of what."""
     known = {*Reason}
     totals = {Reason(reason): Total(*total) for reason, *total in cursor.execute(query("totals")) if reason in known}

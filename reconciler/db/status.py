@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.core.status import Corrected, Exemption, OpenReport, Run, Status, Unverified
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    import psycopg
+    from reconciler.db.connection import Cursor
 
 MAX_ROWS = 500
 """Tenants, reports and exceptions that are read: the rest are counted."""
@@ -21,17 +21,11 @@ MAX_RUNS_SEARCHED = 2_000
 """Runs, a week of them, among which the one is searched that last proved a tenant, before its report was opened."""
 
 
-def read_status(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
-    """Read how things stand.
-
-    Args:
-        cursor: in a transaction of `reconciler.db.connection.snapshot`.
-        settle: how long after a change the portal may still write its row.
-    """
+def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
+    """Read how things stand, in a transaction of `reconciler.db.connection.snapshot`."""
     as_of, verified_until, unverified_count = read_verification(cursor, settle=settle)
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - timedelta(days=DAYS - 1)
-    unverified = read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)
     reports = cursor.execute(query("status_reports"), {"max_rows": MAX_ROWS}).fetchall()
     expired_since = {"since": timedelta(days=DAYS), "max_rows": MAX_ROWS}
     exceptions = cursor.execute(query("status_exceptions"), expired_since).fetchall()
@@ -41,7 +35,7 @@ def read_status(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
     return Status(
         as_of=as_of,
         verified_until=verified_until,
-        unverified=tuple(unverified),
+        unverified=tuple(read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)),
         unverified_count=unverified_count,
         reports=tuple(OpenReport(*row[:-1]) for row in reports),
         reports_count=reports[0][-1] if reports else 0,
@@ -52,13 +46,13 @@ def read_status(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> Status:
     )
 
 
-def read_verification(cursor: psycopg.Cursor[Any], *, settle: timedelta) -> tuple[datetime, datetime | None, int]:
+def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int]:
     """Return the clock, up to when the ledger is verified, and for how many tenants it is not."""
     ((as_of, verified_until, unverified),) = cursor.execute(query("status_verification"), {"settle": settle}).fetchall()
     return as_of.astimezone(UTC), verified_until, unverified or 0
 
 
-def read_unverified(cursor: psycopg.Cursor[Any], *, settle: timedelta, max_rows: int | None = None) -> list[Unverified]:
+def read_unverified(cursor: Cursor, *, settle: timedelta, max_rows: int | None = None) -> list[Unverified]:
     """Return the tenants that the last run could not prove, by name: all of them, or the first `max_rows`."""
     bounds = {"settle": settle, "max_runs": MAX_RUNS_SEARCHED, "max_rows": max_rows}
     return [Unverified(*row) for row in cursor.execute(query("status_unverified"), bounds)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement
 from reconciler.core.errors import Refusal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from collections.abc import Set as AbstractSet
 
-    import psycopg
+    from reconciler.db.connection import Cursor
 
 MAX_NAMES = 5
 """Tenants that a message names."""
@@ -29,56 +29,39 @@ class NotVerified(Refusal):
     """A later run may still date a correction inside the period."""
 
 
-def statement(
-    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
-) -> Statement:
-    """Read what was used in a period, see `usage`."""
-    lines = usage(cursor, first, until, org, tenant)
-    return Statement(first=first, until=until, as_of=as_of(cursor), lines=tuple(lines))
+def statement(cursor: Cursor, first: date, until: date, org: str | None = None, tenant: str | None = None) -> Statement:
+    """Read what is billed for a period, up to now, in one query however many tenants there are.
 
-
-def usage(
-    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
-) -> list[Line]:
-    """Return what is billed for a period, up to now, in one query however many tenants there are.
-
-    Args:
-        cursor: in an open transaction, whose beginning is now.
-        first: the period's first UTC day.
-        until: the day after its last one.
-        org: restricts it to what this organisation pays for.
-        tenant: restricts it to this tenant.
+    Now is when the transaction began. The period's days are in UTC, and `until` is the day after its last one; `org`
+    restricts it to what this organisation pays for, `tenant` to this tenant.
     """
     parameters = {"first": first, "until": until, "org": org, "tenant": tenant}
-    return [
+    lines = tuple(
         Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
         for org, tenant, item, month, days, price, amount in cursor.execute(query("usage"), parameters)
-    ]
+    )
+    return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
 
 
-def as_of(cursor: psycopg.Cursor[Any]) -> datetime:
-    """Return the instant up to which `usage` counts in this transaction."""
-    (now,) = cursor.execute(query("as_of")).fetchone() or (None,)
-    assert isinstance(now, datetime)  # noqa: S101 - the query returns one
-    return now.astimezone(UTC)
+def as_of(cursor: Cursor) -> datetime:
+    """Return the instant up to which `statement` counts in this transaction."""
+    ((now,),) = cursor.execute(query("as_of")).fetchall()
+    at: datetime = now.astimezone(UTC)
+    return at
 
 
-def prices(cursor: psycopg.Cursor[Any]) -> Prices:
+def prices(cursor: Cursor) -> Prices:
     """Return today's prices."""
     found = dict(cursor.execute(query("prices")).fetchall())
-    fee = found.pop(FEE, NOTHING)
-    return Prices(monthly_fee_chf=fee, daily_chf=found)
+    return Prices(monthly_fee_chf=found.pop(FEE, NOTHING), daily_chf=found)
 
 
 def histories(
-    cursor: psycopg.Cursor[Any], names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
+    cursor: Cursor, names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
 ) -> dict[str, History]:
     """Return all that is recorded of these tenants, by name; of an unknown one, an empty history.
 
-    Args:
-        cursor: in a transaction of `reconciler.db.connection.transaction`, so that times come in UTC.
-        names: of the tenants.
-        items: other tenants, each with an item, see `core.billing.FEE`: of their skills, only these are read.
+    `items` are other tenants, each with an item, see `core.billing.FEE`: of their skills, only these are read.
     """
     known = {*names, *(tenant for tenant, _ in items)}
     parameters = {
@@ -94,27 +77,21 @@ def histories(
     suspensions: dict[str, list[Event]] = defaultdict(list)
     for tenant, skill, *event in cursor.execute(query("tenant_events"), parameters):
         (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
-    nothing = History()
-    return dict.fromkeys(known, nothing) | {
+    return {
         name: History(
             lifetimes=tuple(lifetimes[name]),
             skills={skill: tuple(events) for skill, events in skills[name].items()},
             suspensions=tuple(suspensions[name]),
         )
-        for name in {*lifetimes, *skills, *suspensions}
+        for name in known
     }
 
 
-def refuse_unverified(cursor: psycopg.Cursor[Any], statement: Statement, *, settle: timedelta) -> None:
+def refuse_unverified(cursor: Cursor, statement: Statement, *, settle: timedelta) -> None:
     """Refuse a statement that a later run may still change: the ledger, or a tenant, is not proved to its end.
 
     Only a run over a cluster that succeeded is a proof. Where the latest one could not verify a tenant, an earlier one
-    does that began late enough.
-
-    Args:
-        cursor: in the transaction that the statement was read in.
-        statement: what was read.
-        settle: how long after a change the portal may still write its row.
+    does that began late enough. The transaction must be the one that the statement was read in.
 
     Raises:
         NotVerified: it is not verified.

@@ -5,21 +5,47 @@ record several changes, and rows of its own, together or not at all. What is ide
 do it at once. No state is kept in the session, and statements are prepared only if the connection is set to do so:
 a transaction-pooling PgBouncer may stand between.
 
-Times, as arguments and as results, are aware datetimes in UTC. Money is `Decimal`, in CHF before VAT. An empty
-organisation is recorded, and looked up, as `unknown`.
+Times, as arguments and as results, are aware datetimes in UTC. Money is `Decimal`, in CHF before VAT.
+
+Args:
+    connection: what is read and written is part of its transaction.
+    tenant: the name of the custom resource.
+    org: the organisation that pays; None or empty means unknown, and is recorded and looked up as `unknown`.
+    skill: its id in the custom resource.
+    occurred_at: when it happened; None means when the transaction began, by the database's clock.
+    instant: an event at exactly that instant counts.
 
 Raises:
-    InvalidArgument: the ledger cannot hold an argument. Nothing was written, and the caller's transaction goes on.
+    InvalidArgument: the ledger cannot hold an argument: an id is empty or not text, a time is naive or not in UTC, an
+        amount is not a Decimal, is negative or has more digits than its column; a function says what else it refuses.
+        Nothing was written, and the caller's transaction goes on.
     NotRecorded: the row that the call is about is missing. The transaction goes on as well.
     psycopg.Error: psycopg's own errors pass through unchanged: a lost connection, a transaction that had failed
         before, a serialization failure at a stricter isolation level, a missing table.
 """
 
 from reconciler.core.model import Lifecycle
-from reconciler.ledger.arguments import InvalidArgument
-from reconciler.ledger.events import (
+from reconciler.ledger.calls import InvalidArgument, NotRecorded
+from reconciler.ledger.settings import (
+    OrgBilling,
+    PlatformPrices,
+    SkillPrice,
+    change_org_billing,
+    change_platform_prices,
+    org_billing,
+    platform_prices,
+    remove_skill_price,
+    set_skill_price,
+    skill_price,
+    skill_prices,
+)
+from reconciler.ledger.tenants import (
     SkillEvent,
     SuspensionEvent,
+    lifecycle,
+    lifecycles,
+    record_creation,
+    record_deletion,
     record_resumption,
     record_skills,
     record_suspension,
@@ -28,19 +54,6 @@ from reconciler.ledger.events import (
     suspension_events,
     suspension_state_at,
 )
-from reconciler.ledger.orgs import OrgBilling, change_org_billing, org_billing
-from reconciler.ledger.prices import (
-    PlatformPrices,
-    SkillPrice,
-    change_platform_prices,
-    platform_prices,
-    remove_skill_price,
-    set_skill_price,
-    skill_price,
-    skill_prices,
-)
-from reconciler.ledger.rows import NotRecorded
-from reconciler.ledger.tenants import lifecycle, lifecycles, record_creation, record_deletion
 
 __all__ = [
     "InvalidArgument",

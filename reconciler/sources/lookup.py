@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.core.decisions import Lookup, NotReopened
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
     from reconciler.core.model import Source
 
 
+@dataclass
 class _Namesakes:
     """A spool that keeps the resources of one name."""
 
-    def __init__(self, tenant: str) -> None:
-        self.tenant = tenant
-        self.found: list[Observed] = []
+    tenant: str
+    found: list[Observed] = field(default_factory=list)
 
     def add(self, tenant: Observed, /) -> None:
         if tenant.name == self.tenant:
@@ -31,10 +32,6 @@ def look_up(source: Source, tenant: str) -> Lookup:
 
     The whole list is read: a lookup by name would not show that the name stands in two namespaces. An old list does no
     harm: either the lifetime that it shows began after the one that the ledger has closed, or it is refused.
-
-    Args:
-        source: a cluster or a file.
-        tenant: the name.
 
     Raises:
         Failure: what the source raises where the list is not whole.

@@ -1,7 +1,7 @@
 """How long it takes to bill a month of a large ledger, beside only reading its events; and to value a backfill of it.
 
 The two queries run on one database in turn, without their rows being sent. The third way is the program's own,
-`reconciler.db.usage.usage`, which gets every line. The table shows medians.
+`reconciler.db.usage.statement`, which gets every line. The table shows medians.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reconciler.core.model import Recorded
 from reconciler.db.connection import connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.db.queries import query
-from reconciler.db.usage import prices, usage
+from reconciler.db.usage import prices, statement
 from reconciler.views.terminal import WIDTH_OF_A_FILE
 from tests.bench import server, workload
 
@@ -93,7 +93,7 @@ def executed(cursor: psycopg.Cursor[Any], statement: bytes) -> int:
 
 def got(cursor: psycopg.Cursor[Any]) -> int:
     """Get every line; return how many there are."""
-    return len(usage(cursor, FIRST, UNTIL))
+    return len(statement(cursor, FIRST, UNTIL).lines)
 
 
 def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str, Cost]:
@@ -101,7 +101,7 @@ def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str,
     ways: dict[str, Callable[[psycopg.Cursor[Any]], int]] = {
         "the events alone": lambda cursor: executed(cursor, EVENTS),
         "the query usage": lambda cursor: executed(cursor, query("usage")),
-        "usage(), every line": got,
+        "statement(), every line": got,
     }
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     with closing(connect(url)) as ledger, console.status("") as status:

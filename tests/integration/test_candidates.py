@@ -16,10 +16,16 @@ from hypothesis import strategies as st
 from reconciler.core.compare import compare
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Recorded
 from reconciler.core.reasons import Reason
-from reconciler.db.candidates import Candidates, find_candidates
+from reconciler.db.candidates import (
+    BLOCK_BYTES,
+    Candidates,
+    RepeatedTenant,
+    SpoolFault,
+    TenantSpool,
+    find_candidates,
+)
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
-from reconciler.db.staging import BLOCK_BYTES, RepeatedTenant, SpoolFault, TenantSpool
 from tests.support.comparison import BORN, DAY, HOUR, NASTY, live_tenant
 
 if TYPE_CHECKING:

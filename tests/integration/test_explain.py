@@ -29,8 +29,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.status import Exemption, OpenReport
 from reconciler.db import connection as database
 from reconciler.db import explain, queries
-from reconciler.db.explain import read_story
-from reconciler.db.names import UnknownTenant
+from reconciler.db.explain import UnknownTenant, read_story
 from reconciler.views.explain import PROOF, draw, printed, svg, timeline
 from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
 from tests.support.api_state import tenant

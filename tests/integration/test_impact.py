@@ -17,7 +17,7 @@ from reconciler.core.model import Action, Mode
 from reconciler.core.reasons import Reason
 from reconciler.db import apply, runs
 from reconciler.db.connection import connect, transaction
-from reconciler.db.usage import histories, usage
+from reconciler.db.usage import histories, statement
 from reconciler.views.findings import document, summary
 from tests.support.api_state import tenant
 
@@ -49,7 +49,7 @@ def owed(system: System) -> Decimal:
     """Return what everybody owes since the beginning, by the ledger."""
     with closing(connect(system.url)) as connection, transaction(connection) as cursor:
         begins, ends = (system.now - 60 * DAY).date(), (system.now + DAY).date()
-        return sum((line.amount_chf for line in usage(cursor, begins, ends)), Decimal("0.00"))
+        return statement(cursor, begins, ends).total_chf
 
 
 def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: System) -> None:

@@ -337,7 +337,7 @@ def test_the_files_can_be_run_by_hand(empty_url: str) -> None:
     """Any number of times; afterwards `migrate` finds nothing missing."""
     with database.connect(empty_url) as connection:
         for _ in range(2):
-            for file in queries.schema_files():
+            for file in queries.files_in("schema"):
                 for statement in file.read_text().split(";\n"):
                     connection.execute(statement.encode())
         assert migrate.migrate(connection) == []

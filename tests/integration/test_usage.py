@@ -21,7 +21,7 @@ from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
-from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, usage
+from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, statement
 from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES, fenced, names, table
@@ -87,6 +87,13 @@ def append_event(cursor: psycopg.Cursor[Any], tenant: str, skill: str | None, ev
             "VALUES (%s, '1', %s, %s, %s)",
             [tenant, skill, event.kind, at],
         )
+
+
+def usage(
+    cursor: psycopg.Cursor[Any], first: date, until: date, org: str | None = None, tenant: str | None = None
+) -> list[Line]:
+    """Return the lines that the query gives for the ledger."""
+    return list(statement(cursor, first, until, org, tenant).lines)
 
 
 def lines_by_rules(cursor: psycopg.Cursor[Any], tenants: Sequence[str], first: date, until: date) -> list[Line]:

@@ -243,7 +243,7 @@ GUARDS = (
     ),
     Guard(
         "no resource twice",
-        "db/staging.py",
+        "db/candidates.py",
         '    if repeated := cursor.execute(query("repeated")).fetchone():',
         "    if repeated := None:",
         "tests/integration/test_candidates.py",

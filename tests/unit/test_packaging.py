@@ -121,7 +121,7 @@ def test_an_installed_wheel_finds_its_sql(wheel: Path, tmp_path: Path) -> None:
 def test_a_checkout_finds_its_sql() -> None:
     """An edit in `sql/` takes effect at once: there is no copy."""
     assert Path(str(queries.folder())) == ROOT / "sql"
-    assert queries.schema_files()
+    assert queries.files_in("schema")
 
 
 def test_a_wheel_carries_the_programs_version(wheel: Path) -> None:

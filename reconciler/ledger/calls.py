@@ -1,21 +1,46 @@
-"""Check arguments before anything is written: return the value that the ledger will hold, or raise InvalidArgument."""
+"""What the calls have in common: they check their arguments, then run one query of `sql/queries/ledger.sql`.
+
+A check returns the value that the ledger will hold, or raises InvalidArgument before anything is written.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
+from reconciler.db.connection import bound_times
+from reconciler.db.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg.rows import BaseRowFactory
+
+    from reconciler.db.connection import Connection
+
+T = TypeVar("T")
+
 
 class InvalidArgument(Failure, ValueError):  # noqa: N818 - named like every Failure
     """The ledger cannot hold an argument."""
+
+
+class NotRecorded(Failure, LookupError):  # noqa: N818 - named like every Failure
+    """The row that a call is about is not in the ledger."""
+
+
+def fetch_rows(connection: Connection, factory: BaseRowFactory[T], name: str, /, **parameters: Any) -> list[T]:
+    """Run a query and return its rows, regardless of the connection's own cursors, row factories and loaders."""
+    with psycopg.Cursor(connection, row_factory=factory) as cursor:
+        bound_times(cursor)
+        # binary: text depends on DateStyle, and the caller may load numerics as floats
+        cursor.execute(query(name), parameters, binary=True)
+        return cursor.fetchall()
 
 
 def valid_id(name: str, value: object) -> str:
@@ -48,16 +73,6 @@ def valid_org(value: str | None) -> str:
     return UNKNOWN_ORG if value is None or value == "" else valid_id("org", value)
 
 
-def valid_selection(tenant: str | None, org: str | None) -> dict[str, str | None]:
-    """Return which events to read: those of a tenant, of an organisation, or of both together."""
-    if tenant is None and org is None:
-        raise InvalidArgument("Neither a tenant nor an organisation is given.", "Give tenant=…, org=…, or both.")
-    return {
-        "tenant": None if tenant is None else valid_id("tenant", tenant),
-        "org": None if org is None else valid_org(org),
-    }
-
-
 def valid_instant(name: str, value: object) -> datetime:
     """Return an aware datetime in UTC itself, not in a zone like London that has UTC's offset only in winter."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
@@ -87,12 +102,17 @@ def valid_moment_or_now(name: str, value: object) -> datetime | None:
     return None if value is None else valid_moment(name, value)
 
 
-def valid_period(since: datetime, until: datetime) -> dict[str, datetime]:
-    """Return both ends of a period, which may be empty."""
+def valid_selection(since: datetime, until: datetime, tenant: str | None, org: str | None) -> dict[str, Any]:
+    """Return which events to read: of a period, which may be empty, and of a tenant, an organisation, or both."""
     period = {"since": valid_instant("since", since), "until": valid_instant("until", until)}
     if until < since:
         raise InvalidArgument(f"until, {until}, is before since, {since}.", "Give the earlier time first.")
-    return period
+    if tenant is None and org is None:
+        raise InvalidArgument("Neither a tenant nor an organisation is given.", "Give tenant=…, org=…, or both.")
+    return period | {
+        "tenant": None if tenant is None else valid_id("tenant", tenant),
+        "org": None if org is None else valid_org(org),
+    }
 
 
 def valid_flag(name: str, value: object) -> bool:
@@ -104,29 +124,22 @@ def valid_flag(name: str, value: object) -> bool:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class NumericColumn:
-    """A column of type numeric(precision, scale)."""
-
-    precision: int
-    scale: int
-
-    def valid(self, name: str, value: object) -> Decimal:
-        """Return the value with the column's decimals. More digits are refused: PostgreSQL would round silently."""
-        if not isinstance(value, Decimal):
-            raise InvalidArgument(
-                f"{name} is {value!r}, of type {type(value).__name__}, but money is Decimal.",
-                f'Nothing was written. Give Decimal("{value}"), or better the original value.',
-            )
-        digits = Context(prec=self.precision, traps=[Inexact, InvalidOperation])
-        try:
-            held = value.quantize(Decimal((0, (1,), -self.scale)), context=digits)
-        except (Inexact, InvalidOperation):
-            held = None
-        if held is None or not held.is_finite() or held < 0:
-            raise InvalidArgument(
-                f"{name} is {value}, but it must be at least 0 and below {10 ** (self.precision - self.scale)}, "
-                f"with at most {self.scale} decimals.",
-                "Nothing was written. Round it as the price list does.",
-            )
-        return held
+def valid_amount(name: str, value: object, precision: int, scale: int) -> Decimal:
+    """Return the value as numeric(precision, scale). More digits are refused: PostgreSQL would round silently."""
+    if not isinstance(value, Decimal):
+        raise InvalidArgument(
+            f"{name} is {value!r}, of type {type(value).__name__}, but money is Decimal.",
+            f'Nothing was written. Give Decimal("{value}"), or better the original value.',
+        )
+    digits = Context(prec=precision, traps=[Inexact, InvalidOperation])
+    try:
+        held = value.quantize(Decimal((0, (1,), -scale)), context=digits)
+    except (Inexact, InvalidOperation):
+        held = None
+    if held is None or not held.is_finite() or held < 0:
+        raise InvalidArgument(
+            f"{name} is {value}, but it must be at least 0 and below {10 ** (precision - scale)}, "
+            f"with at most {scale} decimals.",
+            "Nothing was written. Round it as the price list does.",
+        )
+    return held
