@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
 from reconciler.alerts.log import Log
-from reconciler.cli.options import Overrides
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.alerts import Sink
-    from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySettings
+    from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings
     from reconciler.core.model import Mode, Outcome, Source
 
 
@@ -48,8 +47,11 @@ def run_once(
     """
     deadline = Deadline.after(safety.deadline.total_seconds())
     source = make_source(cluster, deadline, tenants)
-    overrides = overrides or Overrides()
-    limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=frozenset(overrides.allow_mass))
+    limits = Limits(
+        count=safety.limit_count,
+        percent=safety.limit_percent,
+        allow_mass=frozenset(overrides.allow_mass if overrides else ()),
+    )
     job = Job(
         database_url=database_url,
         source=source,
@@ -60,7 +62,7 @@ def run_once(
             settle=safety.settle,
             fallback=safety.uncertain,
             limits=limits,
-            accept_source=overrides.accept_source,
+            accept_source=overrides is not None and overrides.accept_source,
         ),
     )
     return reconcile(job)

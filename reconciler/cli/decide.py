@@ -20,16 +20,16 @@ _log = structlog.get_logger("reconciler")
 
 
 @click.command("except")
-@click.argument("tenant", type=settings.Words())
+@click.argument("tenant", type=settings.text)
 @click.argument("reason", type=click.Choice([reason.value for reason in REPORTING]))
 @click.option(
     "--until",
-    type=settings.Until(),
+    type=settings.until,
     metavar="DATE",
     help="Until the end of this UTC day, as 2026-12-31, or until this instant, as 2026-12-31T18:00Z.",
 )
-@click.option("--note", type=settings.Words(), help="Why it is decided.")
-@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@click.option("--note", type=settings.text, help="Why it is decided.")
+@click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
 @click.option("--revoke", is_flag=True, help="Stop accepting the report, from now on.")
 def except_(
     *, tenant: str, reason: str, until: datetime | None, note: str | None, by: str | None, revoke: bool
@@ -55,9 +55,9 @@ def except_(
 
 
 @click.command()
-@click.argument("tenant", type=settings.Words())
-@click.option("--note", type=settings.Words(), required=True, help="Why it is decided.")
-@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@click.argument("tenant", type=settings.text)
+@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
+@click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
 @settings.DEADLINE

@@ -149,8 +149,7 @@ def _documents(name: str, text: bytes) -> list[Any]:
         return [document for document in yaml.load_all(text, _Loader) if document is not None]
     except (yaml.YAMLError, msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
         raise UnreadableFile(
-            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}",
-            f"Give what `{KUBECTL}` prints.",
+            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}", f"Give what `{KUBECTL}` prints."
         ) from None
 
 

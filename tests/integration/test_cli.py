@@ -19,17 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from reconciler import __version__
 from reconciler.cli.main import cli
-from reconciler.cli.options import (
-    Address,
-    AlertSettings,
-    ClusterSettings,
-    Duration,
-    Overrides,
-    SafetySettings,
-    ScheduleSettings,
-    TimeZone,
-    options,
-)
+from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings, ScheduleSettings, options
 from reconciler.db.connection import connect
 from tests.support import faults
 from tests.support.command import Ran, invoke
@@ -832,13 +822,13 @@ def _two_values(option: click.Option) -> tuple[str, str]:
         case click.Choice(choices=choices):
             other, *_ = (str(choice) for choice in choices if choice != option.default)
             values = other, next(str(choice) for choice in choices if choice != other)
-        case Duration():
+        case click.types.FuncParamType(name="duration" | "period"):
             values = "7s", "8s"
         case click.IntRange() | click.FloatRange():
             values = "7", "8"
-        case TimeZone():
+        case click.types.FuncParamType(name="zone"):
             values = "Europe/Zurich", "Asia/Tokyo"
-        case Address():
+        case click.types.FuncParamType(name="address"):
             values = "127.0.0.1:7", "[::1]:8"
     return values
 
