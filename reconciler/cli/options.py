@@ -136,15 +136,15 @@ def text(given: str) -> str:
     return words
 
 
-def _setting(name: str, **attributes: Any) -> Callable[[_Decorator], _Decorator]:
-    """Return an option that a variable can set, too."""
-    variable = "RECONCILER_" + name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **attributes)
+def _setting(name: str, meaning: str, *, off: str = "", **attributes: Any) -> Callable[[_Decorator], _Decorator]:
+    """Return the option of this name, which a variable can set, too; `off` is the flag that switches it off."""
+    option, variable = "--" + name.replace("_", "-") + off, f"RECONCILER_{name.upper()}"
+    return click.option(option, help=meaning, envvar=variable, show_envvar=True, show_default=True, **attributes)
 
 
-def _option(name: str, **attributes: Any) -> Any:
-    """Return a dataclass field that this option sets."""
-    return field(metadata={"option": _setting(name, **attributes)})
+def _option(meaning: str, **attributes: Any) -> Any:
+    """Return a dataclass field that the option of its name sets."""
+    return field(metadata={"meaning": meaning, **attributes})
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(_option, field))
@@ -153,25 +153,9 @@ def _group(settings: type[_Value]) -> type[_Value]:
     return dataclass(frozen=True, slots=True, kw_only=True)(settings)
 
 
-TENANTS = _setting(
-    "--tenants",
-    metavar="PATH",
-    help="Read the tenants from a YAML or JSON file or folder, as kubectl prints them; - is standard input.",
-)
-SETTLE = _setting(
-    "--settle",
-    type=duration,
-    default="60s",
-    help="How long after a change the portal may still write its row: newer drift is rechecked.",
-)
-DEADLINE = _setting(
-    "--deadline", type=duration, default="4m", help="Give up after this time; nothing has been written then."
-)
-OUTPUT = _setting("--output", type=click.Choice(["table", "json"]), default="table", help="Format of standard output.")
-OUTPUT_OR_CSV = _setting(
-    "--output", type=click.Choice(["table", "csv", "json"]), default="table", help="Format of standard output."
-)
-DETAILED_EXITCODE = _setting("--detailed-exitcode", is_flag=True, help="Exit 2 if drift was found or corrected.")
+def _declared(group: type[Any]) -> dict[str, Callable[[_Decorator], _Decorator]]:
+    """Return the options of a group by the names of its fields; a field without one reads a secret."""
+    return {one.name: _setting(one.name, **one.metadata) for one in fields(group) if one.metadata}
 
 
 @_group
@@ -179,43 +163,38 @@ class ClusterSettings:
     """Where the tenants are, and how they are read."""
 
     kubeconfig: str | None = _option(
-        "--kubeconfig", metavar="PATH", help="Kubeconfig; by default the pod's own account, or kubectl's default."
+        "Kubeconfig; by default the pod's own account, or kubectl's default.", metavar="PATH"
     )
-    context: str | None = _option("--context", help="Context in the kubeconfig.")
-    group: str = _option("--group", default="pieced.ch", help="API group of the custom resource.")
-    plural: str = _option("--plural", default="piecedtenants", help="Plural name of the custom resource.")
-    org_label: str = _option(
-        "--org-label", default="pieced.ch/zitadel-org-id", help="Label that names the paying organisation."
-    )
-    page_size: int = _option(
-        "--page-size", type=click.IntRange(1, 10_000), default=500, help="Tenants per page of a list."
-    )
+    context: str | None = _option("Context in the kubeconfig.")
+    group: str = _option("API group of the custom resource.", default="pieced.ch")
+    plural: str = _option("Plural name of the custom resource.", default="piecedtenants")
+    org_label: str = _option("Label that names the paying organisation.", default="pieced.ch/zitadel-org-id")
+    page_size: int = _option("Tenants per page of a list.", type=click.IntRange(1, 10_000), default=500)
 
 
 @_group
 class SafetySettings:
     """What a run may correct, and how long it may take."""
 
-    settle: timedelta = field(metadata={"option": SETTLE})
+    settle: timedelta = _option(
+        "How long after a change the portal may still write its row: newer drift is rechecked.",
+        type=duration,
+        default="60s",
+    )
     uncertain: FallbackDating = _option(
-        "--uncertain",
+        "How a change without evidence is dated: in the customer's favour, or at the time of observation.",
         type=Member(FallbackDating),
         default=FallbackDating.CUSTOMER.value,
-        help="How a change without evidence is dated: in the customer's favour, or at the time of observation.",
     )
     limit_count: int = _option(
-        "--limit-count",
-        type=click.IntRange(0),
-        default=3,
-        help="Refuse to correct more tenants than this for one reason …",
+        "Refuse to correct more tenants than this for one reason …", type=click.IntRange(0), default=3
     )
     limit_percent: float = _option(
-        "--limit-percent",
-        type=Percent(0, 100),
-        default=10.0,
-        help="… or than this percentage of the open tenants, whichever allows more.",
+        "… or than this percentage of the open tenants, whichever allows more.", type=Percent(0, 100), default=10.0
     )
-    deadline: timedelta = field(metadata={"option": DEADLINE})
+    deadline: timedelta = _option(
+        "Give up after this time; nothing has been written then.", type=duration, default="4m"
+    )
 
 
 @_group
@@ -223,15 +202,12 @@ class Overrides:
     """What an operator lets a single run do."""
 
     allow_mass: tuple[Reason, ...] = _option(
-        "--allow-mass",
+        "Let this reason exceed the limit, after you have checked the plan. May be repeated.",
         type=Member(Reason),
         multiple=True,
         metavar="REASON",
-        help="Let this reason exceed the limit, after you have checked the plan. May be repeated.",
     )
-    accept_source: bool = _option(
-        "--accept-source", is_flag=True, help="Follow this cluster, or a restored one, from now on."
-    )
+    accept_source: bool = _option("Follow this cluster, or a restored one, from now on.", is_flag=True)
 
 
 @_group
@@ -239,30 +215,23 @@ class AlertSettings:
     """Who is notified of a run."""
 
     every: timedelta = _option(
-        "--every",
+        "Time between runs. Alerts end, and serve is unhealthy, after three times that without a success.",
         type=period,
         metavar="DURATION",
         default="5m",
-        help="Time between runs. Alerts end, and serve is unhealthy, after three times that without a success.",
     )
-    job_name: str = _option(
-        "--job-name", default="reconciler", help="Name of this installation in alerts and pushed metrics."
-    )
+    job_name: str = _option("Name of this installation in alerts and pushed metrics.", default="reconciler")
     alertmanager: tuple[str, ...] = _option(
-        "--alertmanager",
+        "Alertmanager to notify of drift. May be repeated, once for each member of a cluster.",
         multiple=True,
         metavar="URL",
-        help="Alertmanager to notify of drift. May be repeated, once for each member of a cluster.",
     )
     pushgateway: str | None = _option(
-        "--pushgateway",
+        "Pushgateway that run pushes its metrics to. Use the variable if the address contains a password.",
         metavar="URL",
-        help="Pushgateway that run pushes its metrics to. Use the variable if the address contains a password.",
     )
     events: bool = _option(
-        "--events/--no-events",
-        default=True,
-        help="Whether the tenants get Kubernetes Events, which kubectl describe shows.",
+        "Whether the tenants get Kubernetes Events, which kubectl describe shows.", off="/--no-events", default=True
     )
     notify_urls: tuple[str, ...] = field(
         default_factory=lambda: tuple(os.environ.get(NOTIFY_URLS, "").split()), repr=False
@@ -274,26 +243,32 @@ class AlertSettings:
 class ScheduleSettings:
     """When `serve` runs, and where it listens."""
 
-    cron: str | None = _option("--cron", metavar="EXPRESSION", help="When to run, as in crontab; replaces --every.")
-    time_zone: ZoneInfo = _option("--time-zone", type=zone, default="UTC", help="Time zone of the cron expression.")
-    jitter: timedelta = _option(
-        "--jitter", type=duration, default="0s", help="Delay each run by a random time up to this."
-    )
+    cron: str | None = _option("When to run, as in crontab; replaces --every.", metavar="EXPRESSION")
+    time_zone: ZoneInfo = _option("Time zone of the cron expression.", type=zone, default="UTC")
+    jitter: timedelta = _option("Delay each run by a random time up to this.", type=duration, default="0s")
     listen: tuple[str, int] = _option(
-        "--listen",
-        type=address,
-        metavar="HOST:PORT",
-        default="0.0.0.0:8080",
-        help="Where /metrics and /healthz are served.",
+        "Where /metrics and /healthz are served.", type=address, metavar="HOST:PORT", default="0.0.0.0:8080"
     )
+
+
+SETTLE = _declared(SafetySettings)["settle"]
+DEADLINE = _declared(SafetySettings)["deadline"]
+TENANTS = _setting(
+    "tenants",
+    "Read the tenants from a YAML or JSON file or folder, as kubectl prints them; - is standard input.",
+    metavar="PATH",
+)
+DETAILED_EXITCODE = _setting("detailed_exitcode", "Exit 2 if drift was found or corrected.", is_flag=True)
+
+
+def output(*formats: str) -> Callable[[_Decorator], _Decorator]:
+    """Return the option that chooses one of these formats; the first one is the default."""
+    return _setting("output", "Format of standard output.", type=click.Choice(formats), default=formats[0])
 
 
 def options(**groups: type[Any]) -> Callable[[Callable[..., _Value]], Callable[..., _Value]]:
     """Give a command the options of these dataclasses, and pass it one value of each, under the name it has here."""
-    declared = {
-        name: {one.name: one.metadata["option"] for one in fields(group) if "option" in one.metadata}
-        for name, group in groups.items()
-    }
+    declared = {name: _declared(group) for name, group in groups.items()}
 
     def give(command: Callable[..., _Value]) -> Callable[..., _Value]:
         @wraps(command)

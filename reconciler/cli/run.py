@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import click
 import structlog
 
 from reconciler.cli import options as settings
 from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings
-from reconciler.cli.output import DRIFT, show
-from reconciler.core.model import Mode, Result
-
-if TYPE_CHECKING:
-    from reconciler.core.model import Outcome
+from reconciler.cli.output import show
+from reconciler.core.model import Mode
 
 _log = structlog.get_logger("reconciler")
 
@@ -29,7 +25,7 @@ def migrate() -> None:
 @click.command()
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides)
-@settings.OUTPUT
+@settings.output("table", "json")
 @settings.DETAILED_EXITCODE
 def plan(
     *,
@@ -46,14 +42,13 @@ def plan(
     outcome = run_once(
         Mode.PLAN, settings.database_url(), cluster=cluster, safety=safety, tenants=tenants, overrides=overrides
     )
-    show(outcome, output)
-    return _exit_code(outcome, detailed=detailed_exitcode)
+    return show(outcome, output, detailed_exitcode=detailed_exitcode)
 
 
 @click.command()
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, alerts=AlertSettings)
-@settings.OUTPUT
+@settings.output("table", "json")
 @settings.DETAILED_EXITCODE
 @click.option("--dry-run", is_flag=True, help="The same as plan: write nothing.")
 @click.option("--migrate", "migrate_first", is_flag=True, help="Create missing tables first.")
@@ -84,14 +79,7 @@ def run(
         overrides=overrides,
         alerts=None if dry_run else alerts,
     )
-    show(outcome, output)
-    return _exit_code(outcome, detailed=detailed_exitcode)
-
-
-def _exit_code(outcome: Outcome, *, detailed: bool) -> int:
-    if outcome.failure:
-        return outcome.failure.exit_code
-    return DRIFT if detailed and outcome.result is not Result.CLEAN else 0
+    return show(outcome, output, detailed_exitcode=detailed_exitcode)
 
 
 def _create_missing() -> list[str]:
