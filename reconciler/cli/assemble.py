@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
@@ -80,9 +81,7 @@ def make_alerts(
     """Return everyone who is notified of a run over this source."""
     from reconciler.sources.cluster import Cluster
 
-    def now() -> datetime:
-        return datetime.now(UTC)
-
+    now = partial(datetime.now, UTC)
     sinks: list[Sink] = [Log()]
     if settings.events and isinstance(source, Cluster):
         from reconciler.alerts.events import Events

@@ -286,16 +286,11 @@ def options(**groups: type[Any]) -> Callable[[Callable[..., _Value]], Callable[.
 
 
 def database_url() -> str:
-    """Return the connection string of the ledger.
-
-    Raises:
-        WrongSettings: the environment does not set one.
-    """
-    url = os.environ.get(DATABASE_URL, "")
-    if not url:
-        raise WrongSettings(
-            "DATABASE_URL is not set, so there is no ledger to work on.",
-            "Set it to postgresql://user:password@host:5432/dbname. To try the reconciler without a database, "
-            "run `reconciler demo`.",
-        )
-    return url
+    """Return the connection string of the ledger; raise WrongSettings if the environment has none."""
+    if url := os.environ.get(DATABASE_URL):
+        return url
+    raise WrongSettings(
+        "DATABASE_URL is not set, so there is no ledger to work on.",
+        "Set it to postgresql://user:password@host:5432/dbname. To try the reconciler without a database, "
+        "run `reconciler demo`.",
+    )

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -36,9 +37,7 @@ def serve(
     from reconciler.cli.service import Service
     from reconciler.metrics import RunMetrics
 
-    def now() -> datetime:
-        return datetime.now(schedule.time_zone)
-
+    now = partial(datetime.now, schedule.time_zone)
     try:
         trigger = make_trigger(
             every=alerts.every, cron=schedule.cron, timezone=schedule.time_zone, jitter=schedule.jitter
