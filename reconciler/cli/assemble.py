@@ -40,11 +40,8 @@ def run_once(
     """
     deadline = Deadline.after(safety.deadline.total_seconds())
     source = make_source(cluster, deadline, tenants)
-    limits = Limits(
-        count=safety.limit_count,
-        percent=safety.limit_percent,
-        allow_mass=frozenset(overrides.allow_mass if overrides else ()),
-    )
+    allow_mass = frozenset(overrides.allow_mass if overrides else ())
+    limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=allow_mass)
     options = RunOptions(
         mode=mode,
         settle=safety.settle,

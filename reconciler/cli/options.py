@@ -251,6 +251,14 @@ class ScheduleSettings:
     )
 
 
+@_group
+class OutputSettings:
+    """How the outcome of a run is shown."""
+
+    output: str = _option("Format of standard output.", type=click.Choice(["table", "json"]), default="table")
+    detailed_exitcode: bool = _option("Exit 2 if drift was found or corrected.", is_flag=True)
+
+
 SETTLE = _declared(SafetySettings)["settle"]
 DEADLINE = _declared(SafetySettings)["deadline"]
 TENANTS = _setting(
@@ -258,12 +266,10 @@ TENANTS = _setting(
     "Read the tenants from a YAML or JSON file or folder, as kubectl prints them; - is standard input.",
     metavar="PATH",
 )
-DETAILED_EXITCODE = _setting("detailed_exitcode", "Exit 2 if drift was found or corrected.", is_flag=True)
-
-
-def output(*formats: str) -> Callable[[_Decorator], _Decorator]:
-    """Return the option that chooses one of these formats; the first one is the default."""
-    return _setting("output", "Format of standard output.", type=click.Choice(formats), default=formats[0])
+OUTPUT = _declared(OutputSettings)["output"]
+OUTPUT_OR_CSV = _setting(
+    "output", "Format of standard output.", type=click.Choice(["table", "csv", "json"]), default="table"
+)
 
 
 def options(**groups: type[Any]) -> Callable[[Callable[..., _Value]], Callable[..., _Value]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Also write it to an SVG file, to attach to an email.",
 )
-@settings.output("table", "json")
+@settings.OUTPUT
 def explain(*, tenant: str, month: date | None, all_events: bool, picture: str | None, output: str) -> None:
     """Show one tenant's timeline: every event, which ones were corrections, and the evidence for their times."""
     from reconciler.core.explanation import Period
@@ -45,7 +45,7 @@ def explain(*, tenant: str, month: date | None, all_events: bool, picture: str |
 
 @click.command()
 @settings.SETTLE
-@settings.output("table", "json")
+@settings.OUTPUT
 def status(*, settle: timedelta, output: str) -> None:
     """Show until when the ledger is verified, what is open, and the latest runs.
 
@@ -70,7 +70,7 @@ def status(*, settle: timedelta, output: str) -> None:
 @click.option("--tenant", type=settings.text, help="Only this tenant.")
 @click.option("--verified", is_flag=True, help="Refuse a period that no run has verified to its end.")
 @settings.SETTLE
-@settings.output("table", "csv", "json")
+@settings.OUTPUT_OR_CSV
 def usage(
     *,
     month: date | None,

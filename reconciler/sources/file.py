@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
 """The command that writes a file of tenants with all available evidence."""
+AS_PRINTED = f"Give what `{KUBECTL}` prints."
 _ENDINGS = {".yaml", ".yml", ".json"}
 
 
@@ -94,8 +95,7 @@ class FileSource:
         for number, document in enumerate(_documents(name, text), 1):
             if not isinstance(document, dict):
                 raise UnreadableFile(
-                    f"{name}: document {number} is {_shape(document)}, not a Kubernetes object.",
-                    f"Give what `{KUBECTL}` prints.",
+                    f"{name}: document {number} is {_shape(document)}, not a Kubernetes object.", AS_PRINTED
                 )
             for item in _listed(name, document):
                 yield self._tenant(name, item)
@@ -107,7 +107,7 @@ class FileSource:
             raise UnreadableFile(
                 f"{name} contains {'an object without a kind' if kind is None else kind} of {group or 'no group'}; "
                 f"only PiecedTenants of {self.group} are expected.",
-                f"Is the file cut off, or the wrong one? Give what `{KUBECTL}` prints.",
+                f"Is the file cut off, or the wrong one? {AS_PRINTED}",
             )
         return item  # type: ignore[no-any-return] # a dict, by its kind
 
@@ -119,7 +119,7 @@ def _documents(name: str, text: bytes) -> list[Any]:
         documents = [msgspec.json.decode(text)] if is_json else list(yaml.load_all(text, _Loader))
     except (yaml.YAMLError, msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
         raise UnreadableFile(
-            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}", f"Give what `{KUBECTL}` prints."
+            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}", AS_PRINTED
         ) from None
     if found := [document for document in documents if document is not None]:
         return found

@@ -19,7 +19,15 @@ from psycopg.conninfo import make_conninfo
 
 from reconciler import __version__
 from reconciler.cli.main import cli
-from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings, ScheduleSettings, options
+from reconciler.cli.options import (
+    AlertSettings,
+    ClusterSettings,
+    OutputSettings,
+    Overrides,
+    SafetySettings,
+    ScheduleSettings,
+    options,
+)
 from reconciler.db.connection import connect
 from tests.support import faults
 from tests.support.command import Ran, invoke
@@ -622,7 +630,9 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     assert value(name, in_the_option) == from_the_option
 
 
-@pytest.mark.parametrize("group", [ClusterSettings, SafetySettings, Overrides, AlertSettings, ScheduleSettings])
+@pytest.mark.parametrize(
+    "group", [ClusterSettings, SafetySettings, Overrides, AlertSettings, ScheduleSettings, OutputSettings]
+)
 def test_every_setting_has_the_declared_type(group: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("RECONCILER_"):
