@@ -28,7 +28,7 @@ from reconciler.demo import postgres as embedded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.scene"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.system"]
 
 # how long an example takes says how busy the machine is; examples may share a database
 settings.register_profile(

@@ -19,7 +19,7 @@ from kubernetes import client, config
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.support.world import Object
+    from tests.support.api_state import Object
 
 KIND = ("pieced.ch", "v1alpha1", "piecedtenants")
 ORG = "pieced.ch/zitadel-org-id"

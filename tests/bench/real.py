@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.core.model import Observed
-    from tests.support.world import Object
+    from tests.support.api_state import Object
 
 WRITERS = 8
 """Requests at a time."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.support.world import Object
+    from tests.support.api_state import Object
 
 API_VERSION, KIND = "pieced.ch/v1alpha1", "PiecedTenant"
 ORG_LABEL = "pieced.ch/zitadel-org-id"

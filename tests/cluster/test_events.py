@@ -18,13 +18,13 @@ from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Obser
 from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Api, CustomResource
+from tests.support.api_state import tenant
 from tests.support.fixtures import on_a_real_server
 from tests.support.harness import CRD, PATIENCE, Connection
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
+    from tests.support.api_state import Object
     from tests.support.harness import Cluster, RealCluster
-    from tests.support.world import Object
 
 NOW: Final = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 SHOP: Final = "kube-public"

@@ -22,9 +22,9 @@ from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster as Source
 from reconciler.views.findings import counts
 from tests.support import population as lifetimes
-from tests.support.contents import PUBLIC, Books, books, contents
+from tests.support.api_state import ORG_LABEL, tenant
+from tests.support.ledger_rows import PUBLIC, BillingRows, all_rows, billing_rows
 from tests.support.population import FINALIZER, UNKNOWN, backfilled, objects, population, settle, time, written_at
-from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,10 +152,10 @@ def test_the_first_run_over_two_hundred_tenants_is_the_backfill_and_the_second_w
     expected = backfilled(members, objects(scene.cluster), dated=scene.cluster.moves_times)
 
     first = scene.run()
-    after_the_first = contents(scene.url, PUBLIC)
-    corrections = contents(scene.url)["reconciler.corrections"]
+    after_the_first = all_rows(scene.url, PUBLIC)
+    corrections = all_rows(scene.url)["reconciler.corrections"]
 
-    assert books(scene.url) == expected
+    assert billing_rows(scene.url) == expected
     assert counts(first) == {
         "lifecycle_inserted": 200,
         "events_inserted": len(expected.skills),
@@ -169,8 +169,8 @@ def test_the_first_run_over_two_hundred_tenants_is_the_backfill_and_the_second_w
 
     second = scene.run()
 
-    assert contents(scene.url, PUBLIC) == after_the_first
-    assert contents(scene.url)["reconciler.corrections"] == corrections
+    assert all_rows(scene.url, PUBLIC) == after_the_first
+    assert all_rows(scene.url)["reconciler.corrections"] == corrections
     assert counts(second) == NOTHING
     assert (second.result, second.tenants_observed, second.tenants_recorded) == (Result.DRIFT, 210, 192)
     assert _reports(second) == _reports(first)
@@ -210,11 +210,11 @@ def test_every_row_of_the_backfill_is_explained_by_a_correction_that_names_it(sc
 
 def test_a_plan_of_the_backfill_shows_what_the_run_then_writes_and_writes_nothing(scene: Scene) -> None:
     settle(scene.cluster, population())
-    before = contents(scene.url)
+    before = all_rows(scene.url)
 
     plan = scene.run(mode=Mode.PLAN)
 
-    assert contents(scene.url) == before
+    assert all_rows(scene.url) == before
     assert plan.result is Result.DRIFT
     run = scene.run()
     assert counts(plan) == counts(run)
@@ -236,11 +236,11 @@ def test_tenants_that_became_unreadable_are_left_alone_and_two_hundred_others_ar
         )
     for member in lost:
         scene.cluster.patch(member.name, {"spec": {"packages": [*member.skills, "added"]}})
-    before = books(scene.url)
+    before = billing_rows(scene.url)
 
     outcome = scene.run()
 
-    added = books(scene.url).beyond(before)
+    added = billing_rows(scene.url).beyond(before)
     assert [row[:4] for row in added.skills] == sorted((one.name, one.org, "added", "enabled") for one in lost)
     assert (added.lifecycles, added.suspensions) == ([], [])
     unlabelled = {(member.name, member.report) for member in members if member.report}
@@ -728,7 +728,7 @@ def test_truth_table(scene: Scene, lost: Callable[[Scene], Expected]) -> None:
     expected = lost(scene)
     corrections = [one for one in expected if isinstance(one, Wrote)]
     reports = [one for one in expected if isinstance(one, Said)]
-    before, began = books(scene.url), _database_time(scene)
+    before, began = billing_rows(scene.url), _database_time(scene)
     highest = _highest_ids(scene)
     already = scene.write("SELECT count(*) FROM reconciler.corrections")[0][0]
 
@@ -743,16 +743,16 @@ def test_truth_table(scene: Scene, lost: Callable[[Scene], Expected]) -> None:
     )
     assert {one.action for one in outcome.findings if not one.action.writes} <= {"report"}
     _check_moments(outcome, corrections, began)
-    assert books(scene.url) == _with(before, outcome)
+    assert billing_rows(scene.url) == _with(before, outcome)
     _check_corrections(scene, outcome, corrections, highest, already)
     result = Result.CORRECTED if corrections else Result.DRIFT if reports else Result.CLEAN
     assert outcome.result is result
     assert _runs_of(scene)[-1] == _run_row(outcome, scene)
 
-    settled = contents(scene.url, PUBLIC)
+    settled = all_rows(scene.url, PUBLIC)
     again = scene.run()
 
-    assert contents(scene.url, PUBLIC) == settled
+    assert all_rows(scene.url, PUBLIC) == settled
     assert counts(again) == NOTHING
     assert sorted((one.reason, one.tenant, one.subject or "") for one in again.findings) == (
         sorted((one.reason, one.tenant, one.subject or "") for one in reports)
@@ -772,7 +772,7 @@ def test_a_tenant_created_in_the_second_of_the_last_run_is_billed_from_its_creat
     scene.run()
 
     created_at = scene.created_at("acme")
-    found = books(scene.url)
+    found = billing_rows(scene.url)
     assert found.lifecycles == [("acme", "1", created_at, None)]
     assert found.skills == [("acme", "1", "mail", "enabled", created_at)]
 
@@ -905,7 +905,7 @@ def _check_moments(outcome: Outcome, corrections: list[Wrote], began: datetime) 
             assert moment.not_after == moment.occurred_at
 
 
-def _with(before: Books, outcome: Outcome) -> Books:
+def _with(before: BillingRows, outcome: Outcome) -> BillingRows:
     """Return what the books must hold after exactly these corrections."""
     lifecycles = {row[0]: row for row in before.lifecycles}
     skills, suspensions = list(before.skills), list(before.suspensions)
@@ -922,7 +922,7 @@ def _with(before: Books, outcome: Outcome) -> Books:
             suspensions.append((one.tenant, one.org, "resumed" if one.observed == "running" else "suspended", at))
         else:
             skills.append((one.tenant, one.org, one.subject, one.observed, at))
-    return Books(sorted(lifecycles.values(), key=lambda row: row[0]), sorted(skills), sorted(suspensions))
+    return BillingRows(sorted(lifecycles.values(), key=lambda row: row[0]), sorted(skills), sorted(suspensions))
 
 
 def _highest_ids(scene: Scene) -> dict[str, int]:

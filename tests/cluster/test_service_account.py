@@ -15,17 +15,17 @@ import pytest
 import yaml
 
 from reconciler.db.connection import connect
-from tests.support.contents import PUBLIC, books, contents, untouched
+from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.fixtures import on_a_real_server
 from tests.support.harness import TENANTS, Connection
+from tests.support.ledger_rows import PUBLIC, all_rows, billing_rows, untouched
 from tests.support.population import FINALIZER
-from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support.api_state import Object
     from tests.support.harness import RealCluster
-    from tests.support.world import Object
 
 ACCOUNT: Final = "reconciler"
 NAMESPACE: Final = "pieced-billing"
@@ -150,7 +150,7 @@ def _corrects(cluster: RealCluster, ledger_url: str, role_url: str, kubeconfig: 
     document = json.loads(corrected.stdout)
     assert (document["outcome"], document["source"]) == ("corrected", cluster.source_uid())
     assert {finding["reason"] for finding in document["findings"]} == CORRECTIONS
-    found = books(role_url)
+    found = billing_rows(role_url)
     assert [(name, org, deleted_at is not None) for name, org, _, deleted_at in found.lifecycles] == [
         ("acme", "1", False),
         ("gone", "1", True),
@@ -177,10 +177,10 @@ def _corrects(cluster: RealCluster, ledger_url: str, role_url: str, kubeconfig: 
         ("paused", "1", "resumed"),
         ("paused", "1", "suspended"),
     ]
-    written = contents(ledger_url, PUBLIC)
+    written = all_rows(ledger_url, PUBLIC)
     clean = _run(role_url, kubeconfig)
     assert (clean.returncode, json.loads(clean.stdout)["outcome"]) == (0, "clean")
-    assert contents(ledger_url, PUBLIC) == written
+    assert all_rows(ledger_url, PUBLIC) == written
     return [json.loads(line) for line in (backfill.stderr + corrected.stderr).splitlines()]
 
 
@@ -218,7 +218,7 @@ def _fails(cluster: RealCluster, ledger_url: str, role_url: str, act: Callable[[
     with connect(ledger_url) as ledger:
         # an absent tenant is always asked for by its name, and would be recorded as deleted
         ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES ('gone', '1', now() - '1 day'::interval)")
-    before = contents(ledger_url)
+    before = all_rows(ledger_url)
 
     failed = _run(role_url, kubeconfig)
 
@@ -237,6 +237,6 @@ def _fails(cluster: RealCluster, ledger_url: str, role_url: str, act: Callable[[
     assert "Traceback" not in failed.stderr
     document = json.loads(failed.stdout)
     assert (document["outcome"], document["findings"]) == ("failed", [])
-    after = contents(ledger_url)
+    after = all_rows(ledger_url)
     assert len(after["reconciler.runs"]) == 1
     assert untouched(after) == untouched(before)

@@ -16,9 +16,9 @@ from reconciler.core.model import Action
 from reconciler.core.plan import Limits
 from reconciler.sources import api_client as wire
 from tests.support import faults as f
-from tests.support.double import SOURCE_UID, ApiDouble
-from tests.support.passes import SLACK, TRUE_BOOKS, End, Faults, Stage, staged, world
-from tests.support.world import planted
+from tests.support.api_state import planted
+from tests.support.fake_api import SOURCE_UID, FakeApi
+from tests.support.struck_runs import SLACK, TRUE_BOOKS, End, Faults, Scenario, ledger_with_clock, staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,14 +34,14 @@ FAULTS = Faults()
 
 def strike(
     effect: f.Effect, when: f.When = f.lists, *, skip: int = 0, times: int | None = 1, **how: Any
-) -> Callable[[Stage], None]:
-    """Return what arranges that an effect strikes; `how` the pass is made, by the attributes of `Stage`."""
+) -> Callable[[Scenario], None]:
+    """Return what arranges that an effect strikes; `how` the pass is made, by the attributes of `Scenario`."""
 
-    def arrange(stage: Stage) -> None:
-        stage.strike(effect, when, skip=skip, times=times)
+    def arrange(scenario: Scenario) -> None:
+        scenario.strike(effect, when, skip=skip, times=times)
         for name, value in how.items():
-            assert hasattr(stage, name)
-            setattr(stage, name, value)
+            assert hasattr(scenario, name)
+            setattr(scenario, name, value)
 
     return arrange
 
@@ -54,13 +54,13 @@ def last_page(request: f.Request) -> bool:
 # a list that is not whole
 
 
-def repeated_on_page_2(field: str) -> Callable[[Stage], None]:
+def repeated_on_page_2(field: str) -> Callable[[Scenario], None]:
     """Return what gives the first tenant of page 2 the name or the uid of the first of page 1."""
 
-    def arrange(stage: Stage) -> None:
-        acme = stage.api.get("acme")
+    def arrange(scenario: Scenario) -> None:
+        acme = scenario.api.get("acme")
         assert acme
-        stage.strike(
+        scenario.strike(
             f.edit(lambda page: page["items"][0]["metadata"].update({field: acme["metadata"][field]})), f.later_pages
         )
 
@@ -97,35 +97,35 @@ FAULTS.add("an empty page with a token", FAILED, strike(f.no_items_but_token(), 
 # 410 Gone
 
 
-def compacted_before(page: f.When, times: int | None = 1) -> Callable[[Stage], None]:
+def compacted_before(page: f.When, times: int | None = 1) -> Callable[[Scenario], None]:
     """Return what lets a tenant change and the past be compacted before a page, as an API server would answer it."""
     left = itertools.count() if times is None else iter(range(times))
 
-    def arrange(stage: Stage) -> None:
+    def arrange(scenario: Scenario) -> None:
         def change(request: f.Request) -> None:
             if page(request) and next(left, None) is not None:
-                stage.api.patch("finn", {"metadata": {"annotations": {"seen": str(len(stage.api.requests))}}})
-                stage.api.compact()
+                scenario.api.patch("finn", {"metadata": {"annotations": {"seen": str(len(scenario.api.requests))}}})
+                scenario.api.compact()
 
-        stage.api.on_request = change
+        scenario.api.on_request = change
 
     return arrange
 
 
-def started_again(stage: Stage) -> None:
+def started_again(scenario: Scenario) -> None:
     """Assert that the list was read from its first page again, and no token followed that came with the 410."""
-    asked = [request.query.get("continue") for request in stage.api.lists]
-    answered = [request.answered for request in stage.api.lists]
+    asked = [request.query.get("continue") for request in scenario.api.lists]
+    answered = [request.answered for request in scenario.api.lists]
     assert 410 in answered
     assert all(asked[number + 1] is None for number, status in enumerate(answered[:-1]) if status == 410)
 
 
-def settled_by(effect: Callable[[Stage], None]) -> Callable[[Stage], None]:
+def settled_by(effect: Callable[[Scenario], None]) -> Callable[[Scenario], None]:
     """The same, with a portal that needs no time: the touched tenant is quiet."""
 
-    def arrange(stage: Stage) -> None:
-        stage.settle = timedelta()
-        effect(stage)
+    def arrange(scenario: Scenario) -> None:
+        scenario.settle = timedelta()
+        effect(scenario)
 
     return arrange
 
@@ -157,18 +157,18 @@ FAULTS.add("JSON null", FAILED, strike(f.body(b"null")), "cannot be trusted")
 FAULTS.add("no UTF-8", FAILED, strike(f.body(b'{"kind":"\xff"}')), "cannot be trusted")
 
 
-def redirected(code: int) -> Callable[[Stage], None]:
+def redirected(code: int) -> Callable[[Scenario], None]:
     """Return what sends the client to a login page that would answer it."""
 
-    def arrange(stage: Stage) -> None:
-        stage.strike(f.redirect(f"{stage.api.url}/login", code))
-        stage.strike(f.html(), f.path("/login"), times=FOR_EVER)
+    def arrange(scenario: Scenario) -> None:
+        scenario.strike(f.redirect(f"{scenario.api.url}/login", code))
+        scenario.strike(f.html(), f.path("/login"), times=FOR_EVER)
 
     return arrange
 
 
-def not_followed(stage: Stage) -> None:
-    assert "/login" not in {request.path for request in stage.api.requests}
+def not_followed(scenario: Scenario) -> None:
+    assert "/login" not in {request.path for request in scenario.api.requests}
 
 
 FAULTS.add("a redirect to a login (302)", FAILED, redirected(302), "302", then=not_followed)
@@ -206,18 +206,18 @@ for name, effect in (
 
 
 @FAULTS.told("a stall, once", NORMAL)
-def _stall_once(stage: Stage) -> None:
-    stage.monkeypatch.setattr(wire, "READ_TIMEOUT", 0.3)
-    stage.strike(f.stall(0.5), f.later_pages)
-    stage.is_true(stage.run())
+def _stall_once(scenario: Scenario) -> None:
+    scenario.monkeypatch.setattr(wire, "READ_TIMEOUT", 0.3)
+    scenario.strike(f.stall(0.5), f.later_pages)
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("a stall of the second look, until the deadline", FAILED)
-def _stall_of_second_look(stage: Stage) -> None:
-    before = stage.state()
-    strike(f.stall(), ABSENT, times=FOR_EVER, deadline=0.8)(stage)
-    stage.has_failed(stage.run(), before, "deadline")
-    assert stage.took < stage.deadline + SLACK
+def _stall_of_second_look(scenario: Scenario) -> None:
+    before = scenario.state()
+    strike(f.stall(), ABSENT, times=FOR_EVER, deadline=0.8)(scenario)
+    scenario.has_failed(scenario.run(), before, "deadline")
+    assert scenario.took < scenario.deadline + SLACK
 
 
 # an answer that says so
@@ -246,61 +246,61 @@ FAULTS.add("206 with a part of the body", FAILED, strike(f.status(206, body=b"{}
         pytest.param("nan", 0.3, 0.0, id="429 with Retry-After nan - normal"),
     ],
 )
-def test_retry_after(stage: Stage, asked: str, cap: float, waits: float) -> None:
+def test_retry_after(scenario: Scenario, asked: str, cap: float, waits: float) -> None:
     """The server is asked again when it said, or as late as the cap allows."""
-    stage.attempts = None
-    stage.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", cap)
-    stage.strike(f.too_many_requests(asked), f.later_pages)
+    scenario.attempts = None
+    scenario.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", cap)
+    scenario.strike(f.too_many_requests(asked), f.later_pages)
 
-    outcome = stage.run()
+    outcome = scenario.run()
 
-    refused, again = [request.asked_at for request in stage.api.lists if request.query.get("continue")][:2]
+    refused, again = [request.asked_at for request in scenario.api.lists if request.query.get("continue")][:2]
     assert waits <= again - refused < waits + SLACK
-    stage.is_true(outcome)
+    scenario.is_true(outcome)
 
 
 @pytest.mark.parametrize("asked", [pytest.param("86400", id="429 with Retry-After 86400 for ever - failed")])
-def test_retry_after_ends_by_the_deadline(stage: Stage, asked: str) -> None:
+def test_retry_after_ends_by_the_deadline(scenario: Scenario, asked: str) -> None:
     """No wait that a server asks for leads beyond the deadline."""
-    before = stage.state()
-    stage.attempts, stage.deadline = None, 0.8
-    stage.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", 5.0)
-    stage.strike(f.too_many_requests(asked), f.later_pages, times=FOR_EVER)
+    before = scenario.state()
+    scenario.attempts, scenario.deadline = None, 0.8
+    scenario.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", 5.0)
+    scenario.strike(f.too_many_requests(asked), f.later_pages, times=FOR_EVER)
 
-    stage.has_failed(stage.run(), before)
+    scenario.has_failed(scenario.run(), before)
 
-    assert stage.took < stage.deadline + SLACK
+    assert scenario.took < scenario.deadline + SLACK
 
 
 # another cluster, or another time
 
 
-def removed(stage: Stage) -> None:
+def removed(scenario: Scenario) -> None:
     """Remove the CustomResourceDefinition between two pages."""
 
     def change(request: f.Request) -> None:
-        stage.api.installed = stage.api.installed and not f.later_pages(request)
+        scenario.api.installed = scenario.api.installed and not f.later_pages(request)
 
-    stage.api.on_request = change
+    scenario.api.on_request = change
 
 
-def recreated(stage: Stage) -> None:
+def recreated(scenario: Scenario) -> None:
     """Remove the CustomResourceDefinition, and with it every tenant, and create it anew between two pages."""
 
     def change(request: f.Request) -> None:
         if f.later_pages(request):
-            stage.api.reset()
-            stage.api.compact()
+            scenario.api.reset()
+            scenario.api.compact()
 
-    stage.api.on_request = change
-
-
-def another_cluster(stage: Stage) -> None:
-    stage.api.source_uid = "another"
+    scenario.api.on_request = change
 
 
-def moved_on(stage: Stage) -> None:
-    stage.write("UPDATE reconciler.source SET resource_version = '999999'")
+def another_cluster(scenario: Scenario) -> None:
+    scenario.api.source_uid = "another"
+
+
+def moved_on(scenario: Scenario) -> None:
+    scenario.write("UPDATE reconciler.source SET resource_version = '999999'")
 
 
 OTHER = f.edit(lambda namespace: namespace["metadata"].update(uid="another"))
@@ -323,29 +323,29 @@ FAULTS.add(
 
 
 @FAULTS.told("another cluster, with --accept-source", NORMAL)
-def _accepted(stage: Stage) -> None:
-    stage.api.source_uid = "another"
-    stage.accept_source = True
-    outcome = stage.run()
-    stage.accept_source = False
-    stage.is_true(outcome)
-    assert stage.write("SELECT identity FROM reconciler.source") == [("another",)]
+def _accepted(scenario: Scenario) -> None:
+    scenario.api.source_uid = "another"
+    scenario.accept_source = True
+    outcome = scenario.run()
+    scenario.accept_source = False
+    scenario.is_true(outcome)
+    assert scenario.write("SELECT identity FROM reconciler.source") == [("another",)]
     # and from now on it is the old one that is refused
-    before = stage.state()
-    stage.api.source_uid = SOURCE_UID
-    stage.was_refused(stage.run(), before, "belongs to the source another")
+    before = scenario.state()
+    scenario.api.source_uid = SOURCE_UID
+    scenario.was_refused(scenario.run(), before, "belongs to the source another")
 
 
 @FAULTS.told("resourceVersion gone back, with --accept-source", NORMAL)
-def _restored(stage: Stage) -> None:
-    before = stage.write("SELECT identity, resource_version FROM reconciler.source")
-    stage.write("UPDATE reconciler.source SET resource_version = '999999'")
-    stage.accept_source = True
-    outcome = stage.run()
-    stage.accept_source = False
-    stage.is_true(outcome)
-    assert stage.write("SELECT identity FROM reconciler.source") == [(before[0][0],)]
-    assert stage.write("SELECT resource_version FROM reconciler.source") == [(str(stage.api.resource_version),)]
+def _restored(scenario: Scenario) -> None:
+    before = scenario.write("SELECT identity, resource_version FROM reconciler.source")
+    scenario.write("UPDATE reconciler.source SET resource_version = '999999'")
+    scenario.accept_source = True
+    outcome = scenario.run()
+    scenario.accept_source = False
+    scenario.is_true(outcome)
+    assert scenario.write("SELECT identity FROM reconciler.source") == [(before[0][0],)]
+    assert scenario.write("SELECT resource_version FROM reconciler.source") == [(str(scenario.api.resource_version),)]
 
 
 # the second look
@@ -359,14 +359,14 @@ FAULTS.add("HTML with 404 at the second look", FAILED, strike(f.html(404), ABSEN
 FAULTS.add("kind Status with 200 at the second look", FAILED, strike(f.status_with_200(404), ABSENT))
 
 
-def uninstalled_meanwhile(stage: Stage) -> None:
-    stage.asleep = lambda: setattr(stage.api, "installed", False)
+def uninstalled_meanwhile(scenario: Scenario) -> None:
+    scenario.asleep = lambda: setattr(scenario.api, "installed", False)
 
 
-def answered_with_another(stage: Stage) -> None:
-    other = stage.api.encoded("finn")
+def answered_with_another(scenario: Scenario) -> None:
+    other = scenario.api.encoded("finn")
     assert other
-    stage.strike(f.status(200, body=other), ABSENT)
+    scenario.strike(f.status(200, body=other), ABSENT)
 
 
 for name, path in (
@@ -398,19 +398,19 @@ NAMED_ALONE = "fieldSelector"
 )
 def test_second_look_for_a_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, effect: f.Effect) -> None:
     """Where nobody knows the namespace of an absent tenant it is asked for by its name alone, and no less strictly."""
-    with ApiDouble(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
-        before = stage.state()
-        stage.strike(effect, lambda request: NAMED_ALONE in request.query)
-        stage.has_failed(stage.run(), before)
+    with FakeApi(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as scenario:
+        before = scenario.state()
+        scenario.strike(effect, lambda request: NAMED_ALONE in request.query)
+        scenario.has_failed(scenario.run(), before)
         assert NAMED_ALONE in api.requests[-1].query
 
 
-def many_absent(stage: Stage) -> None:
+def many_absent(scenario: Scenario) -> None:
     """Let so many tenants be gone that the second look is one more list; nothing else holds it back."""
-    stage.write(
+    scenario.write(
         "INSERT INTO tenant_billing_lifecycle SELECT 'gone-' || n, '2871', '2026-02-01Z' FROM generate_series(1, 30) n"
     )
-    stage.limits = Limits(count=100)
+    scenario.limits = Limits(count=100)
 
 
 @pytest.mark.parametrize(
@@ -423,42 +423,42 @@ def many_absent(stage: Stage) -> None:
         pytest.param(f.no_items(), False, id="items missing at the second look - failed"),
     ],
 )
-def test_second_list(stage: Stage, effect: f.Effect, refused: bool) -> None:  # noqa: FBT001 - of the table above
+def test_second_list(scenario: Scenario, effect: f.Effect, refused: bool) -> None:  # noqa: FBT001 - of the table above
     """A second list is believed no more easily than the first."""
-    many_absent(stage)
-    stage.page_size = 500
-    before = stage.state()
-    stage.strike(effect, f.first_pages, skip=1)
+    many_absent(scenario)
+    scenario.page_size = 500
+    before = scenario.state()
+    scenario.strike(effect, f.first_pages, skip=1)
 
-    outcome = stage.run()
+    outcome = scenario.run()
 
-    (stage.was_refused if refused else stage.has_failed)(outcome, before)
+    (scenario.was_refused if refused else scenario.has_failed)(outcome, before)
 
 
 @FAULTS.told("a tenant left out of one list", ONE)
-def _left_out(stage: Stage) -> None:
+def _left_out(scenario: Scenario) -> None:
     """It is there when it is asked for by its name: nothing is wrong with it."""
-    stage.page_size = 500
+    scenario.page_size = 500
 
     def leave_out(listed: dict[str, Any]) -> None:
         listed["items"] = [item for item in listed["items"] if item["metadata"]["name"] != "finn"]
 
-    stage.strike(f.edit(leave_out))
-    outcome = stage.run()
+    scenario.strike(f.edit(leave_out))
+    outcome = scenario.run()
     assert {(x.reason, x.action) for x in outcome.findings if x.tenant == "finn"} == {
         ("deletion_unrecorded", Action.DEFER),
         ("skill_open_after_deletion", Action.DEFER),
     }
-    assert stage.books() == TRUE_BOOKS
+    assert scenario.books() == TRUE_BOOKS
 
 
 # large
 
 
 @FAULTS.told("many pages, of which each fails once", NORMAL)
-def _many_pages(stage: Stage) -> None:
-    stage.api.plant(*(planted(number, ()) for number in range(30)))
-    stage.limits = Limits(count=100)
+def _many_pages(scenario: Scenario) -> None:
+    scenario.api.plant(*(planted(number, ()) for number in range(30)))
+    scenario.limits = Limits(count=100)
     seen: set[str] = set()
 
     def first_time(request: f.Request) -> bool:
@@ -466,8 +466,8 @@ def _many_pages(stage: Stage) -> None:
         seen.add(request.query.get("continue", ""))
         return f.lists(request) and not known
 
-    stage.strike(f.status(503), first_time, times=FOR_EVER)
-    outcome = stage.run()
+    scenario.strike(f.status(503), first_time, times=FOR_EVER)
+    outcome = scenario.run()
     assert outcome.failure is None
     assert outcome.tenants_observed == 35
 
@@ -475,18 +475,18 @@ def _many_pages(stage: Stage) -> None:
 @pytest.fixture(scope="module")
 def url(postgres_url: str, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    with world(postgres_url, template) as url:
+    with ledger_with_clock(postgres_url, template) as url:
         yield url
 
 
 @pytest.fixture
-def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as stage:
-        yield stage
+    with staged(url, api, tmp_path, monkeypatch) as scenario:
+        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)
-def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
     """A pass that this strikes ends as the table says."""
-    story(stage)
+    story(scenario)

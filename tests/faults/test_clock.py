@@ -14,8 +14,9 @@ from reconciler.core.model import Action
 from reconciler.core.reasons import Reason
 from tests.simulation.portal import SETTLE
 from tests.support import faults as f
-from tests.support.double import SOURCE_UID
-from tests.support.passes import (
+from tests.support.api_state import tenant
+from tests.support.fake_api import SOURCE_UID
+from tests.support.struck_runs import (
     BORN,
     CORRECTIONS,
     ORG,
@@ -24,19 +25,18 @@ from tests.support.passes import (
     VERIFIED,
     End,
     Faults,
-    Stage,
+    Scenario,
+    ledger_with_clock,
     shown,
     staged,
     without,
-    world,
 )
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 NORMAL, ONE = End.NORMAL, End.ONE
 SECOND = timedelta(seconds=1)
@@ -47,9 +47,9 @@ APART = {"ahead": 10 * MINUTE, "behind": -10 * MINUTE}
 FAULTS = Faults()
 
 
-def warned(stage: Stage) -> list[float]:
+def warned(scenario: Scenario) -> list[float]:
     """Return by how many seconds the clocks were said to be apart."""
-    return [line["seconds"] for line in stage.logged if line["event"] == "clocks.differ"]
+    return [line["seconds"] for line in scenario.logged if line["event"] == "clocks.differ"]
 
 
 # clocks ten minutes apart
@@ -57,116 +57,116 @@ def warned(stage: Stage) -> list[float]:
 for name, ahead in APART.items():
 
     @FAULTS.told(f"the API server's clock ten minutes {name}", NORMAL)
-    def _apart(stage: Stage, ahead: timedelta = ahead) -> None:
+    def _apart(scenario: Scenario, ahead: timedelta = ahead) -> None:
         """What happened long ago is dated as ever; and people are told."""
-        stage.clock.ahead = ahead
-        outcome = stage.run()
-        assert warned(stage) == [600]
-        stage.is_true(outcome)
+        scenario.clock.ahead = ahead
+        outcome = scenario.run()
+        assert warned(scenario) == [600]
+        scenario.is_true(outcome)
 
     @FAULTS.told(f"a change just now, the API server's clock ten minutes {name}", NORMAL)
-    def _apart_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
+    def _apart_just_now(scenario: Scenario, ahead: timedelta = ahead) -> None:
         """It is not quiet by the clock that dated it; and its evidence is kept inside the interval."""
-        stage.clock.ahead = ahead
-        stage.api.patch("finn", {"spec": {"packages": ["mail", "voice"]}}, at=stage.clock.server() - 5 * SECOND)
-        outcome = stage.run()
+        scenario.clock.ahead = ahead
+        scenario.api.patch("finn", {"spec": {"packages": ["mail", "voice"]}}, at=scenario.clock.server() - 5 * SECOND)
+        outcome = scenario.run()
         assert outcome.failure is None
-        assert set(stage.corrections()) == {*CORRECTIONS, ("finn", ENABLE, "voice")}
-        occurred_at, not_before, not_after, evidence = stage.correction("finn", ENABLE, "voice")
+        assert set(scenario.corrections()) == {*CORRECTIONS, ("finn", ENABLE, "voice")}
+        occurred_at, not_before, not_after, evidence = scenario.correction("finn", ENABLE, "voice")
         assert evidence == "field_manager"
         assert not_before == VERIFIED
         assert occurred_at == not_after == min(START, START - 5 * SECOND + ahead)
-        assert without(stage.books(), "finn") == without(TRUE_BOOKS, "finn")
-        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
+        assert without(scenario.books(), "finn") == without(TRUE_BOOKS, "finn")
+        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 2
-        stage.stays()
+        scenario.stays()
 
     @FAULTS.told(f"quiet since a while, the API server's clock ten minutes {name}", NORMAL)
-    def _apart_and_quiet(stage: Stage, ahead: timedelta = ahead) -> None:
+    def _apart_and_quiet(scenario: Scenario, ahead: timedelta = ahead) -> None:
         """Quiet is judged by the clock that dated the change."""
-        stage.clock.ahead = ahead
-        stage.api.patch(
-            "finn", {"spec": {"packages": ["mail", "voice"]}}, at=stage.clock.server() - SETTLE - 5 * SECOND
+        scenario.clock.ahead = ahead
+        scenario.api.patch(
+            "finn", {"spec": {"packages": ["mail", "voice"]}}, at=scenario.clock.server() - SETTLE - 5 * SECOND
         )
-        assert stage.run().failure is None
-        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
+        assert scenario.run().failure is None
+        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 1, "dana alone, who is absent"
-        assert ("finn", ENABLE, "voice") in stage.corrections()
-        stage.stays()
+        assert ("finn", ENABLE, "voice") in scenario.corrections()
+        scenario.stays()
 
     @FAULTS.told(f"a tenant made just now, the API server's clock ten minutes {name}", NORMAL)
-    def _made_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
+    def _made_just_now(scenario: Scenario, ahead: timedelta = ahead) -> None:
         """It is no tenant of the future: it is billed from now on, and stays true."""
-        stage.clock.ahead = ahead
-        stage.api.create(tenant("gina", ["mail"], org=ORG))
-        outcome = stage.run()
+        scenario.clock.ahead = ahead
+        scenario.api.create(tenant("gina", ["mail"], org=ORG))
+        outcome = scenario.run()
         assert outcome.failure is None
         assert {finding.action for finding in shown(outcome, "gina")} == {Action.INSERT, Action.APPEND}
-        ((created_at,),) = stage.write("SELECT created_at FROM tenant_billing_lifecycle WHERE tenant_name = 'gina'")
+        ((created_at,),) = scenario.write("SELECT created_at FROM tenant_billing_lifecycle WHERE tenant_name = 'gina'")
         assert START + min(ahead, timedelta()) <= created_at <= START + abs(ahead)
-        assert without(stage.books(), "gina") == TRUE_BOOKS
-        stage.stays()
-        stage.clock.advance(3600)
-        stage.stays()
+        assert without(scenario.books(), "gina") == TRUE_BOOKS
+        scenario.stays()
+        scenario.clock.advance(3600)
+        scenario.stays()
 
     @FAULTS.told(f"a deletion just now, the API server's clock ten minutes {name}", NORMAL)
-    def _deleted_just_now(stage: Stage, ahead: timedelta = ahead) -> None:
-        stage.clock.ahead = ahead
-        stage.api.patch("finn", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=BORN["finn"] + MINUTE)
-        stage.api.delete("finn")
-        assert stage.run().failure is None
-        occurred_at, *_, evidence = stage.correction("finn", Reason.DELETION_UNRECORDED)
+    def _deleted_just_now(scenario: Scenario, ahead: timedelta = ahead) -> None:
+        scenario.clock.ahead = ahead
+        scenario.api.patch("finn", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=BORN["finn"] + MINUTE)
+        scenario.api.delete("finn")
+        assert scenario.run().failure is None
+        occurred_at, *_, evidence = scenario.correction("finn", Reason.DELETION_UNRECORDED)
         assert (occurred_at, evidence) == (min(START, START + ahead), "deletion")
-        assert stage.correction("finn", Reason.SKILL_OPEN_AFTER_DELETION, "mail")[0] == occurred_at
-        stage.stays()
+        assert scenario.correction("finn", Reason.SKILL_OPEN_AFTER_DELETION, "mail")[0] == occurred_at
+        scenario.stays()
 
 
 @FAULTS.told("clocks four seconds apart", NORMAL)
-def _nearly(stage: Stage) -> None:
+def _nearly(scenario: Scenario) -> None:
     """That is nothing to tell people of."""
-    stage.clock.ahead = 4 * SECOND
-    stage.is_true(stage.run())
-    assert warned(stage) == []
+    scenario.clock.ahead = 4 * SECOND
+    scenario.is_true(scenario.run())
+    assert warned(scenario) == []
 
 
 for name, effect in (("no Date header", f.date(None)), ("an unparsable Date header", f.date("half past nine"))):
 
     @FAULTS.told(name, NORMAL)
-    def _no_date(stage: Stage, effect: f.Effect = effect) -> None:
+    def _no_date(scenario: Scenario, effect: f.Effect = effect) -> None:
         """Nobody knows the other clock: nothing counts as quiet."""
-        stage.strike(effect, f.anything, times=None)
-        outcome = stage.run()
-        (doubted,) = (line for line in stage.logged if line["event"] == "recheck.waiting")
+        scenario.strike(effect, f.anything, times=None)
+        outcome = scenario.run()
+        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
         assert doubted["tenants"] == 5
-        stage.is_true(outcome)
+        scenario.is_true(outcome)
 
 
 @FAULTS.told("an event of the portal's from a clock ten minutes ahead", ONE)
-def _portal_ahead(stage: Stage) -> None:
+def _portal_ahead(scenario: Scenario) -> None:
     """It is left alone until that time has come, and others are not."""
-    stage.skill_row("acme", "voice", "disabled", START + 10 * MINUTE)
-    outcome = stage.run()
-    stage.spared(outcome, "acme", Reason.EVENT_TIME_INVALID, Action.REPORT, stage.books())
-    stage.clock.advance(600)
-    assert stage.run().failure is None
+    scenario.skill_row("acme", "voice", "disabled", START + 10 * MINUTE)
+    outcome = scenario.run()
+    scenario.spared(outcome, "acme", Reason.EVENT_TIME_INVALID, Action.REPORT, scenario.books())
+    scenario.clock.advance(600)
+    assert scenario.run().failure is None
     # evidence of a time before what it corrects proves nothing
-    occurred_at, not_before, not_after, evidence = stage.correction("acme", ENABLE, "voice")
+    occurred_at, not_before, not_after, evidence = scenario.correction("acme", ENABLE, "voice")
     assert not_before == START + 10 * MINUTE
     assert not_before <= occurred_at <= not_after
     assert evidence == "none"
-    stage.stays()
+    scenario.stays()
 
 
 @FAULTS.told("the database's clock set back an hour", NORMAL)
-def _set_back(stage: Stage) -> None:
+def _set_back(scenario: Scenario) -> None:
     """What was verified lies in the future then: nothing is dated there, and no interval is turned round."""
-    stage.is_true(stage.run())
-    stage.clock.turn(START - timedelta(hours=1))
-    stage.api.patch("finn", {"spec": {"packages": ["mail", "voice"]}}, at=stage.clock.server() - 5 * MINUTE)
-    assert stage.run().failure is None
-    occurred_at, not_before, not_after, _ = stage.correction("finn", ENABLE, "voice")
-    assert not_before <= occurred_at <= not_after <= stage.clock.now
-    stage.stays()
+    scenario.is_true(scenario.run())
+    scenario.clock.turn(START - timedelta(hours=1))
+    scenario.api.patch("finn", {"spec": {"packages": ["mail", "voice"]}}, at=scenario.clock.server() - 5 * MINUTE)
+    assert scenario.run().failure is None
+    occurred_at, not_before, not_after, _ = scenario.correction("finn", ENABLE, "voice")
+    assert not_before <= occurred_at <= not_after <= scenario.clock.now
+    scenario.stays()
 
 
 # calendars
@@ -175,24 +175,24 @@ def _set_back(stage: Stage) -> None:
 class Calendar:
     """Two tenants and one change, at an instant where a calendar turns."""
 
-    def __init__(self, stage: Stage, changed_at: datetime) -> None:
-        self.stage = stage
+    def __init__(self, scenario: Scenario, changed_at: datetime) -> None:
+        self.scenario = scenario
         self.changed_at = changed_at
         for table in ("tenant_billing_lifecycle", "tenant_skill_events", "reconciler.runs", "reconciler.source"):
-            stage.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
-        stage.api.reset()
+            scenario.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
+        scenario.api.reset()
         born = changed_at - timedelta(days=40)
-        stage.clock.turn(born)
-        stage.api.create(tenant("acme", ["mail"], org=ORG), at=born)
-        assert stage.run().failure is None
-        stage.clock.turn(changed_at - timedelta(days=3))
-        assert stage.run().failure is None
-        stage.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=changed_at)
-        stage.clock.turn(changed_at + timedelta(days=2))
+        scenario.clock.turn(born)
+        scenario.api.create(tenant("acme", ["mail"], org=ORG), at=born)
+        assert scenario.run().failure is None
+        scenario.clock.turn(changed_at - timedelta(days=3))
+        assert scenario.run().failure is None
+        scenario.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=changed_at)
+        scenario.clock.turn(changed_at + timedelta(days=2))
 
     def invoice(self, start: date, end: date, status: str = "open") -> None:
         """Let finance close a month."""
-        self.stage.write(
+        self.scenario.write(
             "INSERT INTO invoices (invoice_number, zitadel_org_id, period_start, period_end, due_at, subtotal_chf, "
             "vat_rate, vat_amount_chf, total_chf, status, billing_snapshot, payment_method) "
             "VALUES (%s, %s, %s, %s, %s, 0, 8.1, 0, 0, %s, '{}', 'invoice')",
@@ -201,11 +201,11 @@ class Calendar:
 
     def corrected(self) -> tuple[Any, ...]:
         """Make the pass, and return when the change was dated and whether that month is closed."""
-        assert self.stage.run().failure is None
-        (found,) = self.stage.write(
+        assert self.scenario.run().failure is None
+        (found,) = self.scenario.write(
             "SELECT occurred_at, evidence, closed_period FROM reconciler.corrections WHERE subject = 'voice'"
         )
-        self.stage.stays()
+        self.scenario.stays()
         return found
 
 
@@ -239,60 +239,60 @@ for name, changed_at, month, closed in (
 
     @FAULTS.told(name, NORMAL)
     def _calendar(
-        stage: Stage,
+        scenario: Scenario,
         changed_at: datetime = changed_at,
         month: tuple[date, date] = month,
         closed: bool = closed,  # noqa: FBT001 - of the table above
     ) -> None:
-        calendar = Calendar(stage, changed_at)
+        calendar = Calendar(scenario, changed_at)
         calendar.invoice(*month)
         assert calendar.corrected() == (changed_at, "field_manager", closed)
 
 
 @FAULTS.told("a leap day on which a tenant was made", NORMAL)
-def _made_on_a_leap_day(stage: Stage) -> None:
+def _made_on_a_leap_day(scenario: Scenario) -> None:
     leap_day = datetime(2028, 2, 29, 12, tzinfo=UTC)
-    stage.clock.turn(leap_day + timedelta(days=366))
-    stage.api.create(tenant("gina", ["mail"], org=ORG), at=leap_day)
-    assert stage.run().failure is None
-    assert ("gina", ORG, leap_day, None) in stage.books().lifecycles
-    assert ("gina", ORG, "mail", "enabled", leap_day) in stage.books().skills
-    stage.stays()
+    scenario.clock.turn(leap_day + timedelta(days=366))
+    scenario.api.create(tenant("gina", ["mail"], org=ORG), at=leap_day)
+    assert scenario.run().failure is None
+    assert ("gina", ORG, leap_day, None) in scenario.books().lifecycles
+    assert ("gina", ORG, "mail", "enabled", leap_day) in scenario.books().skills
+    scenario.stays()
 
 
 @FAULTS.told("an offset of Bern's in the times of a tenant", NORMAL)
-def _offset(stage: Stage) -> None:
+def _offset(scenario: Scenario) -> None:
     """Kubernetes writes UTC; what is written otherwise is the same instant."""
-    stage.mangle("cara", lambda cara: cara["status"].update(suspendedAt="2026-02-22T13:00:05+01:00"))
-    stage.is_true(stage.run())
+    scenario.mangle("cara", lambda cara: cara["status"].update(suspendedAt="2026-02-22T13:00:05+01:00"))
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("another time zone of the database", NORMAL)
-def _zone(stage: Stage) -> None:
-    name = stage.write("SELECT current_database()")[0][0]
-    stage.write(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")
+def _zone(scenario: Scenario) -> None:
+    name = scenario.write("SELECT current_database()")[0][0]
+    scenario.write(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'")
     try:
-        stage.is_true(stage.run())
+        scenario.is_true(scenario.run())
     finally:
-        stage.write(f"ALTER DATABASE {name} RESET timezone")
-    assert stage.write("SELECT identity FROM reconciler.source") == [(SOURCE_UID,)]
+        scenario.write(f"ALTER DATABASE {name} RESET timezone")
+    assert scenario.write("SELECT identity FROM reconciler.source") == [(SOURCE_UID,)]
 
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    with world(postgres_url, template) as url:
+    with ledger_with_clock(postgres_url, template) as url:
         yield url
 
 
 @pytest.fixture
-def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as stage:
-        yield stage
+    with staged(url, api, tmp_path, monkeypatch) as scenario:
+        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)
-def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
     """A pass that this strikes ends as the table says."""
-    story(stage)
+    story(scenario)

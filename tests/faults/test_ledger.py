@@ -33,13 +33,24 @@ from reconciler.db import connection as database
 from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f
-from tests.support.passes import CORRECTIONS, SLACK, START, TRUE_BOOKS, End, Faults, Stage, on, staged, world
+from tests.support.struck_runs import (
+    CORRECTIONS,
+    SLACK,
+    START,
+    TRUE_BOOKS,
+    End,
+    Faults,
+    Scenario,
+    ledger_with_clock,
+    on,
+    staged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Psql
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
 LOCK: Final = "SELECT pg_advisory_lock(7234897103)"
@@ -53,11 +64,11 @@ _Came = TypeVar("_Came")
 # between every two steps
 
 
-def crossed(stage: Stage) -> list[int]:
+def crossed(scenario: Scenario) -> list[int]:
     """Return the boundaries of one clean pass that differ: before every step, and after every commit."""
-    stage.page_size = 500
+    scenario.page_size = 500
     boundaries = Boundaries()
-    stage.is_true(stage.run(boundaries=boundaries))
+    scenario.is_true(scenario.run(boundaries=boundaries))
     steps = [
         number
         for number, where in enumerate(boundaries.passed, 1)
@@ -81,11 +92,11 @@ def striking(number: int, act: Callable[[], _Came]) -> tuple[Boundaries, list[_C
     return boundaries, came
 
 
-def cut(stage: Stage) -> None:
+def cut(scenario: Scenario) -> None:
     """Let the server end every session of the reconciler."""
     ours = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reconciler'"
-    stage.write(f"SELECT pg_terminate_backend(pid) {ours}")
-    while stage.write(f"SELECT pid {ours}"):
+    scenario.write(f"SELECT pg_terminate_backend(pid) {ours}")
+    while scenario.write(f"SELECT pid {ours}"):
         time.sleep(0.002)
 
 
@@ -107,29 +118,29 @@ PORTAL_ROWS: Final = (
 """Every row that the portal has not written, each of them as it would."""
 
 
-def portal_writes(stage: Stage) -> threading.Thread:
+def portal_writes(scenario: Scenario) -> threading.Thread:
     """Let the portal's rows come; where one must wait for the pass, it waits beside it."""
 
     def write() -> None:
-        with stage.ledger() as ledger:
+        with scenario.ledger() as ledger:
             for row in PORTAL_ROWS:
                 ledger.execute(row.encode())
 
     portal = threading.Thread(target=write)
     portal.start()
     waits = "SELECT pid FROM pg_stat_activity WHERE application_name = 'portal' AND wait_event_type = 'Lock'"
-    wait_until(lambda: not portal.is_alive() or stage.write(f"{waits} AND datname = current_database()"))
+    wait_until(lambda: not portal.is_alive() or scenario.write(f"{waits} AND datname = current_database()"))
     return portal
 
 
-def holds_both(stage: Stage) -> bool:
+def holds_both(scenario: Scenario) -> bool:
     """Assert that portal and reconciler together have made the ledger true, and say whether the portal did alone."""
-    books = stage.books()
+    books = scenario.books()
     assert {row[:4] for row in books.skills} == {row[:4] for row in TRUE_BOOKS.skills}
     assert {row[:3] for row in books.suspensions} == {row[:3] for row in TRUE_BOOKS.suspensions}
     assert [row[:3] for row in books.lifecycles] == [row[:3] for row in TRUE_BOOKS.lifecycles]
     assert {row[0] for row in books.lifecycles if row[3]} == {"dana"}
-    corrections = stage.corrections()
+    corrections = scenario.corrections()
     assert len(corrections) == len(set(corrections))
     assert set(corrections) <= CORRECTIONS
     # what stands twice was written once by each
@@ -141,88 +152,88 @@ def holds_both(stage: Stage) -> bool:
 
 
 @FAULTS.told("portal's row lands between every two steps", NORMAL)
-def _portal_between_steps(stage: Stage) -> None:
+def _portal_between_steps(scenario: Scenario) -> None:
     """Up to the last look inside the writing transaction they stand alone; after it, nothing wrong comes of them."""
     alone = []
-    for number in crossed(stage):
-        stage.begin_again()
-        boundaries, portals = striking(number, lambda: portal_writes(stage))
-        outcome = stage.run(boundaries=boundaries)
+    for number in crossed(scenario):
+        scenario.begin_again()
+        boundaries, portals = striking(number, lambda: portal_writes(scenario))
+        outcome = scenario.run(boundaries=boundaries)
         portals[0].join()
         where = f"{number}, {boundaries.passed[number - 1]}: {outcome.failure}"
         if outcome.failure:
             assert outcome.result is Result.FAILED, where
-            assert stage.corrections() == [], where
-        alone.append(holds_both(stage) and outcome.failure is None)
-        stage.stays()
-        holds_both(stage)
+            assert scenario.corrections() == [], where
+        alone.append(holds_both(scenario) and outcome.failure is None)
+        scenario.stays()
+        holds_both(scenario)
     assert alone == sorted(alone, reverse=True), alone
     # a few statements are left after the last look, and the commit
     assert 5 < alone.count(False) < 16
 
 
 @FAULTS.told("a second run between every two steps", NORMAL)
-def _run_between_steps(stage: Stage) -> None:
+def _run_between_steps(scenario: Scenario) -> None:
     """Where the first holds the lock already, the second gives up; else it writes, and the first does not."""
-    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
-    for number in crossed(stage):
-        stage.begin_again()
-        boundaries, seconds = striking(number, lambda: reconcile(stage.attempt()))
-        outcome = stage.run(boundaries=boundaries)
+    scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
+    for number in crossed(scenario):
+        scenario.begin_again()
+        boundaries, seconds = striking(number, lambda: reconcile(scenario.attempt()))
+        outcome = scenario.run(boundaries=boundaries)
         assert outcome.failure is None, outcome.failure
         assert Result.CORRECTED in {seconds[0].result, outcome.result}
-        stage.holds_the_truth(stays=False)
-    stage.stays()
+        scenario.holds_the_truth(stays=False)
+    scenario.stays()
 
 
 @FAULTS.told("kill -9 at every statement, in this process", NORMAL)
-def _died_at_every_step(stage: Stage) -> None:
+def _died_at_every_step(scenario: Scenario) -> None:
     def die() -> None:
         raise Died
 
-    for number in crossed(stage):
-        stage.begin_again()
-        before = stage.state()
+    for number in crossed(scenario):
+        scenario.begin_again()
+        before = scenario.state()
         with pytest.raises(Died):
-            stage.run(boundaries=striking(number, die)[0])
-        after = stage.state()
+            scenario.run(boundaries=striking(number, die)[0])
+        after = scenario.state()
         assert after == before or after[0] == TRUE_BOOKS, "a part of the run was written"
-        assert stage.run().failure is None
-        stage.holds_the_truth(stays=False)
-    stage.stays()
+        assert scenario.run().failure is None
+        scenario.holds_the_truth(stays=False)
+    scenario.stays()
 
 
 @FAULTS.told("connection cut at every statement but the last", FAILED)
-def _cut_at_every_step(stage: Stage) -> None:
+def _cut_at_every_step(scenario: Scenario) -> None:
     """Also right before COMMIT. Once it has been answered, the run is written."""
-    *steps, last = crossed(stage)
+    *steps, last = crossed(scenario)
     for number in steps[1:]:
-        stage.begin_again()
-        before = stage.state()
-        outcome = stage.run(boundaries=striking(number, lambda: cut(stage))[0])
-        stage.has_failed(outcome, before, recorded=outcome.observed_at is not None)
-    assert stage.run().failure is None
-    stage.holds_the_truth()
-    stage.begin_again()
-    stage.is_true(stage.run(boundaries=striking(last, lambda: cut(stage))[0]))
+        scenario.begin_again()
+        before = scenario.state()
+        outcome = scenario.run(boundaries=striking(number, lambda: cut(scenario))[0])
+        scenario.has_failed(outcome, before, recorded=outcome.observed_at is not None)
+    assert scenario.run().failure is None
+    scenario.holds_the_truth()
+    scenario.begin_again()
+    scenario.is_true(scenario.run(boundaries=striking(last, lambda: cut(scenario))[0]))
 
 
 @FAULTS.told("a transaction open while the cluster is asked: never", NORMAL)
-def _no_transaction_open(stage: Stage) -> None:
+def _no_transaction_open(scenario: Scenario) -> None:
     boundaries = Boundaries()
     states = []
 
     def at(where: str) -> None:
         if where in {"before identity", "before list", "after list", "before get", "after get"}:
             states.extend(
-                stage.write(
+                scenario.write(
                     "SELECT state FROM pg_stat_activity WHERE application_name = 'reconciler' "
                     "AND datname = current_database()"
                 )
             )
 
     boundaries.at = at
-    stage.is_true(stage.run(boundaries=boundaries))
+    scenario.is_true(scenario.run(boundaries=boundaries))
     assert set(states) == {("idle",)}
 
 
@@ -230,18 +241,18 @@ def _no_transaction_open(stage: Stage) -> None:
 
 
 @FAULTS.told("two runs at once", NORMAL)
-def _two_at_once(stage: Stage) -> None:
-    runs_at_once(stage, stage.url)
+def _two_at_once(scenario: Scenario) -> None:
+    runs_at_once(scenario, scenario.url)
 
 
-def runs_at_once(stage: Stage, url: str, number: int = 4) -> None:
+def runs_at_once(scenario: Scenario, url: str, number: int = 4) -> None:
     """Let several passes start together: their corrections are written once."""
-    stage.settles_at_once()
+    scenario.settles_at_once()
     ready = threading.Barrier(number)
     outcomes = []
 
     def run() -> None:
-        attempt = stage.attempt(url=url)
+        attempt = scenario.attempt(url=url)
         ready.wait()
         outcomes.append(reconcile(attempt))
 
@@ -252,16 +263,16 @@ def runs_at_once(stage: Stage, url: str, number: int = 4) -> None:
         thread.join()
     assert [outcome.failure for outcome in outcomes] == [None] * number
     assert Counter(outcome.result for outcome in outcomes)[Result.CORRECTED] == 1
-    stage.holds_the_truth()
+    scenario.holds_the_truth()
 
 
 # the portal's transaction is still open
 
 
 @contextmanager
-def held(stage: Stage, *statements: str) -> Iterator[psycopg.Connection[Any]]:
+def held(scenario: Scenario, *statements: str) -> Iterator[psycopg.Connection[Any]]:
     """Hold what these statements lock or write, uncommitted."""
-    with stage.ledger() as portal:
+    with scenario.ledger() as portal:
         portal.execute("BEGIN")
         for statement in statements:
             portal.execute(statement.encode())
@@ -269,145 +280,147 @@ def held(stage: Stage, *statements: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @FAULTS.told("portal's row uncommitted during the check: events", NORMAL)
-def _uncommitted_events(stage: Stage) -> None:
-    with held(stage, *PORTAL_ROWS[:2]) as portal:
-        outcome = stage.run()
+def _uncommitted_events(scenario: Scenario) -> None:
+    with held(scenario, *PORTAL_ROWS[:2]) as portal:
+        outcome = scenario.run()
         portal.execute("COMMIT")
     assert outcome.failure is None
-    assert set(stage.corrections()) == CORRECTIONS
-    holds_both(stage)
-    stage.stays()
+    assert set(scenario.corrections()) == CORRECTIONS
+    holds_both(scenario)
+    scenario.stays()
 
 
 for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])):
 
     @FAULTS.told(f"portal's row uncommitted during the check: {fault}", FAILED)
-    def _uncommitted_lifecycle(stage: Stage, row: str = row) -> None:
+    def _uncommitted_lifecycle(scenario: Scenario, row: str = row) -> None:
         """The pass does not wait for ever. Whether the portal then commits or rolls back, the next one is right."""
-        stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+        scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
         for end in ("ROLLBACK", "COMMIT"):
-            stage.begin_again()
-            before = stage.state()
-            with held(stage, row) as portal:
-                stage.has_failed(stage.run(), before, "in time")
+            scenario.begin_again()
+            before = scenario.state()
+            with held(scenario, row) as portal:
+                scenario.has_failed(scenario.run(), before, "in time")
                 portal.execute(end.encode())
-            assert stage.run().failure is None
-            holds_both(stage)
-            stage.stays()
+            assert scenario.run().failure is None
+            holds_both(scenario)
+            scenario.stays()
 
     @FAULTS.told(f"portal's row committed while the pass waits for it: {fault}", FAILED)
-    def _committed_meanwhile(stage: Stage, row: str = row) -> None:
-        with held(stage, row) as portal:
+    def _committed_meanwhile(scenario: Scenario, row: str = row) -> None:
+        with held(scenario, row) as portal:
             commit = threading.Timer(0.5, lambda: portal.execute("COMMIT"))
             commit.start()
-            outcome = stage.run()
+            outcome = scenario.run()
             commit.join()
         assert outcome.failure
         assert outcome.result is Result.FAILED
-        assert stage.corrections() == []
-        assert stage.run().failure is None
-        holds_both(stage)
-        stage.stays()
+        assert scenario.corrections() == []
+        assert scenario.run().failure is None
+        holds_both(scenario)
+        scenario.stays()
 
 
 # timeouts
 
 
 @FAULTS.told("lock timeout", FAILED)
-def _lock_timeout(stage: Stage) -> None:
-    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
-    before = stage.state()
-    with held(stage, LOCK):
-        stage.has_failed(stage.run(), before, "lock timeout")
-    stage.is_true(stage.run())
+def _lock_timeout(scenario: Scenario) -> None:
+    scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    before = scenario.state()
+    with held(scenario, LOCK):
+        scenario.has_failed(scenario.run(), before, "lock timeout")
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("lock timeout on a table", FAILED)
-def _table_locked(stage: Stage) -> None:
-    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
-    before = stage.state()
-    with held(stage, "LOCK TABLE tenant_skill_events") as portal:
-        outcome = stage.run()
+def _table_locked(scenario: Scenario) -> None:
+    scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
+    before = scenario.state()
+    with held(scenario, "LOCK TABLE tenant_skill_events") as portal:
+        outcome = scenario.run()
         portal.execute("ROLLBACK")
-    stage.has_failed(outcome, before, "lock timeout")
-    stage.is_true(stage.run())
+    scenario.has_failed(outcome, before, "lock timeout")
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("a lock held beyond the deadline", FAILED)
-def _locked_beyond_deadline(stage: Stage) -> None:
-    stage.deadline = 0.6
-    stage.settles_at_once()
-    before = stage.state()
-    with held(stage, LOCK):
-        outcome = stage.run()
-    stage.has_failed(outcome, before)
-    assert stage.took < stage.deadline + SLACK
+def _locked_beyond_deadline(scenario: Scenario) -> None:
+    scenario.deadline = 0.6
+    scenario.settles_at_once()
+    before = scenario.state()
+    with held(scenario, LOCK):
+        outcome = scenario.run()
+    scenario.has_failed(outcome, before)
+    assert scenario.took < scenario.deadline + SLACK
 
 
 @FAULTS.told("the runs locked beyond the deadline", FAILED)
-def _runs_locked_beyond_deadline(stage: Stage) -> None:
+def _runs_locked_beyond_deadline(scenario: Scenario) -> None:
     """Not even the row that says what went wrong may hold the pass up."""
-    stage.deadline = 0.6
-    stage.settles_at_once()
-    stage.monkeypatch.setattr(database, "LOCK_TIMEOUT", 60)
-    before = stage.state()
-    with held(stage, "LOCK TABLE reconciler.runs IN SHARE MODE"):
-        outcome = stage.run()
-    stage.has_failed(outcome, before, recorded=False)
-    assert "run.unrecorded" in {line["event"] for line in stage.logged}
-    assert stage.took < stage.deadline + 2 * SLACK
+    scenario.deadline = 0.6
+    scenario.settles_at_once()
+    scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 60)
+    before = scenario.state()
+    with held(scenario, "LOCK TABLE reconciler.runs IN SHARE MODE"):
+        outcome = scenario.run()
+    scenario.has_failed(outcome, before, recorded=False)
+    assert "run.unrecorded" in {line["event"] for line in scenario.logged}
+    assert scenario.took < scenario.deadline + 2 * SLACK
 
 
 @contextmanager
-def slowed(stage: Stage, seconds: float, table: str = "tenant_skill_events", when: str = "") -> Iterator[None]:
+def slowed(scenario: Scenario, seconds: float, table: str = "tenant_skill_events", when: str = "") -> Iterator[None]:
     """Let every insert into a table take its time, or the commit after it."""
     kind = "CONSTRAINT TRIGGER slow AFTER" if when else "TRIGGER slow BEFORE"
-    stage.write(
+    scenario.write(
         "CREATE FUNCTION sim.slow() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$"
     )
-    stage.write(f"CREATE {kind} INSERT ON {table} {when} FOR EACH ROW EXECUTE FUNCTION sim.slow()")
+    scenario.write(f"CREATE {kind} INSERT ON {table} {when} FOR EACH ROW EXECUTE FUNCTION sim.slow()")
     try:
         yield
     finally:
-        stage.write("DROP FUNCTION sim.slow() CASCADE")
+        scenario.write("DROP FUNCTION sim.slow() CASCADE")
 
 
 @FAULTS.told("statement timeout", FAILED)
-def _statement_timeout(stage: Stage) -> None:
-    stage.monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.3)
-    before = stage.state()
-    with slowed(stage, 60):
-        outcome = stage.run()
-    stage.has_failed(outcome, before, "statement timeout")
-    assert stage.took < SLACK
+def _statement_timeout(scenario: Scenario) -> None:
+    scenario.monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.3)
+    before = scenario.state()
+    with slowed(scenario, 60):
+        outcome = scenario.run()
+    scenario.has_failed(outcome, before, "statement timeout")
+    assert scenario.took < SLACK
 
 
 @FAULTS.told("a statement that takes longer than the deadline leaves", FAILED)
-def _statement_beyond_deadline(stage: Stage) -> None:
-    stage.deadline = 0.6
-    stage.settles_at_once()
-    before = stage.state()
-    with slowed(stage, 60):
-        outcome = stage.run()
-    stage.has_failed(outcome, before)
-    assert stage.took < stage.deadline + SLACK
+def _statement_beyond_deadline(scenario: Scenario) -> None:
+    scenario.deadline = 0.6
+    scenario.settles_at_once()
+    before = scenario.state()
+    with slowed(scenario, 60):
+        outcome = scenario.run()
+    scenario.has_failed(outcome, before)
+    assert scenario.took < scenario.deadline + SLACK
 
 
 @FAULTS.told("idle-in-transaction timeout", FAILED)
-def _idle_timeout(stage: Stage) -> None:
+def _idle_timeout(scenario: Scenario) -> None:
     """In every transaction: what waits inside one is thrown out, and so holds up nobody."""
     boundaries = Boundaries()
-    stage.is_true(stage.run(boundaries=boundaries))
+    scenario.is_true(scenario.run(boundaries=boundaries))
     commits = [number for number, where in enumerate(boundaries.passed, 1) if where == "before commit"]
     assert len(commits) > 3
-    stage.monkeypatch.setattr(database, "IDLE_TIMEOUT", 0.5)
+    scenario.monkeypatch.setattr(database, "IDLE_TIMEOUT", 0.5)
     for number in commits:
-        stage.begin_again()
-        before = stage.state()
-        thrown_out = striking(number, lambda: wait_until(lambda: not sessions(stage, "state = 'idle in transaction'")))
-        outcome = stage.run(boundaries=thrown_out[0])
-        stage.has_failed(outcome, before, recorded=number > commits[0])
+        scenario.begin_again()
+        before = scenario.state()
+        thrown_out = striking(
+            number, lambda: wait_until(lambda: not sessions(scenario, "state = 'idle in transaction'"))
+        )
+        outcome = scenario.run(boundaries=thrown_out[0])
+        scenario.has_failed(outcome, before, recorded=number > commits[0])
 
 
 # the answer to COMMIT is lost
@@ -492,10 +505,10 @@ class Proxy:
 
 
 @contextmanager
-def cut_at_commit(stage: Stage, *, before: bool) -> Iterator[str]:
+def cut_at_commit(scenario: Scenario, *, before: bool) -> Iterator[str]:
     """Yield a way to the ledger on which the line is cut at COMMIT, once."""
     with tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as folder:
-        proxy = Proxy(stage.url, Path(folder), before=before)
+        proxy = Proxy(scenario.url, Path(folder), before=before)
         try:
             yield proxy.url
         finally:
@@ -504,52 +517,52 @@ def cut_at_commit(stage: Stage, *, before: bool) -> Iterator[str]:
 
 
 @FAULTS.told("connection cut before COMMIT", FAILED)
-def _cut_before_commit(stage: Stage) -> None:
-    before = stage.state()
-    with cut_at_commit(stage, before=True) as url:
-        outcome = stage.run(url=url)
-    stage.has_failed(outcome, before, "lost")
-    stage.is_true(stage.run())
+def _cut_before_commit(scenario: Scenario) -> None:
+    before = scenario.state()
+    with cut_at_commit(scenario, before=True) as url:
+        outcome = scenario.run(url=url)
+    scenario.has_failed(outcome, before, "lost")
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("connection cut after COMMIT", NORMAL)
-def _cut_after_commit(stage: Stage) -> None:
+def _cut_after_commit(scenario: Scenario) -> None:
     """The answer is lost: the run's own row says that it was written."""
-    with cut_at_commit(stage, before=False) as url:
-        outcome = stage.run(url=url)
-    assert "commit.unanswered" in {line["event"] for line in stage.logged}
-    stage.is_true(outcome)
+    with cut_at_commit(scenario, before=False) as url:
+        outcome = scenario.run(url=url)
+    assert "commit.unanswered" in {line["event"] for line in scenario.logged}
+    scenario.is_true(outcome)
 
 
 @FAULTS.told("connection cut during a slow COMMIT", NORMAL)
-def _cut_during_commit(stage: Stage) -> None:
+def _cut_during_commit(scenario: Scenario) -> None:
     """The lost session is committing still: its end is waited for."""
-    slow = slowed(stage, 0.4, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED")
-    with slow, cut_at_commit(stage, before=False) as url:
-        outcome = stage.run(url=url)
-    assert "commit.unanswered" in {line["event"] for line in stage.logged}
-    stage.is_true(outcome)
+    slow = slowed(scenario, 0.4, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED")
+    with slow, cut_at_commit(scenario, before=False) as url:
+        outcome = scenario.run(url=url)
+    assert "commit.unanswered" in {line["event"] for line in scenario.logged}
+    scenario.is_true(outcome)
 
 
 @FAULTS.told("connection cut after COMMIT, and the ledger gone", FAILED)
-def _gone_after_commit(stage: Stage) -> None:
+def _gone_after_commit(scenario: Scenario) -> None:
     """Nobody can tell: the failure says where it stands, and another run is safe."""
-    connect, steps = database.connect, crossed(stage)
-    stage.begin_again()
+    connect, steps = database.connect, crossed(scenario)
+    scenario.begin_again()
 
     def gone(_: str) -> None:
         raise database.LedgerUnreachable("No connection to the ledger: gone", "")
 
     def lose() -> None:
-        stage.monkeypatch.setattr(database, "connect", gone)
-        cut(stage)
+        scenario.monkeypatch.setattr(database, "connect", gone)
+        cut(scenario)
         raise psycopg.OperationalError("the connection was lost")
 
-    outcome = stage.run(boundaries=striking(steps[-1], lose)[0])
-    stage.monkeypatch.setattr(database, "connect", connect)
+    outcome = scenario.run(boundaries=striking(steps[-1], lose)[0])
+    scenario.monkeypatch.setattr(database, "connect", connect)
     assert outcome.result is Result.FAILED
     assert str(outcome.run_id) in getattr(outcome.failure, "remedy", "")
-    stage.holds_the_truth()
+    scenario.holds_the_truth()
 
 
 # the process is killed
@@ -564,11 +577,11 @@ KILLED: Final = {
 
 
 @contextmanager
-def process(stage: Stage, *arguments: str, within: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+def process(scenario: Scenario, *arguments: str, within: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """Run the command as a process of its own, within another command."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "PG"))}
-    environment |= {"DATABASE_URL": stage.url, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = (*within, sys.executable, "-m", "reconciler", "run", "--kubeconfig", str(stage.kubeconfig), *arguments)
+    environment |= {"DATABASE_URL": scenario.url, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = (*within, sys.executable, "-m", "reconciler", "run", "--kubeconfig", str(scenario.kubeconfig), *arguments)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         try:
             yield run
@@ -576,10 +589,10 @@ def process(stage: Stage, *arguments: str, within: tuple[str, ...] = ()) -> Iter
             run.kill()
 
 
-def sessions(stage: Stage, condition: str = "true") -> int:
+def sessions(scenario: Scenario, condition: str = "true") -> int:
     """Return how many sessions of the reconciler there are."""
     ours = "SELECT query, state, wait_event_type FROM pg_stat_activity WHERE datname = current_database()"
-    return len(stage.write(f"{ours} AND application_name = 'reconciler' AND {condition}"))
+    return len(scenario.write(f"{ours} AND application_name = 'reconciler' AND {condition}"))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -590,10 +603,10 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def killed(stage: Stage, ready: Callable[[], object]) -> None:
+def killed(scenario: Scenario, ready: Callable[[], object]) -> None:
     """Kill a run that has come to where it must wait."""
-    stage.settles_at_once()
-    with process(stage, "--settle", "0s") as run:
+    scenario.settles_at_once()
+    with process(scenario, "--settle", "0s") as run:
         wait_until(lambda: run.poll() is not None or ready())
         assert run.poll() is None, run.communicate()
         run.send_signal(signal.SIGKILL)
@@ -603,34 +616,34 @@ def killed(stage: Stage, ready: Callable[[], object]) -> None:
 for statement, lock in KILLED.items():
 
     @FAULTS.told(f"kill -9 at {statement}", NORMAL)
-    def _killed_at(stage: Stage, lock: str = lock) -> None:
-        before = stage.state()
-        with held(stage, lock):
-            killed(stage, lambda: sessions(stage, "wait_event_type = 'Lock'"))
-        wait_until(lambda: not sessions(stage))
-        assert stage.state() == before
-        stage.is_true(stage.run())
+    def _killed_at(scenario: Scenario, lock: str = lock) -> None:
+        before = scenario.state()
+        with held(scenario, lock):
+            killed(scenario, lambda: sessions(scenario, "wait_event_type = 'Lock'"))
+        wait_until(lambda: not sessions(scenario))
+        assert scenario.state() == before
+        scenario.is_true(scenario.run())
 
 
 @FAULTS.told("kill -9 while the list is read", NORMAL)
-def _killed_in_list(stage: Stage) -> None:
-    before = stage.state()
-    stage.strike(f.stall(0.5))
-    killed(stage, lambda: stage.api.lists)
-    wait_until(lambda: not sessions(stage))
-    assert stage.state() == before
-    stage.is_true(stage.run())
+def _killed_in_list(scenario: Scenario) -> None:
+    before = scenario.state()
+    scenario.strike(f.stall(0.5))
+    killed(scenario, lambda: scenario.api.lists)
+    wait_until(lambda: not sessions(scenario))
+    assert scenario.state() == before
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("kill -9 during COMMIT", NORMAL)
-def _killed_in_commit(stage: Stage) -> None:
+def _killed_in_commit(scenario: Scenario) -> None:
     """The server ends what was asked of it: the killed run has written, and the next one need not."""
-    with slowed(stage, 0.5, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED"):
-        killed(stage, lambda: sessions(stage, "wait_event = 'PgSleep'"))
-        wait_until(lambda: not sessions(stage))
-    assert stage.write("SELECT outcome FROM reconciler.runs ORDER BY observed_at DESC LIMIT 1") == [("corrected",)]
-    assert stage.run().failure is None
-    stage.holds_the_truth()
+    with slowed(scenario, 0.5, "reconciler.runs", "DEFERRABLE INITIALLY DEFERRED"):
+        killed(scenario, lambda: sessions(scenario, "wait_event = 'PgSleep'"))
+        wait_until(lambda: not sessions(scenario))
+    assert scenario.write("SELECT outcome FROM reconciler.runs ORDER BY observed_at DESC LIMIT 1") == [("corrected",)]
+    assert scenario.run().failure is None
+    scenario.holds_the_truth()
 
 
 # rows that are not as they were written
@@ -639,48 +652,48 @@ def _killed_in_commit(stage: Stage) -> None:
 for table in ("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "reconciler.corrections"):
 
     @FAULTS.told(f"a row of {table} that does not land", FAILED)
-    def _swallowed(stage: Stage, table: str = table) -> None:
+    def _swallowed(scenario: Scenario, table: str = table) -> None:
         """Rows are counted against the plan, whatever keeps one away."""
-        stage.write(
+        scenario.write(
             "CREATE FUNCTION sim.swallow() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RETURN CASE WHEN NEW.tenant_name IN ('emil', 'beta', 'cara') THEN NULL ELSE NEW END; END $$"
         )
-        stage.write(f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION sim.swallow()")
-        before = stage.state()
+        scenario.write(f"CREATE TRIGGER swallow BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION sim.swallow()")
+        before = scenario.state()
         try:
-            stage.has_failed(stage.run(), before, "were planned")
+            scenario.has_failed(scenario.run(), before, "were planned")
         finally:
-            stage.write("DROP FUNCTION sim.swallow() CASCADE")
-        stage.is_true(stage.run())
+            scenario.write("DROP FUNCTION sim.swallow() CASCADE")
+        scenario.is_true(scenario.run())
 
 
 @FAULTS.told("an event that a correction wrote, taken away", FAILED)
-def _taken_away(stage: Stage) -> None:
+def _taken_away(scenario: Scenario) -> None:
     """What was corrected once is not corrected again by itself."""
-    stage.is_true(stage.run())
-    stage.write("DELETE FROM tenant_skill_events WHERE tenant_name = 'acme' AND skill_id = 'voice'")
-    before = stage.state()
-    stage.has_failed(stage.run(), before, "was written before, but the ledger does not show it")
+    scenario.is_true(scenario.run())
+    scenario.write("DELETE FROM tenant_skill_events WHERE tenant_name = 'acme' AND skill_id = 'voice'")
+    before = scenario.state()
+    scenario.has_failed(scenario.run(), before, "was written before, but the ledger does not show it")
 
 
 @FAULTS.told("ids of events given out twice", FAILED)
-def _ids_twice(stage: Stage) -> None:
+def _ids_twice(scenario: Scenario) -> None:
     """As after a dump that was restored without its sequences."""
-    before = stage.state()
-    stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT min(id) FROM tenant_skill_events), false)")
+    before = scenario.state()
+    scenario.write("SELECT setval('tenant_skill_events_id_seq', (SELECT min(id) FROM tenant_skill_events), false)")
     try:
-        stage.has_failed(stage.run(), before, "PostgreSQL refused a statement: duplicate key")
+        scenario.has_failed(scenario.run(), before, "PostgreSQL refused a statement: duplicate key")
     finally:
-        stage.write("SELECT setval('tenant_skill_events_id_seq', (SELECT max(id) FROM tenant_skill_events))")
-    stage.is_true(stage.run())
+        scenario.write("SELECT setval('tenant_skill_events_id_seq', (SELECT max(id) FROM tenant_skill_events))")
+    scenario.is_true(scenario.run())
 
 
 # events out of time
 
 
-def recorded_at(at: str, kind: str = "enabled") -> Callable[[Stage], None]:
+def recorded_at(at: str, kind: str = "enabled") -> Callable[[Scenario], None]:
     """Return what records acme's lost skill at an odd time."""
-    return lambda stage: stage.skill_row("acme", "voice", kind, at)
+    return lambda scenario: scenario.skill_row("acme", "voice", kind, at)
 
 
 INVALID = ("acme", Reason.EVENT_TIME_INVALID)
@@ -697,8 +710,8 @@ for fault, at in (
     FAULTS.add_one(f"latest event {fault}, of another state", *INVALID, recorded_at(at, "disabled"))
 
 
-def suspended_in_the_future(stage: Stage) -> None:
-    stage.write(
+def suspended_in_the_future(scenario: Scenario) -> None:
+    scenario.write(
         "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
         "VALUES ('cara', '2871', 'resumed', 'infinity')"
     )
@@ -708,89 +721,89 @@ FAULTS.add_one("latest suspension infinite", "cara", Reason.EVENT_TIME_INVALID, 
 
 
 @FAULTS.told("latest events tied in time: the higher id is the latest", NORMAL)
-def _tied(stage: Stage) -> None:
+def _tied(scenario: Scenario) -> None:
     for name, skill, kinds in (("acme", "voice", ("disabled", "enabled")), ("beta", "wiki", ("disabled", "enabled"))):
         for kind in kinds:
-            stage.skill_row(name, skill, kind, on(22))
-    assert stage.run().failure is None
-    assert set(stage.corrections()) == {c for c in CORRECTIONS if c[0] != "acme"}
+            scenario.skill_row(name, skill, kind, on(22))
+    assert scenario.run().failure is None
+    assert set(scenario.corrections()) == {c for c in CORRECTIONS if c[0] != "acme"}
     # evidence of a time before what it corrects proves nothing: it follows at once
-    assert stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (on(22), on(22), START, "none")
-    stage.stays()
+    assert scenario.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (on(22), on(22), START, "none")
+    scenario.stays()
 
 
 @FAULTS.told("a correction tied in time with what it corrects", NORMAL)
-def _tied_with_correction(stage: Stage) -> None:
+def _tied_with_correction(scenario: Scenario) -> None:
     """It is the latest all the same, since its id is higher: it is not written again for ever."""
-    stage.skill_row("acme", "voice", "disabled", on(20, 10))
-    stage.run()
-    assert stage.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (
+    scenario.skill_row("acme", "voice", "disabled", on(20, 10))
+    scenario.run()
+    assert scenario.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (
         *(on(20, 10), on(20, 10), on(20, 10)),
         "field_manager",
     )
-    assert set(stage.corrections()) == CORRECTIONS
-    stage.stays()
+    assert set(scenario.corrections()) == CORRECTIONS
+    scenario.stays()
 
 
 @FAULTS.told("ids out of order: the later time is the latest", NORMAL)
-def _out_of_order(stage: Stage) -> None:
-    stage.skill_row("acme", "voice", "enabled", on(20, 10))
-    stage.skill_row("acme", "voice", "disabled", on(18))
-    stage.skill_row("beta", "wiki", "disabled", on(21, 11))
-    stage.skill_row("beta", "wiki", "enabled", on(18))
-    outcome = stage.run()
+def _out_of_order(scenario: Scenario) -> None:
+    scenario.skill_row("acme", "voice", "enabled", on(20, 10))
+    scenario.skill_row("acme", "voice", "disabled", on(18))
+    scenario.skill_row("beta", "wiki", "disabled", on(21, 11))
+    scenario.skill_row("beta", "wiki", "enabled", on(18))
+    outcome = scenario.run()
     assert outcome.failure is None
-    assert set(stage.corrections()) == {c for c in CORRECTIONS if c[0] not in {"acme", "beta"}}
-    stage.stays()
+    assert set(scenario.corrections()) == {c for c in CORRECTIONS if c[0] not in {"acme", "beta"}}
+    scenario.stays()
 
 
 # another database, or another role
 
 
 @FAULTS.told("a read-only ledger", FAILED)
-def _read_only(stage: Stage) -> None:
-    name = sql.Identifier(urlsplit(stage.url).path.removeprefix("/"))
-    with stage.ledger() as ledger:
+def _read_only(scenario: Scenario) -> None:
+    name = sql.Identifier(urlsplit(scenario.url).path.removeprefix("/"))
+    with scenario.ledger() as ledger:
         ledger.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
         try:
-            before = stage.state()
-            outcome = stage.run()
+            before = scenario.state()
+            outcome = scenario.run()
         finally:
             ledger.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
-    stage.has_failed(outcome, before, "read-only", recorded=False)
+    scenario.has_failed(outcome, before, "read-only", recorded=False)
     assert outcome.failure
     assert "primary" in outcome.failure.remedy
 
 
 @pytest.mark.parametrize("fault", [pytest.param("migrate", id="the wrong database - failed")])
-def test_wrong_database(stage: Stage, empty_url: str, fault: str) -> None:
-    before = stage.state()
-    outcome = stage.run(url=empty_url)
-    stage.has_failed(outcome, before, "lacks something that the reconciler needs", recorded=False)
+def test_wrong_database(scenario: Scenario, empty_url: str, fault: str) -> None:
+    before = scenario.state()
+    outcome = scenario.run(url=empty_url)
+    scenario.has_failed(outcome, before, "lacks something that the reconciler needs", recorded=False)
     assert outcome.failure
     assert fault in outcome.failure.remedy
 
 
 @FAULTS.told("no such database", FAILED)
-def _no_database(stage: Stage) -> None:
-    before = stage.state()
-    url = urlsplit(stage.url)._replace(path="/nowhere").geturl()
-    stage.has_failed(stage.run(url=url), before, "No connection", recorded=False)
+def _no_database(scenario: Scenario) -> None:
+    before = scenario.state()
+    url = urlsplit(scenario.url)._replace(path="/nowhere").geturl()
+    scenario.has_failed(scenario.run(url=url), before, "No connection", recorded=False)
 
 
 @FAULTS.told("a ledger that does not answer", FAILED)
-def _no_answer(stage: Stage) -> None:
-    stage.monkeypatch.setattr(database, "CONNECT_TIMEOUT", 1)
-    before = stage.state()
+def _no_answer(scenario: Scenario) -> None:
+    scenario.monkeypatch.setattr(database, "CONNECT_TIMEOUT", 1)
+    before = scenario.state()
     with (
         tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as folder,
         socket.socket(socket.AF_UNIX) as listener,
     ):
         listener.bind(f"{folder}/.s.PGSQL.5432")
         listener.listen()
-        outcome = stage.run(url=conninfo.make_conninfo(stage.url, host=folder, port=5432))
-    stage.has_failed(outcome, before, "No connection", recorded=False)
-    assert stage.took < 1 + SLACK
+        outcome = scenario.run(url=conninfo.make_conninfo(scenario.url, host=folder, port=5432))
+    scenario.has_failed(outcome, before, "No connection", recorded=False)
+    assert scenario.took < 1 + SLACK
 
 
 PRIVILEGES: Final = (
@@ -839,31 +852,31 @@ def role(url: str) -> Iterator[str]:
         for name in PRIVILEGES
     ],
 )
-def test_missing_privilege(stage: Stage, role: str, psql: Psql, privilege: str) -> None:
-    psql(stage.url, "roles.sql", role=role)
-    parts = urlsplit(stage.url)
+def test_missing_privilege(scenario: Scenario, role: str, psql: Psql, privilege: str) -> None:
+    psql(scenario.url, "roles.sql", role=role)
+    parts = urlsplit(scenario.url)
     url = parts._replace(netloc=f"{role}:{role}@{parts.netloc.rpartition('@')[2]}").geturl()
     named = privilege.format(database=parts.path.removeprefix("/"))
-    stage.write(f"REVOKE {named} FROM {role}")
-    before = stage.state()
+    scenario.write(f"REVOKE {named} FROM {role}")
+    before = scenario.state()
 
-    outcome = stage.run(url=url)
+    outcome = scenario.run(url=url)
 
-    stage.has_failed(outcome, before, "role lacks a privilege", recorded=privilege not in UNRECORDED)
-    psql(stage.url, "roles.sql", role=role)
-    stage.is_true(stage.run(url=url))
+    scenario.has_failed(outcome, before, "role lacks a privilege", recorded=privilege not in UNRECORDED)
+    psql(scenario.url, "roles.sql", role=role)
+    scenario.is_true(scenario.run(url=url))
 
 
 # PgBouncer
 
 
 @pytest.fixture
-def pooled_url(stage: Stage) -> Iterator[str]:
+def pooled_url(scenario: Scenario) -> Iterator[str]:
     """The way to the ledger through PgBouncer in transaction mode; every transaction may get another server process."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed (Debian's package of that name)")
-    settings = conninfo.conninfo_to_dict(stage.url)
+    settings = conninfo.conninfo_to_dict(scenario.url)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -882,7 +895,7 @@ def pooled_url(stage: Stage) -> Iterator[str]:
         for path in (folder, config):
             os.chown(path, user.pw_uid, user.pw_gid)
     with (folder / "log").open("w") as log, subprocess.Popen([program, config], stderr=log, **as_user) as bouncer:
-        url = urlsplit(stage.url)._replace(netloc=f"{settings.get('user')}@127.0.0.1:{port}", query="").geturl()
+        url = urlsplit(scenario.url)._replace(netloc=f"{settings.get('user')}@127.0.0.1:{port}", query="").geturl()
         try:
             wait_until(lambda: bouncer.poll() is not None or _answers(port))
             assert bouncer.poll() is None, (folder / "log").read_text()
@@ -911,7 +924,7 @@ def _answers(port: int) -> bool:
         pytest.param(4, id="two runs at once through PgBouncer - normal"),
     ],
 )
-def test_pgbouncer(stage: Stage, pooled_url: str, number: int) -> None:
+def test_pgbouncer(scenario: Scenario, pooled_url: str, number: int) -> None:
     """Nothing of a pass hangs on one server process, and nothing of it is left on one."""
     seen = set()
     if number == 1:
@@ -931,49 +944,49 @@ def test_pgbouncer(stage: Stage, pooled_url: str, number: int) -> None:
                     seen.update(other.execute("SELECT pg_backend_pid(), current_setting('lock_timeout')").fetchall())
 
             boundaries.at = at
-            outcome = stage.run(url=pooled_url, boundaries=boundaries)
+            outcome = scenario.run(url=pooled_url, boundaries=boundaries)
         assert len({pid for pid, _ in seen}) == 3
         assert {timeout for _, timeout in seen} == {"0"}
-        stage.is_true(outcome)
+        scenario.is_true(outcome)
     else:
-        runs_at_once(stage, pooled_url, number)
+        runs_at_once(scenario, pooled_url, number)
 
 
 # the disk
 
 
 @FAULTS.told("full disk for the spool", FAILED)
-def _full_disk(stage: Stage) -> None:
-    before = stage.state()
+def _full_disk(scenario: Scenario) -> None:
+    before = scenario.state()
 
     def full(**_: Any) -> IO[bytes]:
         return open("/dev/full", "w+b", buffering=0)  # noqa: PTH123 - it stands for tempfile.TemporaryFile
 
-    stage.monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    stage.has_failed(stage.run(), before, "No space left on device")
-    stage.monkeypatch.undo()
-    stage.is_true(stage.run())
+    scenario.monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    scenario.has_failed(scenario.run(), before, "No space left on device")
+    scenario.monkeypatch.undo()
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("no folder for the spool", FAILED)
-def _no_folder(stage: Stage) -> None:
-    before = stage.state()
-    stage.monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    stage.has_failed(stage.run(), before, "could not be kept")
+def _no_folder(scenario: Scenario) -> None:
+    before = scenario.state()
+    scenario.monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    scenario.has_failed(scenario.run(), before, "could not be kept")
 
 
 @FAULTS.told("a file size limit under the spool, in a process", FAILED)
-def _file_size_limit(stage: Stage) -> None:
-    before = stage.state()
-    stage.api.plant(*(padded(number) for number in range(40)))
+def _file_size_limit(scenario: Scenario) -> None:
+    before = scenario.state()
+    scenario.api.plant(*(padded(number) for number in range(40)))
     # the limit of a shell counts in blocks of 512 bytes or of a kilobyte
     limited = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")
-    with process(stage, "--settle", "0s", "--limit-count", "100", within=limited) as run:
+    with process(scenario, "--settle", "0s", "--limit-count", "100", within=limited) as run:
         _, err = run.communicate()
     assert run.returncode == 1, err
     assert "File too large" in err
     assert "Make room" in err
-    assert stage.state() == before
+    assert scenario.state() == before
 
 
 def padded(number: int) -> dict[str, Any]:
@@ -987,24 +1000,24 @@ def padded(number: int) -> dict[str, Any]:
     }
 
 
-# the stage
+# the scenario
 
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    with world(postgres_url, template) as url:
+    with ledger_with_clock(postgres_url, template) as url:
         yield url
 
 
 @pytest.fixture
-def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as stage, stamina.set_testing(testing=True, attempts=3):
-        yield stage
+    with staged(url, api, tmp_path, monkeypatch) as scenario, stamina.set_testing(testing=True, attempts=3):
+        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)
-def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
     """A pass that this strikes ends as the table says."""
-    story(stage)
+    story(scenario)

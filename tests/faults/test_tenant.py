@@ -13,8 +13,9 @@ import pytest
 from reconciler.core.model import Action, FallbackDating
 from reconciler.core.reasons import Reason
 from tests.support import faults as f
-from tests.support.double import ApiDouble
-from tests.support.passes import (
+from tests.support.api_state import ORG_LABEL, tenant
+from tests.support.fake_api import FakeApi
+from tests.support.struck_runs import (
     BORN,
     CORRECTIONS,
     ORG,
@@ -24,15 +25,14 @@ from tests.support.passes import (
     VERIFIED,
     End,
     Faults,
-    Stage,
+    Scenario,
+    ledger_with_clock,
     on,
     only,
     shown,
     staged,
     without,
-    world,
 )
-from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,18 +72,18 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def mangled(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Stage], None]:
+def mangled(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Scenario], None]:
     """Return what changes a resource as no API server would."""
-    return lambda stage: stage.mangle(name, change)
+    return lambda scenario: scenario.mangle(name, change)
 
 
-def first_item(change: Callable[[dict[str, Any]], object]) -> Callable[[Stage], None]:
+def first_item(change: Callable[[dict[str, Any]], object]) -> Callable[[Scenario], None]:
     """Return what changes the first item of a list on its way."""
 
     def edit(page: dict[str, Any]) -> None:
         change(page["items"][0])
 
-    return lambda stage: stage.strike(f.edit(edit))
+    return lambda scenario: scenario.strike(f.edit(edit))
 
 
 MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -140,82 +140,84 @@ for fault, change in NAMELESS.items():
         "has no readable name",
     )
 FAULTS.add(
-    "a tenant that is null", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, None)))
+    "a tenant that is null", FAILED, lambda scenario: scenario.strike(f.edit(lambda p: p["items"].__setitem__(0, None)))
 )
 FAULTS.add(
-    "a tenant that is a text", FAILED, lambda stage: stage.strike(f.edit(lambda p: p["items"].__setitem__(0, "a")))
+    "a tenant that is a text",
+    FAILED,
+    lambda scenario: scenario.strike(f.edit(lambda p: p["items"].__setitem__(0, "a"))),
 )
 # no JSON: an API server never sends it, and where it ends nobody can tell
 FAULTS.add(
     "a tenant with half a surrogate pair",
     FAILED,
-    lambda stage: stage.mangle("acme", put(["a\ud800"], "spec", "packages")),
+    lambda scenario: scenario.mangle("acme", put(["a\ud800"], "spec", "packages")),
     "cannot be trusted",
 )
 
 
 @FAULTS.told("a duplicate package", NORMAL)
-def _duplicate_package(stage: Stage) -> None:
-    stage.mangle("acme", put(["voice", "mail", "voice"], "spec", "packages"))
-    stage.is_true(stage.run())
+def _duplicate_package(scenario: Scenario) -> None:
+    scenario.mangle("acme", put(["voice", "mail", "voice"], "spec", "packages"))
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("packages null", NORMAL)
-def _packages_null(stage: Stage) -> None:
+def _packages_null(scenario: Scenario) -> None:
     """Nothing is on: that is a state like any other."""
-    stage.mangle("acme", put(None, "spec", "packages"))
-    assert stage.run().failure is None
-    assert [row[2:4] for row in only(stage.books(), "acme").skills] == [("mail", "disabled"), ("mail", "enabled")]
-    stage.stays()
+    scenario.mangle("acme", put(None, "spec", "packages"))
+    assert scenario.run().failure is None
+    assert [row[2:4] for row in only(scenario.books(), "acme").skills] == [("mail", "disabled"), ("mail", "enabled")]
+    scenario.stays()
 
 
 @FAULTS.told("malformed all at once", ONE)
-def _all_malformed(stage: Stage) -> None:
+def _all_malformed(scenario: Scenario) -> None:
     """None of them is absent for it."""
     for name in ("acme", "beta", "cara", "emil", "finn"):
-        stage.mangle(name, put("mail", "spec", "packages"))
-    outcome = stage.run()
+        scenario.mangle(name, put("mail", "spec", "packages"))
+    outcome = scenario.run()
     assert outcome.failure is None
     assert {finding.tenant for finding in outcome.findings if finding.reason == UNREADABLE} == {
         *("acme", "beta", "cara", "emil", "finn")
     }
-    assert {correction[0] for correction in stage.corrections()} == {"dana"}
-    assert without(stage.books(), "dana") == without(RECORDED_BOOKS, "dana")
+    assert {correction[0] for correction in scenario.corrections()} == {"dana"}
+    assert without(scenario.books(), "dana") == without(RECORDED_BOOKS, "dana")
 
 
 @pytest.mark.parametrize("second", [pytest.param("beta", id="one name in two namespaces - this tenant only")])
 def test_ambiguous(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str) -> None:
-    with ApiDouble(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
+    with FakeApi(namespaced=True) as api, staged(url, api, tmp_path, monkeypatch) as scenario:
         api.create(tenant("acme", ["calendar"], org=ORG, namespace=second), at=on(1, 11))
-        stage.spared(stage.run(), "acme", UNREADABLE, Action.REPORT)
+        scenario.spared(scenario.run(), "acme", UNREADABLE, Action.REPORT)
 
 
 # what moves while it is looked at
 
 
-def toggled_just_now(stage: Stage) -> None:
+def toggled_just_now(scenario: Scenario) -> None:
     """Let acme be changed half a minute ago, with its row still on its way."""
-    stage.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=START - MINUTE / 2)
-    stage.mangle("acme", lambda acme: acme["metadata"]["managedFields"][0].update(time="2026-03-01T08:59:30Z"))
+    scenario.api.patch("acme", {"spec": {"packages": ["mail", "voice"]}}, at=START - MINUTE / 2)
+    scenario.mangle("acme", lambda acme: acme["metadata"]["managedFields"][0].update(time="2026-03-01T08:59:30Z"))
 
 
-def meanwhile(act: Callable[[Stage], object]) -> Callable[[Stage], None]:
+def meanwhile(act: Callable[[Scenario], object]) -> Callable[[Scenario], None]:
     """Return what lets acme be young, and something happen to it between the two looks."""
 
-    def arrange(stage: Stage) -> None:
-        toggled_just_now(stage)
-        stage.asleep = lambda: act(stage)
+    def arrange(scenario: Scenario) -> None:
+        toggled_just_now(scenario)
+        scenario.asleep = lambda: act(scenario)
 
     return arrange
 
 
-def remade(stage: Stage) -> None:
-    stage.api.delete("acme")
-    stage.api.create(tenant("acme", ["mail", "voice"], org=ORG))
+def remade(scenario: Scenario) -> None:
+    scenario.api.delete("acme")
+    scenario.api.create(tenant("acme", ["mail", "voice"], org=ORG))
 
 
-def mangled_meanwhile(stage: Stage) -> None:
-    stage.mangle("acme", put("mail", "spec", "packages"))
+def mangled_meanwhile(scenario: Scenario) -> None:
+    scenario.mangle("acme", put("mail", "spec", "packages"))
 
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED
@@ -223,15 +225,15 @@ FAULTS.add_one("same name with a new uid between the looks", "acme", ENABLE, mea
 FAULTS.add_one(
     "the CR changes between list and second look",
     *("acme", ENABLE),
-    meanwhile(lambda stage: stage.api.patch("acme", {"spec": {"packages": ["mail"]}})),
+    meanwhile(lambda scenario: scenario.api.patch("acme", {"spec": {"packages": ["mail"]}})),
     action=Action.DEFER,
 )
 FAULTS.add_one(
     "the CR changes there and back between list and second look",
     *("acme", ENABLE),
     meanwhile(
-        lambda stage: [
-            stage.api.patch("acme", {"spec": {"packages": packages}}) for packages in (["mail"], ["mail", "voice"])
+        lambda scenario: [
+            scenario.api.patch("acme", {"spec": {"packages": packages}}) for packages in (["mail"], ["mail", "voice"])
         ]
     ),
     action=Action.DEFER,
@@ -239,94 +241,94 @@ FAULTS.add_one(
 
 
 @FAULTS.told("the CR is deleted between list and second look", ONE)
-def _deleted_meanwhile(stage: Stage) -> None:
+def _deleted_meanwhile(scenario: Scenario) -> None:
     """Its absence was seen once."""
-    meanwhile(lambda stage: stage.api.delete("acme"))(stage)
-    outcome = stage.run()
+    meanwhile(lambda scenario: scenario.api.delete("acme"))(scenario)
+    outcome = scenario.run()
     assert {finding.action for finding in shown(outcome, "acme")} == {Action.DEFER}
-    assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
-    assert only(stage.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
+    assert only(scenario.books(), "acme") == only(RECORDED_BOOKS, "acme")
     # and the next pass sees it twice
-    assert stage.run().failure is None
-    assert only(stage.books(), "acme").lifecycles[0][3] is not None
+    assert scenario.run().failure is None
+    assert only(scenario.books(), "acme").lifecycles[0][3] is not None
 
 
 @FAULTS.told("the CR becomes malformed between list and second look", ONE)
-def _malformed_meanwhile(stage: Stage) -> None:
-    meanwhile(mangled_meanwhile)(stage)
-    outcome = stage.run()
+def _malformed_meanwhile(scenario: Scenario) -> None:
+    meanwhile(mangled_meanwhile)(scenario)
+    outcome = scenario.run()
     assert not [finding for finding in shown(outcome, "acme") if finding.action.writes]
     assert UNREADABLE in {finding.reason for finding in shown(outcome, "acme")}
-    assert only(stage.books(), "acme") == only(RECORDED_BOOKS, "acme")
-    assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
+    assert only(scenario.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
 
 
 @FAULTS.told("the CR stays as it is between list and second look", NORMAL)
-def _young_and_still(stage: Stage) -> None:
-    toggled_just_now(stage)
-    outcome = stage.run()
+def _young_and_still(scenario: Scenario) -> None:
+    toggled_just_now(scenario)
+    outcome = scenario.run()
     assert outcome.failure is None
-    assert set(stage.corrections()) == CORRECTIONS
+    assert set(scenario.corrections()) == CORRECTIONS
     at = START - MINUTE / 2
-    assert stage.correction("acme", ENABLE, "voice") == (at, VERIFIED, at, "field_manager")
+    assert scenario.correction("acme", ENABLE, "voice") == (at, VERIFIED, at, "field_manager")
 
 
 @FAULTS.told("absent once and back", ONE)
-def _back(stage: Stage) -> None:
-    stage.asleep = lambda: stage.api.create(tenant("dana", ["mail"], org=ORG))
-    outcome = stage.run()
+def _back(scenario: Scenario) -> None:
+    scenario.asleep = lambda: scenario.api.create(tenant("dana", ["mail"], org=ORG))
+    outcome = scenario.run()
     assert {(finding.reason, finding.action) for finding in shown(outcome, "dana")} == {
         (Reason.DELETION_UNRECORDED, Action.DEFER),
         (Reason.SKILL_OPEN_AFTER_DELETION, Action.DEFER),
     }
-    assert only(stage.books(), "dana") == only(RECORDED_BOOKS, "dana")
-    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
-    stage.stays()
+    assert only(scenario.books(), "dana") == only(RECORDED_BOOKS, "dana")
+    assert without(scenario.books(), "dana") == without(TRUE_BOOKS, "dana")
+    scenario.stays()
 
 
 @FAULTS.told("absent once and back, malformed", ONE)
-def _back_malformed(stage: Stage) -> None:
+def _back_malformed(scenario: Scenario) -> None:
     def back() -> None:
-        stage.api.create(tenant("dana", "mail", org=ORG))
+        scenario.api.create(tenant("dana", "mail", org=ORG))
 
-    stage.asleep = back
-    outcome = stage.run()
+    scenario.asleep = back
+    outcome = scenario.run()
     assert not [finding for finding in shown(outcome, "dana") if finding.action.writes]
-    assert only(stage.books(), "dana") == only(RECORDED_BOOKS, "dana")
-    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
+    assert only(scenario.books(), "dana") == only(RECORDED_BOOKS, "dana")
+    assert without(scenario.books(), "dana") == without(TRUE_BOOKS, "dana")
 
 
 @FAULTS.told("same name with a new uid, recorded as deleted", ONE)
-def _recreated(stage: Stage) -> None:
+def _recreated(scenario: Scenario) -> None:
     """A name that lives again is told to people: its closed life must not be billed on."""
-    stage.write("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'dana'", on(16))
-    stage.skill_row("dana", "mail", "disabled", on(16))
-    stage.api.create(tenant("dana", ["mail"], org=ORG), at=on(18))
-    outcome = stage.run()
+    scenario.write("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'dana'", on(16))
+    scenario.skill_row("dana", "mail", "disabled", on(16))
+    scenario.api.create(tenant("dana", ["mail"], org=ORG), at=on(18))
+    outcome = scenario.run()
     assert outcome.failure is None
     assert {(finding.reason, finding.action) for finding in shown(outcome, "dana")} == {
         (Reason.TENANT_RECREATED, Action.REPORT)
     }
-    assert without(stage.books(), "dana") == without(TRUE_BOOKS, "dana")
-    assert only(stage.books(), "dana").lifecycles == [("dana", ORG, BORN["dana"], on(16))]
+    assert without(scenario.books(), "dana") == without(TRUE_BOOKS, "dana")
+    assert only(scenario.books(), "dana").lifecycles == [("dana", ORG, BORN["dana"], on(16))]
 
 
 @FAULTS.told("deletion stuck on a finalizer", NORMAL)
-def _stuck(stage: Stage) -> None:
+def _stuck(scenario: Scenario) -> None:
     """It is dated by when it was asked for, once, however long it lingers."""
-    stage.api.patch("acme", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=on(20, 12))
-    stage.api.delete("acme", at=on(26, 8))
-    assert stage.run().failure is None
-    stuck = stage.books()
+    scenario.api.patch("acme", {"metadata": {"finalizers": ["pieced.ch/cleanup"]}}, at=on(20, 12))
+    scenario.api.delete("acme", at=on(26, 8))
+    assert scenario.run().failure is None
+    stuck = scenario.books()
     assert only(stuck, "acme").lifecycles == [("acme", ORG, BORN["acme"], on(26, 8))]
     assert only(stuck, "acme").skills[0] == ("acme", ORG, "mail", "disabled", on(26, 8))
-    assert stage.correction("acme", Reason.DELETION_UNRECORDED) == (on(26, 8), on(26, 8), on(26, 8), "deletion")
-    stage.stays()
-    stage.clock.advance(86400)
-    stage.stays()
-    stage.api.finalize("acme")
-    stage.stays()
-    assert stage.books() == stuck
+    assert scenario.correction("acme", Reason.DELETION_UNRECORDED) == (on(26, 8), on(26, 8), on(26, 8), "deletion")
+    scenario.stays()
+    scenario.clock.advance(86400)
+    scenario.stays()
+    scenario.api.finalize("acme")
+    scenario.stays()
+    assert scenario.books() == stuck
 
 
 # what managedFields cannot prove
@@ -338,15 +340,15 @@ def unproved(fault: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Enter a fault of acme's managedFields: the added skill is still recorded, without claiming to know when."""
 
     @FAULTS.told(fault, NORMAL)
-    def story(stage: Stage) -> None:
-        stage.mangle("acme", change)
-        outcome = stage.run()
+    def story(scenario: Scenario) -> None:
+        scenario.mangle("acme", change)
+        outcome = scenario.run()
         assert outcome.failure is None
-        assert set(stage.corrections()) == CORRECTIONS
-        assert without(stage.books(), "acme") == without(TRUE_BOOKS, "acme")
-        assert stage.correction("acme", ENABLE, "voice") == UNPROVED
-        assert "recheck.waiting" in {line["event"] for line in stage.logged}
-        stage.stays()
+        assert set(scenario.corrections()) == CORRECTIONS
+        assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
+        assert scenario.correction("acme", ENABLE, "voice") == UNPROVED
+        assert "recheck.waiting" in {line["event"] for line in scenario.logged}
+        scenario.stays()
 
 
 def entries(acme: dict[str, Any]) -> list[dict[str, Any]]:
@@ -395,17 +397,17 @@ def of_twelve(*more: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
 
 
 @FAULTS.told("managedFields with 12 managers", NORMAL)
-def _twelve(stage: Stage) -> None:
-    stage.mangle("acme", of_twelve(entry("portal", AT, packages={})))
-    stage.is_true(stage.run())
+def _twelve(scenario: Scenario) -> None:
+    scenario.mangle("acme", of_twelve(entry("portal", AT, packages={})))
+    scenario.is_true(scenario.run())
 
 
 @FAULTS.told("managedFields with 12 managers, of whom two own the field", NORMAL)
-def _two_owners(stage: Stage) -> None:
+def _two_owners(scenario: Scenario) -> None:
     """Each of them wrote the value that stands, so the first of them is the closer bound."""
     later = entry("kubectl", "2026-02-24T00:00:00Z", packages={})
-    stage.mangle("acme", of_twelve(later, entry("portal", AT, packages={})))
-    stage.is_true(stage.run())
+    scenario.mangle("acme", of_twelve(later, entry("portal", AT, packages={})))
+    scenario.is_true(scenario.run())
 
 
 unproved(
@@ -421,12 +423,12 @@ unproved(
 def test_removal_from_a_set(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """It moves no time: it is looked at twice, and dated by policy."""
     assert not fault
-    with ApiDouble(set_lists=True) as api, staged(url, api, tmp_path, monkeypatch) as stage:
-        assert stage.run().failure is None
-        wiki = stage.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki")
+    with FakeApi(set_lists=True) as api, staged(url, api, tmp_path, monkeypatch) as scenario:
+        assert scenario.run().failure is None
+        wiki = scenario.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki")
         assert wiki == (VERIFIED, VERIFIED, START, "none")
-        assert "recheck.waiting" in {line["event"] for line in stage.logged}
-        stage.stays()
+        assert "recheck.waiting" in {line["event"] for line in scenario.logged}
+        scenario.stays()
 
 
 # when was it suspended?
@@ -436,12 +438,12 @@ def suspended_at(fault: str, value: Any, expected: tuple[Any, ...]) -> None:
     """Enter a status of cara's that cannot be so: what then dates her suspension."""
 
     @FAULTS.told(f"suspendedAt {fault}", NORMAL)
-    def story(stage: Stage) -> None:
-        stage.mangle("cara", put(value, "status", "suspendedAt"))
-        assert stage.run().failure is None
-        assert set(stage.corrections()) == CORRECTIONS
-        assert stage.correction("cara", Reason.SUSPENSION_UNRECORDED) == expected
-        stage.stays()
+    def story(scenario: Scenario) -> None:
+        scenario.mangle("cara", put(value, "status", "suspendedAt"))
+        assert scenario.run().failure is None
+        assert set(scenario.corrections()) == CORRECTIONS
+        assert scenario.correction("cara", Reason.SUSPENSION_UNRECORDED) == expected
+        scenario.stays()
 
 
 WRITTEN = on(22, 12)
@@ -452,38 +454,38 @@ suspended_at("null", None, (WRITTEN, VERIFIED, WRITTEN, "field_manager"))
 FAULTS.add_one(
     "suspendedAt unparsable, of a suspended tenant",
     *("cara", UNREADABLE),
-    lambda stage: stage.mangle("cara", put("2026-02-22 noon", "status", "suspendedAt")),
+    lambda scenario: scenario.mangle("cara", put("2026-02-22 noon", "status", "suspendedAt")),
 )
 
 
 @FAULTS.told("suspendedAt in the future, and nothing else", NORMAL)
-def _suspended_in_the_future_alone(stage: Stage) -> None:
+def _suspended_in_the_future_alone(scenario: Scenario) -> None:
     """Without any evidence, what stops costing is dated as early as possible; or as late, where that is the policy."""
-    stage.mangle("cara", put("2027-01-01T00:00:00Z", "status", "suspendedAt"))
-    stage.mangle("cara", drop("spec", "suspend"))
-    stage.mangle("cara", put([entry("portal", AT)], "metadata", "managedFields"))
+    scenario.mangle("cara", put("2027-01-01T00:00:00Z", "status", "suspendedAt"))
+    scenario.mangle("cara", drop("spec", "suspend"))
+    scenario.mangle("cara", put([entry("portal", AT)], "metadata", "managedFields"))
     for uncertain, at in ((FallbackDating.CUSTOMER, VERIFIED), (FallbackDating.DETECTED, START)):
-        stage.begin_again()
-        stage.uncertain = uncertain
-        assert stage.run().failure is None
-        assert stage.correction("cara", Reason.SUSPENSION_UNRECORDED) == (at, VERIFIED, START, "none")
+        scenario.begin_again()
+        scenario.uncertain = uncertain
+        assert scenario.run().failure is None
+        assert scenario.correction("cara", Reason.SUSPENSION_UNRECORDED) == (at, VERIFIED, START, "none")
 
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str, template: str) -> Iterator[str]:
     """A database for all tests of this file."""
-    with world(postgres_url, template) as url:
+    with ledger_with_clock(postgres_url, template) as url:
         yield url
 
 
 @pytest.fixture
-def stage(url: str, api: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
     """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as stage:
-        yield stage
+    with staged(url, api, tmp_path, monkeypatch) as scenario:
+        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)
-def test_fault(stage: Stage, story: Callable[[Stage], None]) -> None:
+def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
     """A pass that this strikes ends as the table says."""
-    story(stage)
+    story(scenario)

@@ -20,13 +20,13 @@ from reconciler.alerts.log import MAX_LINES, Log
 from reconciler.core.errors import Failure
 from reconciler.core.model import LAST, Action, Finding, Mode, Outcome, Report, Result, Total
 from reconciler.core.reasons import Reason
+from tests.support.api_state import tenant
 from tests.support.faults import Fault, anything, status
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 HOUR = timedelta(hours=1)
 
@@ -147,180 +147,180 @@ def test_a_crashing_sink_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("broken", [FakeSink(fails=Undelivered("gone")), FakeSink(hangs=3)], ids=["fails", "hangs"])
 def test_a_run_begins_even_if_the_heartbeat_is_broken(
-    world: World, monkeypatch: pytest.MonkeyPatch, broken: FakeSink
+    system: System, monkeypatch: pytest.MonkeyPatch, broken: FakeSink
 ) -> None:
     monkeypatch.setattr(alerts, "BEGIN_SECONDS", 0.2)
     monkeypatch.setattr(alerts, "NOTIFY_SECONDS", 0.2)
-    world.alerts = Alerts(heartbeat=broken)
-    world.api.create(tenant("acme"), at=world.now - 2 * HOUR)
-    assert world.run().result is Result.CORRECTED
+    system.alerts = Alerts(heartbeat=broken)
+    system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
+    assert system.run().result is Result.CORRECTED
 
 
-def test_the_heartbeat_gets_start_and_end_of_the_same_run(world: World) -> None:
+def test_the_heartbeat_gets_start_and_end_of_the_same_run(system: System) -> None:
     heartbeat = FakeSink(deduplicates=True)
-    world.alerts = Alerts(heartbeat=heartbeat)
-    ended = world.run()
+    system.alerts = Alerts(heartbeat=heartbeat)
+    ended = system.run()
     assert heartbeat.started == [ended.run_id] == [outcome.run_id for outcome in heartbeat.outcomes]
 
 
 @pytest.fixture
-def sink(world: World) -> FakeSink:
+def sink(system: System) -> FakeSink:
     """Return a sink, on a cluster with one tenant without a label: a report in every run."""
-    world.api.create(tenant("acme", org=None), at=world.now - 2 * HOUR)
+    system.api.create(tenant("acme", org=None), at=system.now - 2 * HOUR)
     sink = FakeSink()
-    world.alerts = Alerts(sinks=(sink,))
+    system.alerts = Alerts(sinks=(sink,))
     return sink
 
 
 UNLABELLED = ("acme", "org_unlabelled")
 
 
-def test_an_open_report_is_sent_once(world: World, sink: FakeSink) -> None:
+def test_an_open_report_is_sent_once(system: System, sink: FakeSink) -> None:
     for _ in range(3):
-        world.run()
+        system.run()
     assert sink.messages == [[("acme", "tenant_unrecorded"), UNLABELLED]]
 
 
-def test_an_open_report_is_sent_again_after_a_day(world: World, sink: FakeSink) -> None:
-    world.run()
-    world.ledger.execute(
+def test_an_open_report_is_sent_again_after_a_day(system: System, sink: FakeSink) -> None:
+    system.run()
+    system.ledger.execute(
         "UPDATE reconciler.reports SET told = jsonb_build_object('receiver', now() - interval '24 hours 1 second')"
     )
-    world.run()
-    world.run()
+    system.run()
+    system.run()
     assert sink.messages[1:] == [[UNLABELLED]]
 
 
-def test_a_report_that_changes_is_sent_again(world: World, sink: FakeSink) -> None:
-    world.run()
-    world.run()
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = 'another'")
-    world.run()
+def test_a_report_that_changes_is_sent_again(system: System, sink: FakeSink) -> None:
+    system.run()
+    system.run()
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = 'another'")
+    system.run()
     assert sink.messages[1:] == [[UNLABELLED]]
 
 
-def test_a_report_that_comes_back_is_sent_again(world: World, sink: FakeSink) -> None:
-    world.run()
-    world.api.patch("acme", {"metadata": {"labels": {"pieced.ch/zitadel-org-id": "2871"}}}, at=world.now - HOUR)
-    world.run()
-    world.api.patch("acme", {"metadata": {"labels": None}}, at=world.now - HOUR)
-    world.run()
+def test_a_report_that_comes_back_is_sent_again(system: System, sink: FakeSink) -> None:
+    system.run()
+    system.api.patch("acme", {"metadata": {"labels": {"pieced.ch/zitadel-org-id": "2871"}}}, at=system.now - HOUR)
+    system.run()
+    system.api.patch("acme", {"metadata": {"labels": None}}, at=system.now - HOUR)
+    system.run()
     assert sink.messages[1:] == [[("acme", "org_resolved")], [UNLABELLED]]
 
 
-def test_a_report_is_remembered_while_its_tenant_is_deferred(world: World, sink: FakeSink) -> None:
+def test_a_report_is_remembered_while_its_tenant_is_deferred(system: System, sink: FakeSink) -> None:
     """A tenant that changes before its recheck is deferred; its report has been seen when it comes back."""
-    world.run()
-    world.api.patch("acme", {"spec": {"packages": ["mail"]}})
-    world.on_sleep = lambda: world.api.patch("acme", {"spec": {"packages": ["mail", "search"]}})
-    assert {finding.action for finding in world.run().findings} == {Action.DEFER}
-    world.on_sleep = None
-    world.run()
+    system.run()
+    system.api.patch("acme", {"spec": {"packages": ["mail"]}})
+    system.on_sleep = lambda: system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}})
+    assert {finding.action for finding in system.run().findings} == {Action.DEFER}
+    system.on_sleep = None
+    system.run()
     assert [reason for message in sink.messages[1:] for _, reason in message] == [Reason.SKILL_ENABLE_UNRECORDED] * 2
 
 
-def test_an_accepted_report_is_listed_but_not_sent(world: World, sink: FakeSink) -> None:
-    world.run()
-    world.ledger.execute(
+def test_an_accepted_report_is_listed_but_not_sent(system: System, sink: FakeSink) -> None:
+    system.run()
+    system.ledger.execute(
         "INSERT INTO reconciler.exceptions VALUES ('acme', 'org_unlabelled', 'a test', 'me', now(), now() + '1 day')"
     )
-    world.ledger.execute("UPDATE reconciler.reports SET told = '{}'")
-    ended = world.run()
+    system.ledger.execute("UPDATE reconciler.reports SET told = '{}'")
+    ended = system.run()
     assert ended.result is Result.CLEAN
     assert [(f.reason, f.action, f.is_drift) for f in ended.findings] == [(Reason.ORG_UNLABELLED, Action.REPORT, False)]
     assert len(sink.outcomes) == 1
 
 
-def test_an_expired_exception_accepts_nothing(world: World, sink: FakeSink) -> None:
-    world.ledger.execute(
+def test_an_expired_exception_accepts_nothing(system: System, sink: FakeSink) -> None:
+    system.ledger.execute(
         "INSERT INTO reconciler.exceptions VALUES ('acme', 'org_unlabelled', 'a test', 'me', now(), now())"
     )
-    world.run()
+    system.run()
     assert UNLABELLED in sink.messages[0]
 
 
-def test_an_undelivered_report_is_sent_by_the_next_run(world: World, sink: FakeSink) -> None:
+def test_an_undelivered_report_is_sent_by_the_next_run(system: System, sink: FakeSink) -> None:
     sink.fails = Undelivered("gone for a while")
-    world.run()
+    system.run()
     sink.fails = None
-    world.run()
-    world.run()
+    system.run()
+    system.run()
     assert sink.messages == [[UNLABELLED]]
 
 
-def test_what_each_sink_has_seen_is_remembered_separately(world: World, sink: FakeSink) -> None:
+def test_what_each_sink_has_seen_is_remembered_separately(system: System, sink: FakeSink) -> None:
     """A sink that is down for good does not make the others repeat themselves."""
-    world.alerts = Alerts(sinks=(sink, FakeSink("down", fails=Undelivered("for good"))))
+    system.alerts = Alerts(sinks=(sink, FakeSink("down", fails=Undelivered("for good"))))
     for _ in range(3):
-        world.run()
+        system.run()
     assert len(sink.outcomes) == 1
 
 
-def test_repeated_failures_are_sent_once_until_a_run_succeeds(world: World, sink: FakeSink) -> None:
-    world.run()
+def test_repeated_failures_are_sent_once_until_a_run_succeeds(system: System, sink: FakeSink) -> None:
+    system.run()
     for _ in range(2):
         broken = Fault(status(403), when=anything, times=None)
-        world.api.faults.append(broken)
-        assert [world.run().result, world.run().result] == [Result.FAILED, Result.FAILED]
-        world.api.faults.remove(broken)
-        assert world.run().failure is None
+        system.api.faults.append(broken)
+        assert [system.run().result, system.run().result] == [Result.FAILED, Result.FAILED]
+        system.api.faults.remove(broken)
+        assert system.run().failure is None
     assert [outcome.failure is not None for outcome in sink.outcomes] == [False, True, True]
 
 
-def test_a_failure_of_another_kind_is_sent_too(world: World, sink: FakeSink) -> None:
-    world.api.faults.append(Fault(status(403), when=anything, times=1))
-    world.run()
-    world.api.faults.append(Fault(status(404), when=anything, times=1))
-    world.run()
+def test_a_failure_of_another_kind_is_sent_too(system: System, sink: FakeSink) -> None:
+    system.api.faults.append(Fault(status(403), when=anything, times=1))
+    system.run()
+    system.api.faults.append(Fault(status(404), when=anything, times=1))
+    system.run()
     assert len(sink.outcomes) == 2
 
 
-def test_a_failed_run_does_not_forget_earlier_reports(world: World, sink: FakeSink) -> None:
-    world.run()
-    world.api.faults.append(Fault(status(403), when=anything, times=1))
-    world.run()
-    world.run()
+def test_a_failed_run_does_not_forget_earlier_reports(system: System, sink: FakeSink) -> None:
+    system.run()
+    system.api.faults.append(Fault(status(403), when=anything, times=1))
+    system.run()
+    system.run()
     assert [outcome.failure is not None for outcome in sink.outcomes] == [False, True]
 
 
-def test_a_plan_notifies_nobody(world: World, sink: FakeSink) -> None:
-    assert world.run(Mode.PLAN).findings
+def test_a_plan_notifies_nobody(system: System, sink: FakeSink) -> None:
+    assert system.run(Mode.PLAN).findings
     assert sink.outcomes == []
 
 
-def test_failing_to_remember_a_notification_changes_no_outcome(world: World, sink: FakeSink) -> None:
+def test_failing_to_remember_a_notification_changes_no_outcome(system: System, sink: FakeSink) -> None:
     """The ledger refuses the write after the sinks were notified."""
-    world.ledger.execute("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
-    world.ledger.execute(
+    system.ledger.execute("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
+    system.ledger.execute(
         "CREATE TRIGGER no BEFORE UPDATE OF told ON reconciler.reports FOR EACH ROW EXECUTE FUNCTION fail()"
     )
     with capture_logs([of_this_thread]) as logged:
-        assert world.run().result is Result.CORRECTED
+        assert system.run().result is Result.CORRECTED
     assert "alerts.unrecorded" in [line["event"] for line in logged]
     assert len(sink.outcomes) == 1
 
 
-def test_totals_count_the_corrections_of_all_runs(world: World) -> None:
-    world.api.create(tenant("acme", ["mail"]), at=world.now - 2 * HOUR)
-    first = world.run()
-    world.api.create(tenant("beta", ["mail"]), at=world.now - 2 * HOUR)
-    second = world.run()
+def test_totals_count_the_corrections_of_all_runs(system: System) -> None:
+    system.api.create(tenant("acme", ["mail"]), at=system.now - 2 * HOUR)
+    first = system.run()
+    system.api.create(tenant("beta", ["mail"]), at=system.now - 2 * HOUR)
+    second = system.run()
     none = Decimal("0.00")
     assert first.totals[Reason.TENANT_UNRECORDED] == Total(1, none, none)
     assert second.totals[Reason.TENANT_UNRECORDED] == Total(2, none, none)
-    assert second.totals == world.run().totals
+    assert second.totals == system.run().totals
 
 
-def test_a_run_over_a_cluster_verifies_the_ledger_until_settle_ago(world: World) -> None:
-    ended = world.run()
+def test_a_run_over_a_cluster_verifies_the_ledger_until_settle_ago(system: System) -> None:
+    ended = system.run()
     assert ended.observed_at is not None
     assert ended.verified_until == ended.observed_at - timedelta(seconds=60)
 
 
-def test_the_outcome_holds_the_resources_of_its_findings(world: World) -> None:
-    world.api.create(tenant("acme"), at=world.now - 2 * HOUR)
-    ended = world.run()
-    assert ended.observed["acme"].uid == world.api.get("acme")["metadata"]["uid"]  # type: ignore[index]
+def test_the_outcome_holds_the_resources_of_its_findings(system: System) -> None:
+    system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
+    ended = system.run()
+    assert ended.observed["acme"].uid == system.api.get("acme")["metadata"]["uid"]  # type: ignore[index]
 
 
 def test_the_log_has_a_line_a_finding_then_counts_the_rest() -> None:

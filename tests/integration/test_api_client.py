@@ -11,13 +11,13 @@ import pytest
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Answer, Api, CustomResource
 from reconciler.sources.cluster import Cluster
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.api_state import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.core.model import Observed
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
@@ -34,7 +34,7 @@ def test_a_server_without_a_clock_has_no_date(headers: dict[str, str]) -> None:
 class _Reader:
     """A spool that records how many pages had been requested when each tenant was added."""
 
-    def __init__(self, api: ApiDouble) -> None:
+    def __init__(self, api: FakeApi) -> None:
         self._api = api
         self.requested: list[int] = []
 
@@ -49,7 +49,7 @@ class _Reader:
         raise AssertionError
 
 
-def test_the_next_page_is_requested_while_one_is_read(api: ApiDouble, tmp_path: Path) -> None:
+def test_the_next_page_is_requested_while_one_is_read(api: FakeApi, tmp_path: Path) -> None:
     for name in ("acme", "beta", "cora"):
         api.create(tenant(name))
     kubeconfig = str(api.kubeconfig(tmp_path / "kubeconfig"))

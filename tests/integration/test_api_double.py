@@ -18,18 +18,18 @@ import pytest
 import urllib3
 
 from tests.support import faults
-from tests.support.double import SOURCE_UID, TOKEN, ApiDouble
+from tests.support.api_state import AlreadyThere, ApiState, NotThere, planted, tenant
+from tests.support.fake_api import SOURCE_UID, TOKEN, FakeApi
 from tests.support.faults import Fault
 from tests.support.fixtures import on_a_real_server
-from tests.support.harness import PATIENCE, TENANTS, Cluster, Connection, DoubleCluster, RealCluster, is_established
-from tests.support.world import AlreadyThere, NotThere, World, planted, tenant
+from tests.support.harness import PATIENCE, TENANTS, Cluster, Connection, FakeCluster, RealCluster, is_established
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.api_state import Object
     from tests.support.faults import Effect, Request
-    from tests.support.world import Object
 
 
 # on both: what is there and how it is listed
@@ -300,8 +300,8 @@ def test_a_reset_leaves_nothing_that_lingers(cluster: Cluster) -> None:
 @on_a_real_server
 def test_the_double_tracks_fields_exactly_as_the_real_server(real_cluster: RealCluster, tmp_path: Path) -> None:
     """The same writes leave the same managedFields and generation on both, their times at the same steps."""
-    with ApiDouble(legacy_times=not real_cluster.moves_times) as api:
-        assert _history(DoubleCluster(api, tmp_path)) == _history(real_cluster)
+    with FakeApi(legacy_times=not real_cluster.moves_times) as api:
+        assert _history(FakeCluster(api, tmp_path)) == _history(real_cluster)
 
 
 @on_a_real_server
@@ -340,7 +340,7 @@ def test_a_service_account_may_do_what_its_role_says(real_cluster: RealCluster, 
 
 def test_a_set_owns_its_members_and_a_removal_moves_no_time() -> None:
     clock = _Clock()
-    world = World(clock=clock, set_lists=True)
+    world = ApiState(clock=clock, set_lists=True)
     world.create(tenant("acme", ["a", "b"]))
     clock.now += timedelta(seconds=5)
     removed = world.patch("acme", {"spec": {"packages": ["a"]}})["metadata"]["managedFields"][0]
@@ -355,7 +355,7 @@ def test_a_set_owns_its_members_and_a_removal_moves_no_time() -> None:
 
 def test_times_are_whole_seconds_of_the_clock_that_was_given() -> None:
     clock = _Clock(datetime(2026, 5, 1, 12, 0, 0, 987654, UTC))
-    with ApiDouble(clock=clock) as api:
+    with FakeApi(clock=clock) as api:
         metadata = api.create(tenant("acme"))["metadata"]
         later = api.create(tenant("later"), at=datetime(2026, 5, 2, tzinfo=UTC))["metadata"]
 
@@ -365,7 +365,7 @@ def test_times_are_whole_seconds_of_the_clock_that_was_given() -> None:
 
 
 def test_namespaced_tenants_are_listed_by_namespace_and_name() -> None:
-    with ApiDouble(namespaced=True) as api:
+    with FakeApi(namespaced=True) as api:
         for namespace, name in (("team-b", "a"), ("team", "z"), ("team", "a")):
             api.create(tenant(name, namespace=namespace))
         listed = _get(api, limit=2).json()
@@ -381,7 +381,7 @@ def test_namespaced_tenants_are_listed_by_namespace_and_name() -> None:
         ] * 2
 
 
-def test_without_the_crd_the_group_is_not_found(api: ApiDouble) -> None:
+def test_without_the_crd_the_group_is_not_found(api: FakeApi) -> None:
     api.installed = False
 
     assert [_get(api, path).status for path in ("/apis/pieced.ch", "/apis/pieced.ch/v1alpha1", TENANTS)] == [404] * 3
@@ -389,7 +389,7 @@ def test_without_the_crd_the_group_is_not_found(api: ApiDouble) -> None:
 
 
 def test_the_preferred_version_is_the_first_one_served() -> None:
-    with ApiDouble(versions=["v1", "v1alpha1"]) as api:
+    with FakeApi(versions=["v1", "v1alpha1"]) as api:
         api.create(tenant("acme"))
 
         assert _get(api, "/apis/pieced.ch").json()["preferredVersion"]["version"] == "v1"
@@ -397,7 +397,7 @@ def test_the_preferred_version_is_the_first_one_served() -> None:
         assert _get(api, api.list_path).json()["items"][0]["apiVersion"] == "pieced.ch/v1"
 
 
-def test_another_cluster_has_another_uid(api: ApiDouble) -> None:
+def test_another_cluster_has_another_uid(api: FakeApi) -> None:
     path = "/api/v1/namespaces/kube-system"
     uids = [_get(api, path).json()["metadata"]["uid"]]
     api.source_uid = "another"
@@ -408,7 +408,7 @@ def test_another_cluster_has_another_uid(api: ApiDouble) -> None:
     assert _get(api, path).status == 404
 
 
-def test_a_compacted_token_has_expired_and_the_one_offered_instead_is_inconsistent(api: ApiDouble) -> None:
+def test_a_compacted_token_has_expired_and_the_one_offered_instead_is_inconsistent(api: FakeApi) -> None:
     for name in "abc":
         api.create(tenant(name))
     first = _get(api, limit=1).json()
@@ -422,7 +422,7 @@ def test_a_compacted_token_has_expired_and_the_one_offered_instead_is_inconsiste
     assert rest["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
 
 
-def test_planted_tenants_are_stored_as_they_are(api: ApiDouble) -> None:
+def test_planted_tenants_are_stored_as_they_are(api: FakeApi) -> None:
     api.plant({"metadata": {"name": "odd", "creationTimestamp": 7, "managedFields": "none"}})
 
     item = _get(api).json()["items"][0]
@@ -430,7 +430,7 @@ def test_planted_tenants_are_stored_as_they_are(api: ApiDouble) -> None:
     assert item["metadata"]["resourceVersion"] == str(api.resource_version)
 
 
-def test_a_long_list_is_compressed_for_who_asks(api: ApiDouble) -> None:
+def test_a_long_list_is_compressed_for_who_asks(api: FakeApi) -> None:
     api.plant(*(planted(index) for index in range(1000)))
     plain = _get(api)
     packed = _get(api, headers={"Accept-Encoding": "gzip"}, decode_content=False)
@@ -440,7 +440,7 @@ def test_a_long_list_is_compressed_for_who_asks(api: ApiDouble) -> None:
     assert gzip.decompress(packed.data) == plain.data
 
 
-def test_events_are_accepted_where_they_belong(api: ApiDouble) -> None:
+def test_events_are_accepted_where_they_belong(api: FakeApi) -> None:
     path = "/apis/events.k8s.io/v1/namespaces/{}/events"
     event = {"metadata": {"generateName": "reconciler-"}, "regarding": {"kind": "PiecedTenant", "name": "acme"}}
     statuses = [_send(api, "POST", path.format(space), event).status for space in ("default", "elsewhere")]
@@ -450,12 +450,12 @@ def test_events_are_accepted_where_they_belong(api: ApiDouble) -> None:
     assert len(_get(api, path.format("default")).json()["items"]) == 1
 
 
-def test_who_does_not_say_who_they_are_is_refused(api: ApiDouble) -> None:
+def test_who_does_not_say_who_they_are_is_refused(api: FakeApi) -> None:
     assert _get(api, headers={"Authorization": "Bearer other"}).status == 401
     assert _get(api, headers={}, bearer=False).status == 403
 
 
-def test_requests_are_remembered(api: ApiDouble) -> None:
+def test_requests_are_remembered(api: FakeApi) -> None:
     _get(api, limit=5, headers={"User-Agent": "reconciler/0.1"})
     _get(api, f"{TENANTS}/acme")
 
@@ -465,7 +465,7 @@ def test_requests_are_remembered(api: ApiDouble) -> None:
     assert [(seen.path, seen.answered) for seen in api.gets] == [(f"{TENANTS}/acme", 404)]
 
 
-def test_the_world_can_change_between_two_requests(api: ApiDouble) -> None:
+def test_the_world_can_change_between_two_requests(api: FakeApi) -> None:
     def change(request: Request) -> None:
         if len(api.requests) == 2:
             api.create(tenant(f"seen-by-{request.verb}"))
@@ -475,7 +475,7 @@ def test_the_world_can_change_between_two_requests(api: ApiDouble) -> None:
     assert [_names(_get(api).json()) for _ in range(2)] == [[], ["seen-by-list"]]
 
 
-def test_one_connection_serves_many_requests(api: ApiDouble) -> None:
+def test_one_connection_serves_many_requests(api: FakeApi) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", api.port, timeout=PATIENCE)) as connection:
         for _ in range(3):
             connection.request("GET", TENANTS, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -490,7 +490,7 @@ def test_an_error_in_a_hook_fails_the_test(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     def ask() -> None:
-        with ApiDouble() as api:
+        with FakeApi() as api:
             api.kubeconfig(tmp_path / "kubeconfig")
             api.on_request = fail
             with contextlib.suppress(urllib3.exceptions.HTTPError):
@@ -503,19 +503,19 @@ def test_an_error_in_a_hook_fails_the_test(tmp_path: Path) -> None:
 # the faults: when they strike
 
 
-def test_faults_strike_in_turn_and_then_no_more(api: ApiDouble) -> None:
+def test_faults_strike_in_turn_and_then_no_more(api: FakeApi) -> None:
     api.faults += [Fault(faults.status(503)), Fault(faults.status(500), times=2)]
 
     assert [_get(api).status for _ in range(4)] == [503, 500, 500, 200]
 
 
-def test_a_fault_can_let_requests_pass_first_and_then_last_for_ever(api: ApiDouble) -> None:
+def test_a_fault_can_let_requests_pass_first_and_then_last_for_ever(api: FakeApi) -> None:
     api.faults.append(Fault(faults.status(500), skip=2, times=None))
 
     assert [_get(api).status for _ in range(5)] == [200, 200, 500, 500, 500]
 
 
-def test_a_fault_strikes_what_it_is_meant_for(api: ApiDouble) -> None:
+def test_a_fault_strikes_what_it_is_meant_for(api: FakeApi) -> None:
     api.create(tenant("acme"))
     api.create(tenant("other"))
     api.faults += [
@@ -534,7 +534,7 @@ def test_a_fault_strikes_what_it_is_meant_for(api: ApiDouble) -> None:
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 429, 500, 503, 504])
-def test_a_status_comes_with_a_body_of_its_kind(api: ApiDouble, code: int) -> None:
+def test_a_status_comes_with_a_body_of_its_kind(api: FakeApi, code: int) -> None:
     answer = _struck(api, faults.status(code, "as told"))
 
     assert answer.status == code == answer.json()["code"]
@@ -542,14 +542,14 @@ def test_a_status_comes_with_a_body_of_its_kind(api: ApiDouble, code: int) -> No
     assert answer.headers["Date"]
 
 
-def test_too_many_requests_say_when_to_come_again(api: ApiDouble) -> None:
+def test_too_many_requests_say_when_to_come_again(api: FakeApi) -> None:
     answer = _struck(api, faults.too_many_requests("7200"))
 
     assert (answer.status, answer.headers["Retry-After"]) == (429, "7200")
     assert "Retry-After" not in _struck(api, faults.too_many_requests(None)).headers
 
 
-def test_gone_can_offer_an_inconsistent_token(api: ApiDouble) -> None:
+def test_gone_can_offer_an_inconsistent_token(api: FakeApi) -> None:
     answers = [_struck(api, faults.gone()), _struck(api, faults.gone("inconsistent"))]
 
     assert [(answer.status, answer.json()["reason"]) for answer in answers] == [(410, "Expired")] * 2
@@ -570,7 +570,7 @@ def test_gone_can_offer_an_inconsistent_token(api: ApiDouble) -> None:
     ],
 )
 def test_an_answer_can_be_something_else(
-    api: ApiDouble, effect: Effect, status: int, content_type: str | None, body: bytes
+    api: FakeApi, effect: Effect, status: int, content_type: str | None, body: bytes
 ) -> None:
     answer = _struck(api, effect)
 
@@ -579,17 +579,17 @@ def test_an_answer_can_be_something_else(
     assert bool(answer.data) == bool(body)
 
 
-def test_a_redirect_says_where_to(api: ApiDouble) -> None:
+def test_a_redirect_says_where_to(api: FakeApi) -> None:
     assert _struck(api, faults.redirect("https://login.example/")).headers["Location"] == "https://login.example/"
 
 
-def test_a_status_can_come_under_200(api: ApiDouble) -> None:
+def test_a_status_can_come_under_200(api: FakeApi) -> None:
     answer = _struck(api, faults.status_with_200())
 
     assert (answer.status, answer.json()["kind"], answer.json()["code"]) == (200, "Status", 500)
 
 
-def test_the_date_can_be_another_or_missing(api: ApiDouble) -> None:
+def test_the_date_can_be_another_or_missing(api: FakeApi) -> None:
     assert _struck(api, faults.date("yesterday")).headers["Date"] == "yesterday"
     assert "Date" not in _struck(api, faults.date(None)).headers
 
@@ -597,7 +597,7 @@ def test_the_date_can_be_another_or_missing(api: ApiDouble) -> None:
 # the faults: a list that lies
 
 
-def test_a_list_can_have_other_items(api: ApiDouble) -> None:
+def test_a_list_can_have_other_items(api: FakeApi) -> None:
     api.create(tenant("acme"))
 
     assert "items" not in _struck(api, faults.no_items()).json()
@@ -614,7 +614,7 @@ def test_a_list_can_have_other_items(api: ApiDouble) -> None:
     assert _names(_struck(api, faults.edit(lambda listed: listed["items"].clear())).json()) == []
 
 
-def test_a_list_can_have_an_item_twice(api: ApiDouble) -> None:
+def test_a_list_can_have_an_item_twice(api: FakeApi) -> None:
     api.create(tenant("acme"))
     by_name = [item["metadata"] for item in _struck(api, faults.name_twice()).json()["items"]]
     by_uid = [item["metadata"] for item in _struck(api, faults.uid_twice()).json()["items"]]
@@ -623,7 +623,7 @@ def test_a_list_can_have_an_item_twice(api: ApiDouble) -> None:
     assert (by_uid[0]["uid"], by_uid[0]["name"] != by_uid[1]["name"]) == (by_uid[1]["uid"], True)
 
 
-def test_pages_can_contradict_each_other(api: ApiDouble) -> None:
+def test_pages_can_contradict_each_other(api: FakeApi) -> None:
     for name in "abcdef":
         api.create(tenant(name))
     version = str(api.resource_version)
@@ -639,7 +639,7 @@ def test_pages_can_contradict_each_other(api: ApiDouble) -> None:
     assert [page.get("remainingItemCount") for page in _metadata_of_pages(api)] == [4, 2, 3]
 
 
-def test_a_page_can_be_skipped(api: ApiDouble) -> None:
+def test_a_page_can_be_skipped(api: FakeApi) -> None:
     for name in "abcdef":
         api.create(tenant(name))
     api.faults.append(Fault(faults.skip_page()))
@@ -647,7 +647,7 @@ def test_a_page_can_be_skipped(api: ApiDouble) -> None:
     assert [_names(page) for page in _pages(api)] == [["a", "b"], ["e", "f"]]
 
 
-def test_a_token_can_lead_in_a_circle(api: ApiDouble) -> None:
+def test_a_token_can_lead_in_a_circle(api: FakeApi) -> None:
     for name in "abcdef":
         api.create(tenant(name))
     api.faults.append(Fault(faults.same_token(), when=faults.later_pages, times=None))
@@ -657,7 +657,7 @@ def test_a_token_can_lead_in_a_circle(api: ApiDouble) -> None:
     assert second == first
 
 
-def test_a_last_page_can_promise_more(api: ApiDouble) -> None:
+def test_a_last_page_can_promise_more(api: FakeApi) -> None:
     listed = _struck(api, faults.no_items_but_token()).json()
 
     assert (listed["items"], listed["metadata"]["continue"]) == ([], "more")
@@ -666,7 +666,7 @@ def test_a_last_page_can_promise_more(api: ApiDouble) -> None:
 # the faults: an answer that does not arrive whole
 
 
-def test_a_body_can_end_before_its_length(api: ApiDouble) -> None:
+def test_a_body_can_end_before_its_length(api: FakeApi) -> None:
     answer = _raw(api, faults.cut_length())
 
     assert f"Content-Length: {2 * len(answer.body)}" in answer.head or f"{2 * len(answer.body) + 1}" in answer.head
@@ -675,7 +675,7 @@ def test_a_body_can_end_before_its_length(api: ApiDouble) -> None:
         _struck(api, faults.cut_length())
 
 
-def test_a_chunked_body_can_lack_its_end(api: ApiDouble) -> None:
+def test_a_chunked_body_can_lack_its_end(api: FakeApi) -> None:
     answer = _raw(api, faults.cut_chunked())
 
     assert "Transfer-Encoding: chunked" in answer.head
@@ -685,13 +685,13 @@ def test_a_chunked_body_can_lack_its_end(api: ApiDouble) -> None:
         _struck(api, faults.cut_chunked())
 
 
-def test_a_chunked_body_can_be_whole(api: ApiDouble) -> None:
+def test_a_chunked_body_can_be_whole(api: FakeApi) -> None:
     api.plant(*(planted(index) for index in range(100)))
 
     assert _names(_struck(api, faults.chunked()).json()) == api.names()
 
 
-def test_a_body_can_end_with_the_connection_only(api: ApiDouble) -> None:
+def test_a_body_can_end_with_the_connection_only(api: FakeApi) -> None:
     """Nothing on the wire tells that it was cut: only the JSON does."""
     answer = _struck(api, faults.cut_close())
 
@@ -701,7 +701,7 @@ def test_a_body_can_end_with_the_connection_only(api: ApiDouble) -> None:
         answer.json()
 
 
-def test_a_body_can_drip(api: ApiDouble) -> None:
+def test_a_body_can_drip(api: FakeApi) -> None:
     answer = _raw(api, faults.drip(0.05), patience=1)
 
     assert answer.ended == "waiting"
@@ -709,7 +709,7 @@ def test_a_body_can_drip(api: ApiDouble) -> None:
     assert "Content-Length" in answer.head
 
 
-def test_headers_can_drip(api: ApiDouble) -> None:
+def test_headers_can_drip(api: FakeApi) -> None:
     answer = _raw(api, faults.drip_headers(0.05), patience=1)
 
     assert answer.ended == "waiting"
@@ -717,13 +717,13 @@ def test_headers_can_drip(api: ApiDouble) -> None:
     assert len(answer.head) <= 21
 
 
-def test_a_drip_ends_with_the_whole_answer(api: ApiDouble) -> None:
+def test_a_drip_ends_with_the_whole_answer(api: FakeApi) -> None:
     assert _struck(api, faults.drip(0.001, size=50)).json()["kind"] == "PiecedTenantList"
     assert _struck(api, faults.drip_headers(0.001, size=50)).json()["kind"] == "PiecedTenantList"
     assert _get(api).status == 200
 
 
-def test_an_answer_can_be_late(api: ApiDouble) -> None:
+def test_an_answer_can_be_late(api: FakeApi) -> None:
     started = time.monotonic()
 
     assert _struck(api, faults.delay(0.2)).status == 200
@@ -731,7 +731,7 @@ def test_an_answer_can_be_late(api: ApiDouble) -> None:
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_an_answer_can_stall_until_the_client_hangs_up(api: ApiDouble, share: float | None) -> None:
+def test_an_answer_can_stall_until_the_client_hangs_up(api: FakeApi, share: float | None) -> None:
     answer = _raw(api, faults.stall(share), patience=0.5, answered=share is not None)
 
     assert answer.ended == "waiting"
@@ -743,20 +743,20 @@ def test_an_answer_can_stall_until_the_client_hangs_up(api: ApiDouble, share: fl
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_a_connection_can_be_reset(api: ApiDouble, share: float | None) -> None:
+def test_a_connection_can_be_reset(api: FakeApi, share: float | None) -> None:
     answer = _raw(api, faults.reset(share))
 
     assert answer.ended == "reset"
     assert bool(answer.head) == (share is not None)
 
 
-def test_a_connection_can_be_closed_without_an_answer(api: ApiDouble) -> None:
+def test_a_connection_can_be_closed_without_an_answer(api: FakeApi) -> None:
     answer = _raw(api, faults.hang_up())
 
     assert (answer.head, answer.body, answer.ended) == ("", b"", "closed")
 
 
-def test_effects_compose(api: ApiDouble) -> None:
+def test_effects_compose(api: FakeApi) -> None:
     effect = faults.then(faults.status(503), faults.content_type("text/html"), faults.chunked())
     answer = _struck(api, effect)
 
@@ -768,7 +768,7 @@ def test_effects_compose(api: ApiDouble) -> None:
 
 
 def test_the_server_stops_while_clients_wait() -> None:
-    with ApiDouble() as api:
+    with FakeApi() as api:
         api.faults.append(Fault(faults.stall()))
         waiting = socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE)
         waiting.sendall(f"GET {TENANTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
@@ -813,7 +813,7 @@ class _Raw:
     Patience counts from the first byte on, or from the request where no answer is expected.
     """
 
-    def __init__(self, api: ApiDouble, patience: float, *, answered: bool) -> None:
+    def __init__(self, api: FakeApi, patience: float, *, answered: bool) -> None:
         received, self.ended = b"", "waiting"
         with socket.create_connection(("127.0.0.1", api.port)) as connection:
             connection.sendall(f"GET {TENANTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
@@ -840,20 +840,20 @@ class _Raw:
             yield data
 
 
-def _raw(api: ApiDouble, effect: Effect, *, patience: float = 5, answered: bool = True) -> _Raw:
+def _raw(api: FakeApi, effect: Effect, *, patience: float = 5, answered: bool = True) -> _Raw:
     if not api.names():
         api.create(tenant("acme", ["web-search"]))
     api.faults.append(Fault(effect))
     return _Raw(api, patience, answered=answered)
 
 
-def _struck(api: ApiDouble, effect: Effect) -> urllib3.BaseHTTPResponse:
+def _struck(api: FakeApi, effect: Effect) -> urllib3.BaseHTTPResponse:
     api.faults.append(Fault(effect))
     return _get(api)
 
 
 def _get(
-    api: ApiDouble,
+    api: FakeApi,
     path: str | None = None,
     *,
     headers: dict[str, str] | None = None,
@@ -874,20 +874,20 @@ def _get(
         )
 
 
-def _send(api: ApiDouble, method: str, path: str, body: Object) -> urllib3.BaseHTTPResponse:
+def _send(api: FakeApi, method: str, path: str, body: Object) -> urllib3.BaseHTTPResponse:
     with urllib3.PoolManager() as pool:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return pool.request(method, api.url + path, json=body, headers=headers, timeout=PATIENCE, retries=False)
 
 
-def _pages(api: ApiDouble) -> list[Object]:
+def _pages(api: FakeApi) -> list[Object]:
     pages = [_get(api, limit=2).json()]
     while token := pages[-1]["metadata"].get("continue"):
         pages.append(_get(api, limit=2, **{"continue": token}).json())
     return pages
 
 
-def _metadata_of_pages(api: ApiDouble) -> list[Object]:
+def _metadata_of_pages(api: FakeApi) -> list[Object]:
     metadata = [page["metadata"] for page in _pages(api)]
     api.faults.clear()
     return metadata

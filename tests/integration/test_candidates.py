@@ -20,7 +20,7 @@ from reconciler.db.candidates import Candidates, find_candidates
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
 from reconciler.db.staging import BLOCK_BYTES, RepeatedTenant, SpoolFault, TenantSpool
-from tests.support.sides import BORN, DAY, HOUR, NASTY, live
+from tests.support.comparison import BORN, DAY, HOUR, NASTY, live_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ def _instant(text: str) -> datetime:
 
 
 @dataclass(kw_only=True)
-class Books:
+class Ledger:
     """The rows of a ledger, times as PostgreSQL writes them, and the resources of a cluster."""
 
     observed: list[Observed] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Author:
         self.now = now
         self.ids = list(range(1, 20_000))
         self.random.shuffle(self.ids)
-        self.books = Books()
+        self.books = Ledger()
         self.odd = 0.02
 
     def often(self, share: float) -> bool:
@@ -147,7 +147,7 @@ class Author:
     def text(self, prefix: str) -> str:
         return prefix + (self.random.choice(NASTY) if self.often(0.3) else "")
 
-    def write(self, tenants: int) -> Books:
+    def write(self, tenants: int) -> Ledger:
         for number in range(tenants):
             self.tenant(self.text(f"t{number}") if self.often(0.5) else self.text("") + str(number))
         return self.books
@@ -269,7 +269,7 @@ def test_the_events_halve_where_the_servers_statistics_say(ledger: Connection, *
     """Without them the lower half is empty, and nobody is missing: the tests above are of that kind."""
     at = BORN.isoformat()
     ledger.execute("ALTER TABLE public.tenant_skill_events SET (autovacuum_enabled = false)")
-    Books(skills=[(n, f"t{n:04}", "1", "a", "enabled", at) for n in range(1, 2001)]).write(ledger)
+    Ledger(skills=[(n, f"t{n:04}", "1", "a", "enabled", at) for n in range(1, 2001)]).write(ledger)
     if analyzed:
         ledger.execute("ANALYZE public.tenant_skill_events")
     with spooled([]) as spool, transaction(ledger) as cursor:
@@ -282,8 +282,8 @@ def test_the_events_halve_where_the_servers_statistics_say(ledger: Connection, *
 def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Connection, table: str) -> None:
     hidden = []
     for time in TIMES:
-        books = Books(
-            observed=[live(packages=("a",) if table == "skills" else (), suspended=table == "suspensions")],
+        books = Ledger(
+            observed=[live_tenant(packages=("a",) if table == "skills" else (), suspended=table == "suspensions")],
             lifecycle=[("acme", "2871", BORN.isoformat(), None)],
         )
         if table == "skills":
@@ -299,14 +299,14 @@ def test_an_event_out_of_time_never_hides_behind_a_state_that_agrees(ledger: Con
 
 
 def test_an_old_event_in_the_future_leaves_a_tenant_true(ledger: Connection) -> None:
-    Books(
+    Ledger(
         lifecycle=[("acme", "2871", BORN.isoformat(), None)],
         skills=[
             (1, "acme", "2871", "a", "disabled", "-infinity"),
             (2, "acme", "2871", "a", "enabled", BORN.isoformat()),
         ],
     ).write(ledger)
-    assert drift(recalled(ledger, [live(packages=("a",))], everyone=True)) == {}
+    assert drift(recalled(ledger, [live_tenant(packages=("a",))], everyone=True)) == {}
 
 
 LATEST: list[tuple[list[tuple[int, int, str]], tuple[int, str]]] = [
@@ -322,7 +322,7 @@ def test_the_latest_event_has_the_latest_time_then_the_highest_id(ledger: Connec
     kinds = {"enabled": "suspended", "disabled": "resumed"}
     for events, (id_, kind) in LATEST:
         rows = [(number, kind, (BORN + hours * HOUR).isoformat()) for number, hours, kind in events]
-        Books(
+        Ledger(
             skills=[(number, "acme", "1", "a", kind, at) for number, kind, at in rows],
             suspensions=[(number, "acme", "1", kinds[kind], at) for number, kind, at in rows],
         ).write(ledger)
@@ -334,7 +334,7 @@ def test_the_latest_event_has_the_latest_time_then_the_highest_id(ledger: Connec
 
 def test_an_event_finer_than_a_second_is_told_apart(ledger: Connection) -> None:
     at = BORN + timedelta(microseconds=1)
-    Books(
+    Ledger(
         skills=[
             (2, "acme", "1", "a", "enabled", BORN.isoformat()),
             (1, "acme", "1", "a", "disabled", at.isoformat()),
@@ -378,11 +378,11 @@ def test_a_tenant_comes_back_as_it_was_observed(ledger: Connection, tenants: lis
 
 def test_a_nasty_text_is_the_same_on_both_sides(ledger: Connection) -> None:
     at = BORN.isoformat()
-    Books(
+    Ledger(
         lifecycle=[(text, text, at, None) for text in NASTY],
         skills=[(number, text, text, text, "enabled", at) for number, text in enumerate(NASTY)],
     ).write(ledger)
-    tenants = {text: live(name=text, uid=text, org=text, packages=(text,)) for text in NASTY}
+    tenants = {text: live_tenant(name=text, uid=text, org=text, packages=(text,)) for text in NASTY}
     assert recalled(ledger, tenants.values()).candidates == []
     assert {pair.recorded.name: pair for pair in recalled(ledger, tenants.values(), everyone=True).candidates} == {
         text: (
@@ -398,32 +398,32 @@ def test_a_nasty_text_is_the_same_on_both_sides(ledger: Connection) -> None:
 
 
 def test_a_name_in_two_namespaces_is_unreadable_and_counts_once(ledger: Connection) -> None:
-    Books(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
+    Ledger(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
     found = recalled(
         ledger,
         [
-            live(uid="1", namespace="b", packages=("x",)),
-            live(uid="2", namespace="a, c", deleting_at=BORN),
-            live(uid="3", namespace="a", problem="it is"),
-            live(uid="4", name="beta"),
+            live_tenant(uid="1", namespace="b", packages=("x",)),
+            live_tenant(uid="2", namespace="a, c", deleting_at=BORN),
+            live_tenant(uid="3", namespace="a", problem="it is"),
+            live_tenant(uid="4", name="beta"),
         ],
     )
     problem = "the name stands in more than one namespace: a, a, c, b"
     assert [pair.observed for pair in found.candidates] == [
         Observed(name="acme", problem=problem),
-        live(uid="4", name="beta"),
+        live_tenant(uid="4", name="beta"),
     ]
     assert found.tenants_observed == 2
     assert [finding.reason for finding in drift(found)["acme"]] == [Reason.TENANT_UNREADABLE]
 
 
 REPEATED = [
-    ([live(uid="1"), live(uid="2")], "acme"),
-    ([live(uid=None), live(uid=None)], "acme"),
-    ([live(uid="1", namespace="shop"), live(uid="2", namespace="shop")], "shop/acme"),
-    ([live(uid="1"), live(uid="1", name="beta")], "acme"),
-    ([live(uid="1", namespace="a"), live(uid="1", namespace="b")], "a/acme"),
-    ([live(uid="1"), live(uid="1", problem="it is")], "acme"),
+    ([live_tenant(uid="1"), live_tenant(uid="2")], "acme"),
+    ([live_tenant(uid=None), live_tenant(uid=None)], "acme"),
+    ([live_tenant(uid="1", namespace="shop"), live_tenant(uid="2", namespace="shop")], "shop/acme"),
+    ([live_tenant(uid="1"), live_tenant(uid="1", name="beta")], "acme"),
+    ([live_tenant(uid="1", namespace="a"), live_tenant(uid="1", namespace="b")], "a/acme"),
+    ([live_tenant(uid="1"), live_tenant(uid="1", problem="it is")], "acme"),
 ]
 
 
@@ -436,12 +436,12 @@ def test_a_list_that_names_a_resource_twice_is_not_believed(ledger: Connection) 
 
 
 def test_tenants_without_a_uid_are_not_the_same(ledger: Connection) -> None:
-    assert recalled(ledger, [live(uid=None), live(uid=None, name="beta")]).tenants_observed == 2
+    assert recalled(ledger, [live_tenant(uid=None), live_tenant(uid=None, name="beta")]).tenants_observed == 2
 
 
 def test_names_are_looked_at_alone(ledger: Connection) -> None:
-    books = Books(
-        observed=[live(name=name, uid=name) for name in ("acme", "beta", "new")],
+    books = Ledger(
+        observed=[live_tenant(name=name, uid=name) for name in ("acme", "beta", "new")],
         lifecycle=[(name, "2871", BORN.isoformat(), None) for name in ("acme", "beta", "gone")],
         skills=[(n, name, "1", "a", "enabled", BORN.isoformat()) for n, name in enumerate(["acme", "gone", "lost"])],
         suspensions=[(n, name, "1", "suspended", BORN.isoformat()) for n, name in enumerate(["beta", "lost", "sus"])],
@@ -455,9 +455,9 @@ def test_names_are_looked_at_alone(ledger: Connection) -> None:
 
 
 def test_an_empty_ledger_and_one_of_closed_tenants_are_told_apart(ledger: Connection) -> None:
-    empty = recalled(ledger, [live()])
+    empty = recalled(ledger, [live_tenant()])
     assert (empty.tenants_observed, empty.tenants_recorded, empty.ledger_is_empty) == (1, 0, True)
-    Books(lifecycle=[("acme", "1", BORN.isoformat(), BORN.isoformat())]).write(ledger)
+    Ledger(lifecycle=[("acme", "1", BORN.isoformat(), BORN.isoformat())]).write(ledger)
     closed = recalled(ledger, [])
     assert (closed.tenants_observed, closed.tenants_recorded, closed.ledger_is_empty) == (0, 0, False)
     assert closed.candidates == []
@@ -471,19 +471,19 @@ def test_it_is_compared_as_of_the_transactions_own_clock(ledger: Connection) -> 
 
 
 def test_the_staged_tenants_are_gone_with_the_transaction(ledger: Connection) -> None:
-    recalled(ledger, [live()])
+    recalled(ledger, [live_tenant()])
     assert recalled(ledger, []).tenants_observed == 0
     assert ledger.execute("SELECT to_regclass('staged')").fetchone() == (None,)
 
 
 def test_times_are_utc_whatever_the_sessions_time_zone(ledger: Connection) -> None:
     ledger.execute("SET timezone TO 'Asia/Kolkata'")
-    Books(
+    Ledger(
         lifecycle=[("acme", "2871", "infinity", "-infinity")],
         skills=[(1, "acme", "1", "a", "enabled", "294276-12-31 23:59:59+00")],
         suspensions=[(1, "acme", "1", "suspended", BORN.isoformat())],
     ).write(ledger)
-    (pair,) = recalled(ledger, [live()]).candidates
+    (pair,) = recalled(ledger, [live_tenant()]).candidates
     assert pair.recorded == Recorded(
         name="acme",
         lifecycle=Lifecycle(org="2871", created_at=LAST, deleted_at=FIRST),
@@ -517,7 +517,7 @@ UNVERIFYING: list[dict[str, Any]] = [
 
 
 def test_the_last_run_that_found_a_tenant_true_verifies_it(ledger: Connection) -> None:
-    Books(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
+    Ledger(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
     for columns in UNVERIFYING:
         _run(ledger, 9, **columns)
     assert recalled(ledger, []).candidates[0].recorded.verified_at is None
@@ -528,7 +528,7 @@ def test_the_last_run_that_found_a_tenant_true_verifies_it(ledger: Connection) -
 
 def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Connection) -> None:
     """So the search need not go through all the runs that a report has outlasted."""
-    Books(lifecycle=[(name, "2871", BORN.isoformat(), None) for name in ("acme", "beta")]).write(ledger)
+    Ledger(lifecycle=[(name, "2871", BORN.isoformat(), None) for name in ("acme", "beta")]).write(ledger)
     for hours, unverified in ((1, []), (2, ["acme"]), (3, ["acme"]), (4, [])):
         _run(ledger, hours, unverified=unverified)
     for reason, hours in (("org_moved", 3), ("org_unlabelled", 2)):
@@ -543,18 +543,18 @@ def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Conne
 def test_a_spool_that_starts_again_forgets_what_it_took(ledger: Connection) -> None:
     with TenantSpool() as spool, transaction(ledger) as cursor:
         for number in range(5000):
-            spool.add(live(name=f"é-{number}", uid=None))
+            spool.add(live_tenant(name=f"é-{number}", uid=None))
         spool.restart()
-        spool.add(live(name="acme"))
+        spool.add(live_tenant(name="acme"))
         spool.restart()
         spool.restart()
-        spool.add(live(name="b"))
+        spool.add(live_tenant(name="b"))
         found = find_candidates(cursor, spool)
-    assert [pair.observed for pair in found.candidates] == [live(name="b")]
+    assert [pair.observed for pair in found.candidates] == [live_tenant(name="b")]
 
 
 def test_a_spool_is_handed_on_in_blocks() -> None:
-    with spooled(live(name=f"tenant-{number}", org="x" * 200) for number in range(6000)) as spool:
+    with spooled(live_tenant(name=f"tenant-{number}", org="x" * 200) for number in range(6000)) as spool:
         blocks = list(spool.blocks())
         assert [len(block) for block in blocks[:-1]] == [BLOCK_BYTES] * (len(blocks) - 1)
         assert len(blocks) > 1
@@ -571,7 +571,7 @@ def _on(device: str) -> Any:
 
 def test_a_full_disk_is_said_where_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", _on("/dev/full"))
-    tenants = (live(name=f"tenant-{number}") for number in range(20_000))
+    tenants = (live_tenant(name=f"tenant-{number}") for number in range(20_000))
     with pytest.raises(SpoolFault, match="No space left on device") as full, spooled(tenants):
         pytest.fail("it was noticed too late")
     assert "TMPDIR" in full.value.remedy
@@ -581,9 +581,9 @@ def test_a_full_disk_is_said_where_it_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 def test_a_disk_that_is_full_at_the_end_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", _on("/dev/full"))
-    with pytest.raises(SpoolFault, match="No space left on device"), spooled([live()]) as spool:
+    with pytest.raises(SpoolFault, match="No space left on device"), spooled([live_tenant()]) as spool:
         list(spool.blocks())
-    with pytest.raises(SpoolFault, match="No space left on device"), spooled([live()]) as spool:
+    with pytest.raises(SpoolFault, match="No space left on device"), spooled([live_tenant()]) as spool:
         spool.restart()
 
 

@@ -30,17 +30,17 @@ from reconciler.cli.options import (
 )
 from reconciler.db.connection import connect
 from tests.support import faults
+from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.command import Ran, invoke
-from tests.support.contents import books, contents, untouched
-from tests.support.double import TOKEN
+from tests.support.fake_api import TOKEN
 from tests.support.faults import Fault
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.ledger_rows import all_rows, billing_rows, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 KEYS: Final = {
     "run_id": str,
@@ -71,7 +71,7 @@ class Place:
     def __init__(
         self,
         url: str,
-        api: ApiDouble,
+        api: FakeApi,
         folder: Path,
         run: Callable[..., Ran],
     ) -> None:
@@ -100,7 +100,7 @@ class Place:
 @pytest.fixture
 def place(
     ledger_url: str,
-    api: ApiDouble,
+    api: FakeApi,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -322,7 +322,7 @@ def test_an_error_is_reported_once_with_its_remedy_and_writes_nothing(
 ) -> None:
     """In both formats; the JSON is still one document."""
     arguments = arrange(place)
-    before = contents(place.url)
+    before = all_rows(place.url)
 
     ran = place("run", *arguments)
     as_json = place("run", "--output", "json", *arguments)
@@ -339,7 +339,7 @@ def test_an_error_is_reported_once_with_its_remedy_and_writes_nothing(
         assert as_json.document["outcome"] == "failed"
         assert as_json.document["findings"] == []
         assert says in as_json.document["error"]["message"]
-    after = contents(place.url)
+    after = all_rows(place.url)
     assert untouched(after) == untouched(before)
 
 
@@ -366,7 +366,7 @@ def test_an_error_is_reported_once_with_its_remedy_and_writes_nothing(
     ],
 )
 def test_wrong_usage_exits_64_and_says_what_is_right(place: Place, arguments: list[str], says: str) -> None:
-    before = contents(place.url)
+    before = all_rows(place.url)
 
     ran = place(*arguments)
 
@@ -374,7 +374,7 @@ def test_wrong_usage_exits_64_and_says_what_is_right(place: Place, arguments: li
     assert ran.out == ""
     assert says in ran.err
     assert "Traceback" not in ran.err
-    assert contents(place.url) == before
+    assert all_rows(place.url) == before
     assert not place.api.requests
 
 
@@ -537,25 +537,25 @@ def test_a_plan_writes_nothing(place: Place, arguments: list[str]) -> None:
     place.api.patch("acme", {"spec": {"packages": ["voice"], "suspend": True}})
     place.api.delete("paused")
     place.api.create(tenant("newcomer", ["mail"], org=None))
-    before = contents(place.url), _sequences(place.url)
+    before = all_rows(place.url), _sequences(place.url)
 
     ran = place(*arguments, "--output", "json")
 
     assert ran.code == 0
     assert (ran.document["mode"], ran.document["outcome"]) == ("plan", "drift")
     assert len(ran.document["findings"]) == 9
-    assert (contents(place.url), _sequences(place.url)) == before
+    assert (all_rows(place.url), _sequences(place.url)) == before
     failed = place(*arguments, "--plural", "assistants")
     assert failed.code == 1
     place.api.reset()
     assert place(*arguments).code == 3
-    assert (contents(place.url), _sequences(place.url)) == before
+    assert (all_rows(place.url), _sequences(place.url)) == before
 
 
 def test_a_run_can_create_its_tables_first(place: Place, empty_url: str) -> None:
     empty = {"DATABASE_URL": empty_url}
     assert place("run", "--dry-run", "--migrate", **empty).code == 1
-    assert contents(empty_url) == {}
+    assert all_rows(empty_url) == {}
     refused = place("run", **empty)
     assert refused.code == 1
     assert "`reconciler migrate`" in refused.complaint["remedy"]
@@ -813,7 +813,7 @@ def test_a_closed_pipe_neither_stops_the_run_nor_prints_a_traceback(place: Place
     assert process.returncode in {0, 1}
     assert "Traceback" not in said
     assert "command.crashed" not in said
-    assert len(books(place.url).lifecycles) == 2
+    assert len(billing_rows(place.url).lifecycles) == 2
 
 
 def _check_shape(document: Any) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.world import tenant
+from tests.support.api_state import tenant
 
 if TYPE_CHECKING:
-    from tests.support.scene import World
+    from tests.support.system import System
 
 CREATED = datetime(2026, 3, 10, 9, tzinfo=UTC)
 CHANGED = datetime(2026, 4, 30, 23, 59, 59, tzinfo=UTC)
@@ -28,27 +28,27 @@ MAY = ("2026-05-01", "2026-05-31")
     ],
 )
 def test_a_correction_is_marked_where_its_day_is_invoiced_to_its_organisation(
-    world: World,
+    system: System,
     org: str,
     month: tuple[str, str],
     status: str,
     closed: bool,  # noqa: FBT001 - of the table above
 ) -> None:
     """The last second of a month belongs to it, in UTC."""
-    world.api.create(tenant("acme", ["search"]), at=CREATED)
-    world.record("acme", CREATED - world.now, search=CREATED - world.now)
-    world.api.patch("acme", {"spec": {"packages": ["mail", "search"]}}, at=CHANGED)
-    world.ledger.execute(
+    system.api.create(tenant("acme", ["search"]), at=CREATED)
+    system.record("acme", CREATED - system.now, search=CREATED - system.now)
+    system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}}, at=CHANGED)
+    system.ledger.execute(
         "INSERT INTO invoices (invoice_number, zitadel_org_id, period_start, period_end, due_at, subtotal_chf, "
         "vat_rate, vat_amount_chf, total_chf, status, billing_snapshot, payment_method) "
         "VALUES ('2026-1', %s, %s, %s, '2026-07-01', 0, 8.10, 0, 0, %s, '{}', 'invoice')",
         [org, *month, status],
     )
 
-    outcome = world.run()
+    outcome = system.run()
 
     (finding,) = outcome.findings
     assert finding.moment
     assert (finding.subject, finding.moment.occurred_at, finding.closed_period) == ("mail", CHANGED, closed)
-    written = world.ledger.execute("SELECT occurred_at, closed_period FROM reconciler.corrections").fetchall()
+    written = system.ledger.execute("SELECT occurred_at, closed_period FROM reconciler.corrections").fetchall()
     assert written == [(CHANGED, closed)]

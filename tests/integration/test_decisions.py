@@ -29,10 +29,10 @@ from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
 from reconciler.sources.lookup import look_up
 from reconciler.views.findings import counts
+from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.command import Ran, invoke
-from tests.support.contents import contents
-from tests.support.double import SOURCE_UID, ApiDouble
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.fake_api import SOURCE_UID, FakeApi
+from tests.support.ledger_rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 ORG: Final = "2871"
 BORN, ENDED, BORN_AGAIN = timedelta(days=-30), timedelta(days=-20), timedelta(days=-10)
@@ -51,55 +51,57 @@ Command = Callable[..., Ran]
 # --- the scene ---------------------------------------------------------------------------------------------------
 
 
-def to_second(world: World, at: timedelta) -> datetime:
+def to_second(system: System, at: timedelta) -> datetime:
     """Return an instant as Kubernetes writes it, to the second."""
-    return (world.now + at).replace(microsecond=0)
+    return (system.now + at).replace(microsecond=0)
 
 
-def make_cluster(world: World) -> Cluster:
+def make_cluster(system: System) -> Cluster:
     """Return the cluster as a command sees it."""
-    api = Api(kubeconfig=world.kubeconfig, context=None, deadline=world.deadline)
+    api = Api(kubeconfig=system.kubeconfig, context=None, deadline=system.deadline)
     return Cluster(
         resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"), org_label=ORG_LABEL, page_size=2
     )
 
 
-def reopen(world: World, name: str = "acme", *, url: str | None = None) -> Reopening:
+def reopen(system: System, name: str = "acme", *, url: str | None = None) -> Reopening:
     """Reopen a tenant as the command does."""
-    with closing(database.connect(url or world.url)) as ledger:
-        lookup = look_up(make_cluster(world), name)
+    with closing(database.connect(url or system.url)) as ledger:
+        lookup = look_up(make_cluster(system), name)
         with transaction(ledger) as cursor:
             return decisions.reopen(cursor, lookup, note="it came back", by="elena")
 
 
-def record_event(world: World, skill: str | None, kind: str, at: timedelta) -> None:
+def record_event(system: System, skill: str | None, kind: str, at: timedelta) -> None:
     """Write an event of acme as the portal does."""
     table, columns = ("tenant_skill_events", "skill_id, ") if skill is not None else ("tenant_suspension_events", "")
     values = [skill] if skill is not None else []
-    world.ledger.execute(
+    system.ledger.execute(
         f"INSERT INTO {table} (tenant_name, zitadel_org_id, {columns}event_kind, occurred_at) "  # noqa: S608 - of two
         f"VALUES ('acme', '{ORG}', {'%s, ' * len(values)}%s, %s)".encode(),
-        [*values, kind, world.now + at],
+        [*values, kind, system.now + at],
     )
 
 
-def record_closed_lifetime(world: World, **times: timedelta) -> None:
+def record_closed_lifetime(system: System, **times: timedelta) -> None:
     """Record acme's first lifetime in a ledger that belongs to the cluster."""
-    world.ledger.execute(
+    system.ledger.execute(
         "INSERT INTO tenant_billing_lifecycle VALUES ('acme', %s, %s, %s)",
-        [ORG, world.now + times.get("born", BORN), world.now + times.get("ended", ENDED)],
+        [ORG, system.now + times.get("born", BORN), system.now + times.get("ended", ENDED)],
     )
-    world.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
+    system.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
 
 
-def move_runs_to(world: World, at: timedelta) -> None:
+def move_runs_to(system: System, at: timedelta) -> None:
     """Move all runs so far to an instant."""
-    world.ledger.execute("UPDATE reconciler.runs SET started_at = %(at)s, observed_at = %(at)s", {"at": world.now + at})
+    system.ledger.execute(
+        "UPDATE reconciler.runs SET started_at = %(at)s, observed_at = %(at)s", {"at": system.now + at}
+    )
 
 
-def read_lifecycle(world: World) -> tuple[Any, ...]:
+def read_lifecycle(system: System) -> tuple[Any, ...]:
     """Return acme's row: organisation, creation, deletion."""
-    ((org, created_at, deleted_at),) = world.ledger.execute(
+    ((org, created_at, deleted_at),) = system.ledger.execute(
         "SELECT zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle WHERE tenant_name = 'acme'"
     ).fetchall()
     return org, created_at, deleted_at
@@ -116,11 +118,11 @@ def corrections_of(outcome: Outcome) -> list[tuple[str, str | None, datetime | N
 
 
 @pytest.fixture
-def command(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line over the world, for an account that is called elena."""
+def command(system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line over the system, for an account that is called elena."""
 
     def run(*arguments: str, **environment: str) -> Ran:
-        known = {"DATABASE_URL": world.url, "RECONCILER_KUBECONFIG": world.kubeconfig, "LOGNAME": "elena"}
+        known = {"DATABASE_URL": system.url, "RECONCILER_KUBECONFIG": system.kubeconfig, "LOGNAME": "elena"}
         return invoke(monkeypatch, capsys, *arguments, environment=known | environment)
 
     return run
@@ -135,8 +137,8 @@ WAITING: Final = (
 class HeldLock:
     """The lock that all runs share, held while others wait for it."""
 
-    def __init__(self, world: World, holder: psycopg.Connection[Any]) -> None:
-        self.world = world
+    def __init__(self, system: System, holder: psycopg.Connection[Any]) -> None:
+        self.system = system
         self.holder = holder
 
     def call(
@@ -155,7 +157,7 @@ class HeldLock:
         threads = [threading.Thread(target=attempt) for _ in range(times)]
         for thread in threads:
             thread.start()
-        while len(self.world.ledger.execute(f"SELECT {WAITING}".encode()).fetchall()) < times:
+        while len(self.system.ledger.execute(f"SELECT {WAITING}".encode()).fetchall()) < times:
             assert all(thread.is_alive() for thread in threads), ended
             time.sleep(0.01)
         if meanwhile:
@@ -167,17 +169,17 @@ class HeldLock:
 
 
 @pytest.fixture
-def held(world: World) -> Iterator[HeldLock]:
-    with closing(database.connect(world.url)) as holder:
-        yield HeldLock(world, holder)
+def held(system: System) -> Iterator[HeldLock]:
+    with closing(database.connect(system.url)) as holder:
+        yield HeldLock(system, holder)
 
 
 # --- except ------------------------------------------------------------------------------------------------------
 
 
-def read_exceptions(world: World) -> list[tuple[Any, ...]]:
+def read_exceptions(system: System) -> list[tuple[Any, ...]]:
     """Return every exception."""
-    return world.ledger.execute(
+    return system.ledger.execute(
         "SELECT tenant_name, reason, note, created_by, expires_at FROM reconciler.exceptions"
     ).fetchall()
 
@@ -188,66 +190,66 @@ def test_exactly_the_reported_reasons_can_be_accepted() -> None:
     assert set(REPORTING) == reported
 
 
-def test_an_exception_says_who_accepted_what_until_when_and_why(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_an_exception_says_who_accepted_what_until_when_and_why(system: System, command: Command) -> None:
+    system.record("acme", BORN)
 
     ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "moves in January")
 
     assert ran.code == 0
-    assert read_exceptions(world) == [
+    assert read_exceptions(system) == [
         ("acme", "org_moved", "moves in January", "elena", datetime(3000, 1, 1, tzinfo=UTC)),
     ]
-    ((age,),) = world.ledger.execute("SELECT now() - created_at FROM reconciler.exceptions").fetchall()
+    ((age,),) = system.ledger.execute("SELECT now() - created_at FROM reconciler.exceptions").fetchall()
     assert timedelta() <= age < timedelta(minutes=1)
 
 
-def test_a_day_is_accepted_to_its_end_an_instant_exactly(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_a_day_is_accepted_to_its_end_an_instant_exactly(system: System, command: Command) -> None:
+    system.record("acme", BORN)
     for until, expires_at, said in (
         ("2999-12-31", datetime(3000, 1, 1, tzinfo=UTC), "until the end of 2999-12-31, in UTC"),
         ("2999-12-31T18:00+02:00", datetime(2999, 12, 31, 16, tzinfo=UTC), "until 2999-12-31 16:00:00, in UTC"),
     ):
         ran = command("except", "acme", "org_moved", "--until", until, "--note", "known")
-        assert read_exceptions(world)[0][-1] == expires_at
+        assert read_exceptions(system)[0][-1] == expires_at
         assert said in ran.out
         assert f"notified of it again from {expires_at:%Y-%m-%d %H:%M:%S} UTC on" in ran.out
 
 
-def test_today_can_be_accepted_to_its_end(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_today_can_be_accepted_to_its_end(system: System, command: Command) -> None:
+    system.record("acme", BORN)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert command("except", "acme", "org_moved", "--until", today, "--note", "known").code == 0
 
 
-def test_what_was_accepted_before_is_replaced_and_said(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_what_was_accepted_before_is_replaced_and_said(system: System, command: Command) -> None:
+    system.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-01-01", "--note", "first")
 
     ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second", "--by", "marco")
 
-    assert [row[2:4] for row in read_exceptions(world)] == [("second", "marco")]
+    assert [row[2:4] for row in read_exceptions(system)] == [("second", "marco")]
     assert "It was accepted until 2999-01-02 00:00:00 UTC before." in ran.out
 
 
-def test_it_is_said_whether_the_report_is_open(world: World, command: Command) -> None:
-    world.api.create(tenant("acme", org=None), at=world.now + BORN)
-    world.run()
-    ((since,),) = world.ledger.execute("SELECT since FROM reconciler.reports").fetchall()
+def test_it_is_said_whether_the_report_is_open(system: System, command: Command) -> None:
+    system.api.create(tenant("acme", org=None), at=system.now + BORN)
+    system.run()
+    ((since,),) = system.ledger.execute("SELECT since FROM reconciler.reports").fetchall()
     arguments = ("--until", "2999-12-31", "--note", "known")
     assert f"is open since {since:%Y-%m-%d %H:%M:%S} UTC" in command("except", "acme", "org_unlabelled", *arguments).out
     assert "No such report is open now" in command("except", "acme", "org_moved", *arguments).out
 
 
-def test_the_next_run_shows_accepted_reports_without_calling_them_drift(world: World, command: Command) -> None:
-    world.api.create(tenant("acme", org=None), at=world.now + BORN)
-    world.run()
+def test_the_next_run_shows_accepted_reports_without_calling_them_drift(system: System, command: Command) -> None:
+    system.api.create(tenant("acme", org=None), at=system.now + BORN)
+    system.run()
 
     command("except", "acme", "org_unlabelled", "--until", "2999-12-31", "--note", "known")
-    (finding,) = world.run().findings
+    (finding,) = system.run().findings
     assert (finding.reason, finding.is_drift) == (Reason.ORG_UNLABELLED, False)
 
     command("except", "acme", "org_unlabelled", "--revoke")
-    (finding,) = world.run().findings
+    (finding,) = system.run().findings
     assert finding.is_drift
 
 
@@ -260,29 +262,29 @@ def test_the_next_run_shows_accepted_reports_without_calling_them_drift(world: W
         "INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('acme', 'tenant_unreadable')",
     ],
 )
-def test_a_tenant_may_be_known_from_anywhere(world: World, command: Command, known: str) -> None:
-    world.ledger.execute(known.encode())
+def test_a_tenant_may_be_known_from_anywhere(system: System, command: Command, known: str) -> None:
+    system.ledger.execute(known.encode())
     assert command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known").code == 0
 
 
-def test_a_misspelt_tenant_is_refused_with_a_suggestion(world: World, command: Command) -> None:
-    world.record("hotel-seeblick", BORN)
-    world.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
+def test_a_misspelt_tenant_is_refused_with_a_suggestion(system: System, command: Command) -> None:
+    system.record("hotel-seeblick", BORN)
+    system.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('', 'failed')")
 
     ran = command("except", "hotel-seblick", "org_moved", "--until", "2999-12-31", "--note", "known")
 
-    assert (ran.code, ran.out, read_exceptions(world)) == (3, "", [])
+    assert (ran.code, ran.out, read_exceptions(system)) == (3, "", [])
     assert 'no tenant "hotel-seblick"' in ran.complaint["error"]
     assert ran.complaint["remedy"] == "Nothing was changed. Did you mean hotel-seeblick?"
 
 
-def test_a_time_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: Command) -> None:
-    world.record("acme", BORN)
-    yesterday = f"{world.now - timedelta(days=1):%Y-%m-%d}"
+def test_a_time_past_by_the_ledgers_clock_is_wrong_usage(system: System, command: Command) -> None:
+    system.record("acme", BORN)
+    yesterday = f"{system.now - timedelta(days=1):%Y-%m-%d}"
 
     ran = command("except", "acme", "org_moved", "--until", yesterday, "--note", "known")
 
-    assert (ran.code, read_exceptions(world)) == (64, [])
+    assert (ran.code, read_exceptions(system)) == (64, [])
     assert "is past: by the ledger's clock it is" in ran.complaint["error"]
 
 
@@ -300,17 +302,17 @@ def test_a_time_past_by_the_ledgers_clock_is_wrong_usage(world: World, command: 
         (["skill_enable_unrecorded", "--until", "2999-12-31", "--note", "n"], "is not one of"),
     ],
 )
-def test_wrong_usage_changes_nothing(world: World, command: Command, arguments: list[str], says: str) -> None:
-    world.record("acme", BORN)
+def test_wrong_usage_changes_nothing(system: System, command: Command, arguments: list[str], says: str) -> None:
+    system.record("acme", BORN)
     ran = command("except", "acme", *arguments)
-    assert (ran.code, ran.out, read_exceptions(world)) == (64, "", [])
+    assert (ran.code, ran.out, read_exceptions(system)) == (64, "", [])
     assert says in " ".join(ran.err.split())
 
 
 def test_an_account_without_a_name_must_say_who_decides(
-    world: World, command: Command, monkeypatch: pytest.MonkeyPatch
+    system: System, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.record("acme", BORN)
+    system.record("acme", BORN)
 
     def nobody() -> str:
         raise KeyError("uid not found")
@@ -319,26 +321,26 @@ def test_an_account_without_a_name_must_say_who_decides(
     arguments = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
 
     ran = command(*arguments)
-    assert (ran.code, read_exceptions(world)) == (64, [])
+    assert (ran.code, read_exceptions(system)) == (64, [])
     assert "Give --by" in ran.complaint["remedy"]
     assert command(*arguments, "--by", "marco").code == 0
 
 
-def test_a_revoked_exception_ends_at_once_and_stays_on_record(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_a_revoked_exception_ends_at_once_and_stays_on_record(system: System, command: Command) -> None:
+    system.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
 
     ran = command("except", "acme", "org_moved", "--revoke", "--by", "marco")
 
     assert (ran.code, ran.out.splitlines()[0]) == (0, "No longer accepted: org_moved of acme")
-    ((*_, note, by, expires_at),) = read_exceptions(world)
+    ((*_, note, by, expires_at),) = read_exceptions(system)
     assert (note, by) == ("known", "elena")
     assert expires_at <= datetime.now(UTC)
     assert [line["by"] for line in ran.logged] == ["marco"]
 
 
-def test_what_is_not_accepted_cannot_be_revoked(world: World, command: Command) -> None:
-    world.record("acme", BORN)
+def test_what_is_not_accepted_cannot_be_revoked(system: System, command: Command) -> None:
+    system.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
     command("except", "acme", "org_moved", "--revoke")
     for reason in ("org_moved", "org_unlabelled"):
@@ -347,16 +349,16 @@ def test_what_is_not_accepted_cannot_be_revoked(world: World, command: Command) 
         assert f"{reason} of acme is not accepted" in ran.complaint["error"]
 
 
-def test_what_could_steer_a_terminal_is_made_visible(world: World, command: Command) -> None:
-    world.record("acme\x1b[2J", BORN)
+def test_what_could_steer_a_terminal_is_made_visible(system: System, command: Command) -> None:
+    system.record("acme\x1b[2J", BORN)
     ran = command("except", "acme\x1b[2J", "org_moved", "--until", "2999-12-31", "--note", "a\x1bc")
     assert ran.code == 0
     assert "\x1b" not in ran.out
     assert r"acme\x1b[2J" in ran.out
 
 
-def test_the_role_of_the_runs_may_accept_and_revoke(world: World, command: Command, role_url: str) -> None:
-    world.record("acme", BORN)
+def test_the_role_of_the_runs_may_accept_and_revoke(system: System, command: Command, role_url: str) -> None:
+    system.record("acme", BORN)
     accept = ("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "known")
     assert command(*accept, DATABASE_URL=role_url).code == 0
     assert command("except", "acme", "org_moved", "--revoke", DATABASE_URL=role_url).code == 0
@@ -370,12 +372,12 @@ def test_an_unreachable_ledger_fails_without_showing_the_password(command: Comma
     assert "sesame" not in ran.err
 
 
-def test_two_who_accept_at_once_leave_one_exception(world: World) -> None:
-    world.record("acme", BORN)
+def test_two_who_accept_at_once_leave_one_exception(system: System) -> None:
+    system.record("acme", BORN)
     together = threading.Barrier(4)
 
     def accept(by: int) -> None:
-        with closing(database.connect(world.url)) as ledger, transaction(ledger) as cursor:
+        with closing(database.connect(system.url)) as ledger, transaction(ledger) as cursor:
             together.wait()
             until = datetime(2999, 1, 1, tzinfo=UTC)
             decisions.accept(cursor, "acme", Reason.ORG_MOVED, until=until, note=f"{by}", by=f"{by}")
@@ -386,91 +388,91 @@ def test_two_who_accept_at_once_leave_one_exception(world: World) -> None:
     for thread in threads:
         thread.join()
 
-    ((_, _, note, by, _),) = read_exceptions(world)
+    ((_, _, note, by, _),) = read_exceptions(system)
     assert note == by
 
 
 def test_waiting_for_a_locked_exception_has_a_limit(
-    world: World, command: Command, monkeypatch: pytest.MonkeyPatch
+    system: System, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.record("acme", BORN)
+    system.record("acme", BORN)
     command("except", "acme", "org_moved", "--until", "2999-01-01", "--note", "first")
-    before = read_exceptions(world)
+    before = read_exceptions(system)
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
-    with closing(database.connect(world.url)) as other, other.transaction():
+    with closing(database.connect(system.url)) as other, other.transaction():
         other.execute("UPDATE reconciler.exceptions SET note = 'theirs'")
         ran = command("except", "acme", "org_moved", "--until", "2999-12-31", "--note", "second")
         assert (ran.code, ran.out) == (1, "")
-        assert read_exceptions(world) == before
+        assert read_exceptions(system) == before
 
 
 # --- reopen ------------------------------------------------------------------------------------------------------
 
 
-def test_the_whole_story_of_a_tenant_that_comes_back(world: World, command: Command) -> None:
+def test_the_whole_story_of_a_tenant_that_comes_back(system: System, command: Command) -> None:
     """Created, deleted, recreated, reported, reopened, corrected, deleted again, and once more from the start."""
-    api = world.api
-    api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
-    world.run()
-    move_runs_to(world, BORN + timedelta(hours=1))
-    api.delete("acme", at=world.now + ENDED)
-    assert [reason for reason, *_ in corrections_of(world.run())] == [
+    api = system.api
+    api.create(tenant("acme", ["mail"], finalizers=["f"]), at=system.now + BORN)
+    system.run()
+    move_runs_to(system, BORN + timedelta(hours=1))
+    api.delete("acme", at=system.now + ENDED)
+    assert [reason for reason, *_ in corrections_of(system.run())] == [
         "deletion_unrecorded",
         "skill_open_after_deletion",
     ]
-    first = read_lifecycle(world)
-    assert first == (ORG, to_second(world, BORN), to_second(world, ENDED))
+    first = read_lifecycle(system)
+    assert first == (ORG, to_second(system, BORN), to_second(system, ENDED))
     api.finalize("acme")
-    move_runs_to(world, ENDED + timedelta(hours=1))
-    assert corrections_of(world.run()) == []
-    move_runs_to(world, ENDED + timedelta(hours=2))
-    api.create(tenant("acme", ["mail", "wiki"], org="2872", suspend=True, finalizers=["f"]), at=world.now + BORN_AGAIN)
+    move_runs_to(system, ENDED + timedelta(hours=1))
+    assert corrections_of(system.run()) == []
+    move_runs_to(system, ENDED + timedelta(hours=2))
+    api.create(tenant("acme", ["mail", "wiki"], org="2872", suspend=True, finalizers=["f"]), at=system.now + BORN_AGAIN)
 
-    reported = world.run()
+    reported = system.run()
     assert [one.reason for one in reported.findings] == ["tenant_recreated"]
-    assert read_lifecycle(world) == first
+    assert read_lifecycle(system) == first
 
     ran = command("reopen", "acme", "--note", "the customer came back")
     assert ran.code == 0, ran.err
-    assert read_lifecycle(world) == ("2872", to_second(world, BORN_AGAIN), None)
-    assert world.ledger.execute(
+    assert read_lifecycle(system) == ("2872", to_second(system, BORN_AGAIN), None)
+    assert system.ledger.execute(
         "SELECT tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note FROM reconciler.closed_lives"
     ).fetchall() == [("acme", *first, "elena", "the customer came back")]
 
-    corrected = corrections_of(world.run())
+    corrected = corrections_of(system.run())
     assert corrected == [
-        ("skill_enable_unrecorded", "mail", to_second(world, BORN_AGAIN)),
-        ("skill_enable_unrecorded", "wiki", to_second(world, BORN_AGAIN)),
-        ("suspension_unrecorded", None, to_second(world, BORN_AGAIN)),
+        ("skill_enable_unrecorded", "mail", to_second(system, BORN_AGAIN)),
+        ("skill_enable_unrecorded", "wiki", to_second(system, BORN_AGAIN)),
+        ("suspension_unrecorded", None, to_second(system, BORN_AGAIN)),
     ]
-    again = world.run()
+    again = system.run()
     assert (corrections_of(again), again.result) == ([], "clean")
-    assert world.ledger.execute("SELECT FROM reconciler.reports").fetchall() == []
+    assert system.ledger.execute("SELECT FROM reconciler.reports").fetchall() == []
 
-    move_runs_to(world, timedelta(days=-6))
-    api.delete("acme", at=world.now + timedelta(days=-5))
-    ended = corrections_of(world.run())
+    move_runs_to(system, timedelta(days=-6))
+    api.delete("acme", at=system.now + timedelta(days=-5))
+    ended = corrections_of(system.run())
     assert [reason for reason, *_ in ended] == ["deletion_unrecorded", *["skill_open_after_deletion"] * 2]
-    assert read_lifecycle(world) == ("2872", to_second(world, BORN_AGAIN), to_second(world, timedelta(days=-5)))
+    assert read_lifecycle(system) == ("2872", to_second(system, BORN_AGAIN), to_second(system, timedelta(days=-5)))
 
     api.finalize("acme")
-    move_runs_to(world, timedelta(days=-4))
-    api.create(tenant("acme", ["mail"]), at=world.now + timedelta(days=-3))
-    assert [one.reason for one in world.run().findings] == ["tenant_recreated"]
+    move_runs_to(system, timedelta(days=-4))
+    api.create(tenant("acme", ["mail"]), at=system.now + timedelta(days=-3))
+    assert [one.reason for one in system.run().findings] == ["tenant_recreated"]
     assert command("reopen", "acme", "--note", "and again").code == 0
-    assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 2
-    assert {reason for reason, *_ in corrections_of(world.run())} == {
+    assert len(system.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 2
+    assert {reason for reason, *_ in corrections_of(system.run())} == {
         "skill_enable_unrecorded",
         "resumption_unrecorded",
     }
-    assert corrections_of(world.run()) == []
+    assert corrections_of(system.run()) == []
 
 
-def test_reopening_names_both_lifetimes(world: World, command: Command) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme", org="2872"), at=world.now + BORN_AGAIN)
+def test_reopening_names_both_lifetimes(system: System, command: Command) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", org="2872"), at=system.now + BORN_AGAIN)
     ran = command("reopen", "acme", "--note", "n")
-    began, ended, again = (f"{world.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
+    began, ended, again = (f"{system.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
     assert ran.out.splitlines()[:2] == [
         f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was recreated.",
         f"Its lifetime before is kept: {ORG}, {began} to {ended} UTC.",
@@ -478,21 +480,21 @@ def test_reopening_names_both_lifetimes(world: World, command: Command) -> None:
     assert [(line["event"], line["by"]) for line in ran.logged] == [("tenant.reopened", "elena")]
 
 
-def test_a_new_lifetime_without_a_label_has_an_unknown_organisation(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme", org=None), at=world.now + BORN_AGAIN)
-    reopen(world)
-    assert read_lifecycle(world)[0] == UNKNOWN_ORG
+def test_a_new_lifetime_without_a_label_has_an_unknown_organisation(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", org=None), at=system.now + BORN_AGAIN)
+    reopen(system)
+    assert read_lifecycle(system)[0] == UNKNOWN_ORG
 
 
-def test_a_ledger_of_files_is_reopened_from_a_file(world: World, command: Command, tmp_path: Path) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE reconciler.source SET identity = %s", [SNAPSHOT])
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_a_ledger_of_files_is_reopened_from_a_file(system: System, command: Command, tmp_path: Path) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE reconciler.source SET identity = %s", [SNAPSHOT])
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
-    file.write_bytes(world.api.encoded("acme") or b"")
+    file.write_bytes(system.api.encoded("acme") or b"")
     assert command("reopen", "acme", "--note", "n", "--tenants", str(file)).code == 0
-    assert read_lifecycle(world)[2] is None
+    assert read_lifecycle(system)[2] is None
 
 
 # what is refused
@@ -500,8 +502,8 @@ def test_a_ledger_of_files_is_reopened_from_a_file(world: World, command: Comman
 _REFUSED: list[Any] = []
 
 
-def _refused(sentence: str, says: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
-    def entered(arrange: Callable[[World], None]) -> Callable[[World], None]:
+def _refused(sentence: str, says: str) -> Callable[[Callable[[System], None]], Callable[[System], None]]:
+    def entered(arrange: Callable[[System], None]) -> Callable[[System], None]:
         _REFUSED.append(pytest.param(arrange, says, id=sentence))
         return arrange
 
@@ -509,274 +511,274 @@ def _refused(sentence: str, says: str) -> Callable[[Callable[[World], None]], Ca
 
 
 @_refused("a tenant that the ledger does not know", "has no lifetime of acme")
-def _unknown(world: World) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET tenant_name = 'acne'")
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _unknown(system: System) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET tenant_name = 'acne'")
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant that was never deleted", "acme is open already: it is billed from")
-def _open(world: World) -> None:
-    world.record("acme", BORN)
-    world.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
-    world.api.create(tenant("acme"), at=world.now + BORN)
+def _open(system: System) -> None:
+    system.record("acme", BORN)
+    system.ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [SOURCE_UID])
+    system.api.create(tenant("acme"), at=system.now + BORN)
 
 
 @_refused("a tenant that is reopened already, and by whom", "by elena: it came back")
-def _reopened(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
-    reopen(world)
+def _reopened(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
+    reopen(system)
 
 
 @_refused("a tenant that lived when its deletion was recorded", "whose deletion is recorded wrongly")
-def _contradicted(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN)
+def _contradicted(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN)
 
 
 @_refused("a tenant that was created in the instant of the deletion", "whose deletion is recorded wrongly")
-def _at_once(world: World) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [to_second(world, BORN_AGAIN)])
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _at_once(system: System) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [to_second(system, BORN_AGAIN)])
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant whose recorded lifetime began no earlier", "whose deletion is recorded wrongly")
-def _of_the_same_second(world: World) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [to_second(world, BORN_AGAIN)])
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _of_the_same_second(system: System) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [to_second(system, BORN_AGAIN)])
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant that is deleted at the end of time", "whose deletion is recorded wrongly")
-def _indefinitely(world: World) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = 'infinity'")
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _indefinitely(system: System) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = 'infinity'")
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant that is not there", "There is no acme: it was deleted, as the ledger says")
-def _absent(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("other"))
+def _absent(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("other"))
 
 
 @_refused("a tenant that is being deleted again", "acme is being deleted, since")
-def _leaving(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme", finalizers=["f"]), at=world.now + BORN_AGAIN)
-    world.api.delete("acme")
+def _leaving(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", finalizers=["f"]), at=system.now + BORN_AGAIN)
+    system.api.delete("acme")
 
 
 @_refused("a tenant that cannot be read", "acme cannot be read: ")
-def _unreadable(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme", "mail"), at=world.now + BORN_AGAIN)
+def _unreadable(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", "mail"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant that was created in the future", "metadata.creationTimestamp lies in the future")
-def _unborn(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + timedelta(hours=1))
+def _unborn(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + timedelta(hours=1))
 
 
 @_refused("a tenant of another cluster", "and this is another-cluster")
-def _elsewhere(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.source_uid = "another-cluster"
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _elsewhere(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.source_uid = "another-cluster"
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a tenant of a ledger without any run", "There has been no run yet")
-def _unpinned(world: World) -> None:
-    record_closed_lifetime(world)
-    world.ledger.execute("DELETE FROM reconciler.source")
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _unpinned(system: System) -> None:
+    record_closed_lifetime(system)
+    system.ledger.execute("DELETE FROM reconciler.source")
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
 
 @_refused("a list that begins in one cluster and ends in another", "led to two clusters")
-def _moving(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def _moving(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
     def move(request: Any) -> None:
         if request.verb == "list":
-            world.api.source_uid = "another-cluster"
+            system.api.source_uid = "another-cluster"
 
-    world.api.on_request = move
+    system.api.on_request = move
 
 
 @pytest.mark.parametrize(("arrange", "says"), _REFUSED)
-def test_refused(world: World, command: Command, arrange: Callable[[World], None], says: str) -> None:
+def test_refused(system: System, command: Command, arrange: Callable[[System], None], says: str) -> None:
     """Nothing is written, the exit code is that of a refusal, and the remedy says what to do."""
-    arrange(world)
-    before = contents(world.url)
+    arrange(system)
+    before = all_rows(system.url)
 
     ran = command("reopen", "acme", "--note", "n")
 
     assert (ran.code, ran.out) == (3, "")
     assert says in ran.complaint["error"]
     assert ran.complaint["remedy"].startswith("Nothing was written")
-    assert contents(world.url) == before
+    assert all_rows(system.url) == before
 
 
-def test_a_name_in_two_namespaces_is_not_reopened(world: World, tmp_path: Path) -> None:
-    record_closed_lifetime(world)
-    with ApiDouble(namespaced=True) as api:
+def test_a_name_in_two_namespaces_is_not_reopened(system: System, tmp_path: Path) -> None:
+    record_closed_lifetime(system)
+    with FakeApi(namespaced=True) as api:
         for namespace in ("a", "b"):
-            api.create(tenant("acme", namespace=namespace), at=world.now + BORN_AGAIN)
-        world.kubeconfig = str(api.kubeconfig(tmp_path / "namespaced"))
+            api.create(tenant("acme", namespace=namespace), at=system.now + BORN_AGAIN)
+        system.kubeconfig = str(api.kubeconfig(tmp_path / "namespaced"))
         with pytest.raises(NotReopened, match="stands in more than one namespace: a, b"):
-            reopen(world)
+            reopen(system)
 
 
-def test_a_file_does_not_stand_in_for_the_cluster(world: World, tmp_path: Path) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_a_file_does_not_stand_in_for_the_cluster(system: System, tmp_path: Path) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
     file = tmp_path / "tenants.json"
-    file.write_bytes(world.api.encoded("acme") or b"")
+    file.write_bytes(system.api.encoded("acme") or b"")
     lookup = look_up(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
-    with pytest.raises(NotReopened, match="and this is snapshot"), transaction(world.ledger) as cursor:
+    with pytest.raises(NotReopened, match="and this is snapshot"), transaction(system.ledger) as cursor:
         decisions.reopen(cursor, lookup, note="n", by="elena")
 
 
-def test_a_lifetime_of_this_second_counts_despite_a_slow_ledger_clock(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.clock = lambda: datetime.now(UTC) + timedelta(seconds=30)
-    world.api.create(tenant("acme"))
-    reopen(world)
-    assert read_lifecycle(world)[2] is None
+def test_a_lifetime_of_this_second_counts_despite_a_slow_ledger_clock(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.clock = lambda: datetime.now(UTC) + timedelta(seconds=30)
+    system.api.create(tenant("acme"))
+    reopen(system)
+    assert read_lifecycle(system)[2] is None
 
 
-def test_the_role_of_the_runs_learns_who_may_reopen(world: World, command: Command, role_url: str) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
-    before = contents(world.url)
+def test_the_role_of_the_runs_learns_who_may_reopen(system: System, command: Command, role_url: str) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
+    before = all_rows(system.url)
 
     ran = command("reopen", "acme", "--note", "n", DATABASE_URL=role_url)
 
     assert (ran.code, ran.out) == (1, "")
     assert "permission denied for table tenant_billing_lifecycle" in ran.complaint["error"]
     assert "DATABASE_URL of the owner" in ran.complaint["remedy"]
-    assert contents(world.url) == before
+    assert all_rows(system.url) == before
 
 
-def test_a_denied_reopening_is_not_a_missing_grant(world: World, role_url: str) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_a_denied_reopening_is_not_a_missing_grant(system: System, role_url: str) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
     with pytest.raises(NotTheOwner) as raised:
-        reopen(world, url=role_url)
+        reopen(system, url=role_url)
     assert not isinstance(raised.value, LedgerDenied)
 
 
-def test_a_note_is_needed(world: World, command: Command) -> None:
-    record_closed_lifetime(world)
+def test_a_note_is_needed(system: System, command: Command) -> None:
+    record_closed_lifetime(system)
     assert command("reopen", "acme").code == 64
 
 
 # faults, and others at the same time
 
 
-def test_of_two_who_reopen_at_once_one_is_refused(world: World, held: HeldLock) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_of_two_who_reopen_at_once_one_is_refused(system: System, held: HeldLock) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
 
-    ended = held.call(lambda: reopen(world), 2)
+    ended = held.call(lambda: reopen(system), 2)
 
     assert sorted(type(one).__name__ for one in ended) == ["NotReopened", "Reopening"]
     (refused,) = (one for one in ended if isinstance(one, NotReopened))
     assert "acme is open already" in str(refused)
-    assert len(world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 1
+    assert len(system.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 1
 
 
-def test_reopening_without_the_lock_in_time_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_reopening_without_the_lock_in_time_writes_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
-    world.ledger.execute("SELECT pg_advisory_lock(7234897103)")
-    before = contents(world.url)
+    system.ledger.execute("SELECT pg_advisory_lock(7234897103)")
+    before = all_rows(system.url)
     with pytest.raises(LedgerUnreachable):
-        reopen(world)
-    assert contents(world.url) == before
+        reopen(system)
+    assert all_rows(system.url) == before
 
 
-def test_a_lost_connection_writes_nothing_and_a_retry_succeeds(world: World, held: HeldLock) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
-    before = contents(world.url)
+def test_a_lost_connection_writes_nothing_and_a_retry_succeeds(system: System, held: HeldLock) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
+    before = all_rows(system.url)
 
     def lost() -> None:
-        world.ledger.execute(f"SELECT pg_terminate_backend(pid) {WAITING}".encode())
+        system.ledger.execute(f"SELECT pg_terminate_backend(pid) {WAITING}".encode())
 
-    (ended,) = held.call(lambda: reopen(world), meanwhile=lost)
+    (ended,) = held.call(lambda: reopen(system), meanwhile=lost)
 
     assert isinstance(ended, LedgerUnreachable)
-    assert contents(world.url) == before
-    assert reopen(world).closed.org == ORG
+    assert all_rows(system.url) == before
+    assert reopen(system).closed.org == ORG
 
 
-def test_a_row_opened_by_hand_meanwhile_is_open_already(world: World) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+def test_a_row_opened_by_hand_meanwhile_is_open_already(system: System) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
     ended: list[object] = []
 
     def attempt() -> None:
         try:
-            ended.append(reopen(world))
+            ended.append(reopen(system))
         except NotReopened as refused:
             ended.append(refused)
 
     waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with closing(database.connect(world.url)) as owner:
+    with closing(database.connect(system.url)) as owner:
         with owner.transaction():
             owner.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
             thread = threading.Thread(target=attempt)
             thread.start()
-            while thread.is_alive() and not world.ledger.execute(waits).fetchall():
+            while thread.is_alive() and not system.ledger.execute(waits).fetchall():
                 time.sleep(0.01)
         thread.join()
 
     assert "acme is open already" in str(ended[0])
-    assert world.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall() == []
+    assert system.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall() == []
 
 
 @pytest.mark.parametrize("table", ["tenant_billing_lifecycle", "reconciler.closed_lives"])
-def test_where_one_of_the_two_writes_fails_neither_is_kept(world: World, table: str) -> None:
-    record_closed_lifetime(world)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
-    world.ledger.execute(
+def test_where_one_of_the_two_writes_fails_neither_is_kept(system: System, table: str) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
+    system.ledger.execute(
         f"CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; "
         f"CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION broken()".encode()
     )
-    before = contents(world.url)
+    before = all_rows(system.url)
     with pytest.raises(database.LedgerFault):
-        reopen(world)
-    assert contents(world.url) == before
+        reopen(system)
+    assert all_rows(system.url) == before
 
 
-def test_a_run_defers_what_was_reopened_meanwhile(world: World, held: HeldLock) -> None:
+def test_a_run_defers_what_was_reopened_meanwhile(system: System, held: HeldLock) -> None:
     """It would have closed a skill of the lifetime before, in a tenant that is open again."""
-    record_closed_lifetime(world)
-    record_event(world, "mail", "enabled", BORN)
-    world.api.create(tenant("other"), at=world.now + BORN)
-    world.api.create(tenant("acme", ["mail"], finalizers=["f"]), at=world.now + BORN)
-    world.api.delete("acme", at=world.now + ENDED)
+    record_closed_lifetime(system)
+    record_event(system, "mail", "enabled", BORN)
+    system.api.create(tenant("other"), at=system.now + BORN)
+    system.api.create(tenant("acme", ["mail"], finalizers=["f"]), at=system.now + BORN)
+    system.api.delete("acme", at=system.now + ENDED)
 
     def comes_back() -> None:
-        world.api.finalize("acme")
-        world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
+        system.api.finalize("acme")
+        system.api.create(tenant("acme", ["mail"]), at=system.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look_up(make_cluster(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(make_cluster(system), "acme"), note="n", by="elena")
 
-    (outcome,) = held.call(world.run, meanwhile=comes_back)
+    (outcome,) = held.call(system.run, meanwhile=comes_back)
 
     assert isinstance(outcome, Outcome)
     assert outcome.failure is None, outcome.failure
     assert [(one.reason, one.action) for one in outcome.findings if one.tenant == "acme"] == [
         ("skill_open_after_deletion", "defer")
     ]
-    assert read_lifecycle(world) == (ORG, to_second(world, BORN_AGAIN), None)
+    assert read_lifecycle(system) == (ORG, to_second(system, BORN_AGAIN), None)
 
 
 # the lifetime before does no harm
@@ -784,32 +786,32 @@ def test_a_run_defers_what_was_reopened_meanwhile(world: World, held: HeldLock) 
 
 @pytest.mark.parametrize("kind", ["enabled", "disabled"])
 @pytest.mark.parametrize("packages", [["mail"], []])
-def test_an_event_between_lifetimes_does_not_change_the_new_one(world: World, kind: str, packages: list[str]) -> None:
+def test_an_event_between_lifetimes_does_not_change_the_new_one(system: System, kind: str, packages: list[str]) -> None:
     """The portal wrote late. What is on is on from the new creation, what is off costs nothing."""
-    record_closed_lifetime(world)
-    record_event(world, "mail", "enabled", BORN)
-    record_event(world, "mail", kind, ENDED + timedelta(days=1))
-    world.api.create(tenant("acme", packages), at=world.now + BORN_AGAIN)
-    reopen(world)
+    record_closed_lifetime(system)
+    record_event(system, "mail", "enabled", BORN)
+    record_event(system, "mail", kind, ENDED + timedelta(days=1))
+    system.api.create(tenant("acme", packages), at=system.now + BORN_AGAIN)
+    reopen(system)
 
-    outcome = world.run()
+    outcome = system.run()
 
     expected = {
         ("enabled", 1): [],
-        ("disabled", 1): [("skill_enable_unrecorded", "mail", to_second(world, BORN_AGAIN))],
-        ("enabled", 0): [("skill_disable_unrecorded", "mail", to_second(world, BORN_AGAIN))],
+        ("disabled", 1): [("skill_enable_unrecorded", "mail", to_second(system, BORN_AGAIN))],
+        ("enabled", 0): [("skill_disable_unrecorded", "mail", to_second(system, BORN_AGAIN))],
         ("disabled", 0): [],
     }
     assert corrections_of(outcome) == expected[kind, len(packages)]
-    assert corrections_of(world.run()) == []
+    assert corrections_of(system.run()) == []
 
 
-def test_a_future_event_of_the_lifetime_before_is_only_reported(world: World) -> None:
-    record_closed_lifetime(world)
-    record_event(world, "mail", "disabled", timedelta(days=1))
-    world.api.create(tenant("acme", ["mail"]), at=world.now + BORN_AGAIN)
-    reopen(world)
-    outcome = world.run()
+def test_a_future_event_of_the_lifetime_before_is_only_reported(system: System) -> None:
+    record_closed_lifetime(system)
+    record_event(system, "mail", "disabled", timedelta(days=1))
+    system.api.create(tenant("acme", ["mail"]), at=system.now + BORN_AGAIN)
+    reopen(system)
+    outcome = system.run()
     assert [(one.reason, one.action) for one in outcome.findings] == [("event_time_invalid", "report")]
 
 
@@ -831,7 +833,7 @@ EVENTS = st.lists(
 @settings(max_examples=25)
 @given(events=EVENTS, packages=st.sets(st.sampled_from(["mail", "wiki", "voice"])), suspended=st.booleans())
 def test_one_run_makes_any_new_lifetime_true_from_its_beginning(
-    world: World,
+    system: System,
     events: list[tuple[str | None, bool, timedelta]],
     packages: set[str],
     suspended: bool,  # noqa: FBT001 - drawn
@@ -840,58 +842,58 @@ def test_one_run_makes_any_new_lifetime_true_from_its_beginning(
         *("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events"),
         *("reconciler.corrections", "reconciler.runs", "reconciler.source", "reconciler.closed_lives"),
     ):
-        world.ledger.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - of these
-    world.api.reset()
-    record_closed_lifetime(world)
+        system.ledger.execute(f"DELETE FROM {table}".encode())  # noqa: S608 - of these
+    system.api.reset()
+    record_closed_lifetime(system)
     for skill, on, at in events:
         kinds = ("disabled", "enabled") if skill else ("resumed", "suspended")
-        record_event(world, skill, kinds[on], at)
-    world.api.create(tenant("acme", sorted(packages), suspend=suspended), at=world.now + BORN_AGAIN)
-    reported = world.run()
+        record_event(system, skill, kinds[on], at)
+    system.api.create(tenant("acme", sorted(packages), suspend=suspended), at=system.now + BORN_AGAIN)
+    reported = system.run()
     assert corrections_of(reported) == []
-    reopen(world)
+    reopen(system)
 
-    outcome = world.run()
+    outcome = system.run()
 
-    assert all(at and at >= to_second(world, BORN_AGAIN) for _, _, at in corrections_of(outcome))
-    enabled = world.ledger.execute(
+    assert all(at and at >= to_second(system, BORN_AGAIN) for _, _, at in corrections_of(outcome))
+    enabled = system.ledger.execute(
         "SELECT skill_id FROM (SELECT DISTINCT ON (skill_id) * FROM tenant_skill_events "
         "ORDER BY skill_id, occurred_at DESC, id DESC) latest WHERE event_kind = 'enabled'"
     ).fetchall()
     assert {skill for (skill,) in enabled} == packages
-    last = world.ledger.execute(
+    last = system.ledger.execute(
         "SELECT event_kind FROM tenant_suspension_events ORDER BY occurred_at DESC, id DESC LIMIT 1"
     ).fetchone()
     assert (last == ("suspended",)) is suspended
-    again = world.run()
+    again = system.run()
     assert (corrections_of(again), again.result) == ([], "clean")
     assert not any(counts(again).values())
 
 
-def test_a_stamp_for_the_lifetime_before_spares_the_new_one(world: World, held: HeldLock) -> None:
+def test_a_stamp_for_the_lifetime_before_spares_the_new_one(system: System, held: HeldLock) -> None:
     """The portal recorded the deletion itself, the tenant came back and was reopened, all while the run waited."""
-    record_closed_lifetime(world)
-    world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
-    world.api.create(tenant("other"), at=world.now + BORN)
+    record_closed_lifetime(system)
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = NULL")
+    system.api.create(tenant("other"), at=system.now + BORN)
 
     def comes_back() -> None:
-        world.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [world.now + ENDED])
-        world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
+        system.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [system.now + ENDED])
+        system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(cursor, look_up(make_cluster(world), "acme"), note="n", by="elena")
+            decisions.reopen(cursor, look_up(make_cluster(system), "acme"), note="n", by="elena")
 
-    (outcome,) = held.call(world.run, meanwhile=comes_back)
+    (outcome,) = held.call(system.run, meanwhile=comes_back)
 
     assert isinstance(outcome, Outcome)
     assert outcome.failure is None, outcome.failure
     assert [one.action for one in outcome.findings if one.tenant == "acme"] == ["defer"]
-    assert read_lifecycle(world) == (ORG, to_second(world, BORN_AGAIN), None)
+    assert read_lifecycle(system) == (ORG, to_second(system, BORN_AGAIN), None)
 
 
-def test_a_suspension_ends_with_its_lifetime(world: World) -> None:
+def test_a_suspension_ends_with_its_lifetime(system: System) -> None:
     """It runs from its creation, and is billed from then: nobody has suspended it."""
-    record_closed_lifetime(world)
-    record_event(world, None, "suspended", BORN)
-    world.api.create(tenant("acme"), at=world.now + BORN_AGAIN)
-    reopen(world)
-    assert corrections_of(world.run()) == [("resumption_unrecorded", None, to_second(world, BORN_AGAIN))]
+    record_closed_lifetime(system)
+    record_event(system, None, "suspended", BORN)
+    system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
+    reopen(system)
+    assert corrections_of(system.run()) == [("resumption_unrecorded", None, to_second(system, BORN_AGAIN))]

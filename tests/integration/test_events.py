@@ -23,9 +23,9 @@ from reconciler.core.reasons import RUNBOOK, Reason
 from reconciler.deadline import Deadline
 from reconciler.sources.api_client import Api, CustomResource
 from tests.support import faults as f
-from tests.support.double import ApiDouble
+from tests.support.api_state import tenant
+from tests.support.fake_api import FakeApi
 from tests.support.faults import Fault
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def make_outcome(*findings: Finding, run_id: UUID = RUN, **observed: Observed) -
 class Rig:
     """A sink and the API server double that it posts to."""
 
-    api: ApiDouble
+    api: FakeApi
     sink: Events
 
     @property
@@ -91,7 +91,7 @@ def make_sink(kubeconfig: Path | str, deadline: Deadline | None = None) -> Event
 
 
 @pytest.fixture
-def rig(api: ApiDouble, tmp_path: Path) -> Iterator[Rig]:
+def rig(api: FakeApi, tmp_path: Path) -> Iterator[Rig]:
     """Return a sink on the double that tries requests three times without waiting in between."""
     with stamina.set_testing(True, attempts=3):
         yield Rig(api, make_sink(api.kubeconfig(tmp_path / "kubeconfig")))
@@ -150,7 +150,7 @@ def test_the_event_of_an_absent_tenant_has_its_name_only(rig: Rig) -> None:
 
 
 def test_an_older_server_stores_cluster_scoped_events_in_kube_system(tmp_path: Path) -> None:
-    with ApiDouble(legacy_times=True) as api:
+    with FakeApi(legacy_times=True) as api:
         make_sink(api.kubeconfig(tmp_path / "kubeconfig")).notify(
             make_outcome(make_finding(), acme=Observed(name="acme", uid="uid-1"))
         )

@@ -33,16 +33,16 @@ from reconciler.db.explain import read_story
 from reconciler.db.names import UnknownTenant
 from reconciler.views.explain import PROOF, draw, printed, svg, timeline
 from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
+from tests.support.api_state import tenant
 from tests.support.command import Ran, invoke
-from tests.support.contents import contents
+from tests.support.ledger_rows import all_rows
 from tests.support.pages import PAGES, fenced
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 Connection = psycopg.Connection[Any]
 
@@ -612,18 +612,18 @@ def _received(terminal: int) -> bytes:
 # --- what is read ------------------------------------------------------------------------------------------------
 
 
-def test_what_a_run_has_corrected_is_marked(world: World) -> None:
+def test_what_a_run_has_corrected_is_marked(system: System) -> None:
     """Created, two skills, suspended by the backfill; then one skill off, and the tenant gone."""
-    long_ago = world.now - timedelta(days=9)
+    long_ago = system.now - timedelta(days=9)
     for name in ("acme", "other"):
-        world.api.create(tenant(name, ["mail", "voice"], suspend=True), at=long_ago)
-    world.run()
-    world.api.patch("acme", {"spec": {"packages": ["mail"], "suspend": False}})
-    world.run()
-    world.api.delete("acme")
-    world.run()
+        system.api.create(tenant(name, ["mail", "voice"], suspend=True), at=long_ago)
+    system.run()
+    system.api.patch("acme", {"spec": {"packages": ["mail"], "suspend": False}})
+    system.run()
+    system.api.delete("acme")
+    system.run()
 
-    with database.transaction(world.ledger) as cursor:
+    with database.transaction(system.ledger) as cursor:
         story = read_story(cursor, "acme")
 
     by_number = {entry.correction: (entry.kind, entry.skill) for entry in story.entries}
@@ -881,8 +881,8 @@ def test_it_needs_only_a_runs_rights_and_writes_nothing(
     run: Callable[..., Ran], ledger: Connection, ledger_url: str, role_url: str
 ) -> None:
     write_hotel(TenantWriter(ledger))
-    before = contents(ledger_url)
+    before = all_rows(ledger_url)
     for arguments in ([HOTEL], ["nobody"]):
         ran = run(*arguments, DATABASE_URL=role_url)
         assert ran.code == (0 if HOTEL in arguments else 1), ran.err
-    assert contents(ledger_url) == before
+    assert all_rows(ledger_url) == before

@@ -25,13 +25,13 @@ from psycopg import sql
 from reconciler.cli.main import cli
 from tests.simulation.portal import CLOCK
 from tests.support.command import invoke
-from tests.support.harness import DoubleCluster
+from tests.support.harness import FakeCluster
 from tests.support.population import objects, population, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLE = files("reconciler") / "demo" / "tenants.yaml"
@@ -160,9 +160,9 @@ def by_line(text: str) -> str:
 
 
 def test_the_json_over_two_hundred_tenants_is_unchanged(
-    reconciled: Callable[..., str], standing_ledger: psycopg.Connection[Any], api: ApiDouble, tmp_path: Path
+    reconciled: Callable[..., str], standing_ledger: psycopg.Connection[Any], api: FakeApi, tmp_path: Path
 ) -> None:
-    cluster = DoubleCluster(api, tmp_path)
+    cluster = FakeCluster(api, tmp_path)
     settle(cluster, population(), first=NOW - timedelta(days=400))
     path = tmp_path / "tenants.json"
     path.write_text(json.dumps({"kind": "List", "items": [*objects(cluster).values()]}), encoding="utf-8")

@@ -19,40 +19,40 @@ from reconciler.db import apply, runs
 from reconciler.db.connection import connect, transaction
 from reconciler.db.usage import histories, usage
 from reconciler.views.findings import document, summary
-from tests.support.world import tenant
+from tests.support.api_state import tenant
 
 if TYPE_CHECKING:
-    from tests.support.scene import World
+    from tests.support.system import System
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def priced(world: World) -> World:
+def priced(system: System) -> System:
     """Everything costs; the portal has lost a row of each kind."""
-    record.change_platform_prices(world.ledger, tenant_monthly_fee_chf=Decimal("49.00"))
-    record.set_skill_price(world.ledger, "mail", Decimal("1.20"))
-    record.set_skill_price(world.ledger, "wiki", Decimal("0.35"))
-    world.api.create(tenant("added", ["mail", "wiki"]), at=world.now - 40 * DAY)
-    world.record("added", -40 * DAY, mail=-40 * DAY)
-    world.api.create(tenant("removed", ["mail"]), at=world.now - 40 * DAY)
-    world.record("removed", -40 * DAY, mail=-40 * DAY, wiki=-40 * DAY)
-    world.api.create(tenant("paused", suspend=True), at=world.now - 40 * DAY)
-    world.record("paused", -40 * DAY)
-    world.record("gone", -40 * DAY, mail=-40 * DAY)
-    world.api.create(tenant("unknown", ["wiki"], org=None), at=world.now - 40 * DAY)
-    return world
+    record.change_platform_prices(system.ledger, tenant_monthly_fee_chf=Decimal("49.00"))
+    record.set_skill_price(system.ledger, "mail", Decimal("1.20"))
+    record.set_skill_price(system.ledger, "wiki", Decimal("0.35"))
+    system.api.create(tenant("added", ["mail", "wiki"]), at=system.now - 40 * DAY)
+    system.record("added", -40 * DAY, mail=-40 * DAY)
+    system.api.create(tenant("removed", ["mail"]), at=system.now - 40 * DAY)
+    system.record("removed", -40 * DAY, mail=-40 * DAY, wiki=-40 * DAY)
+    system.api.create(tenant("paused", suspend=True), at=system.now - 40 * DAY)
+    system.record("paused", -40 * DAY)
+    system.record("gone", -40 * DAY, mail=-40 * DAY)
+    system.api.create(tenant("unknown", ["wiki"], org=None), at=system.now - 40 * DAY)
+    return system
 
 
-def owed(world: World) -> Decimal:
+def owed(system: System) -> Decimal:
     """Return what everybody owes since the beginning, by the ledger."""
-    with closing(connect(world.url)) as connection, transaction(connection) as cursor:
-        begins, ends = (world.now - 60 * DAY).date(), (world.now + DAY).date()
+    with closing(connect(system.url)) as connection, transaction(connection) as cursor:
+        begins, ends = (system.now - 60 * DAY).date(), (system.now + DAY).date()
         return sum((line.amount_chf for line in usage(cursor, begins, ends)), Decimal("0.00"))
 
 
-def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: World) -> None:
+def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: System) -> None:
     before = owed(priced)
     outcome = priced.run()
     assert {finding.reason for finding in outcome.findings if finding.action.writes} == {
@@ -66,7 +66,7 @@ def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: Worl
     assert outcome.impact_chf == owed(priced) - before
 
 
-def test_only_needed_histories_are_read_in_batches(priced: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_needed_histories_are_read_in_batches(priced: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tenants are corrected, a few at once; of a skill's event that skill; of a mere report nothing."""
     whole = priced.run(Mode.PLAN)
     asked: list[Any] = []
@@ -91,7 +91,7 @@ def test_only_needed_histories_are_read_in_batches(priced: World, monkeypatch: p
     ]
 
 
-def test_a_plan_says_what_the_run_then_is_worth(priced: World) -> None:
+def test_a_plan_says_what_the_run_then_is_worth(priced: System) -> None:
     planned = priced.run(Mode.PLAN)
     done = priced.run()
     assert [(f.tenant, f.reason, f.impact_chf) for f in planned.findings] == [
@@ -99,7 +99,7 @@ def test_a_plan_says_what_the_run_then_is_worth(priced: World) -> None:
     ]
 
 
-def test_every_correction_is_kept_with_its_worth(priced: World) -> None:
+def test_every_correction_is_kept_with_its_worth(priced: System) -> None:
     outcome = priced.run()
     kept = priced.ledger.execute(
         "SELECT tenant_name, reason, impact_chf, impact_min_chf, impact_max_chf FROM reconciler.corrections ORDER BY id"
@@ -115,14 +115,14 @@ def test_every_correction_is_kept_with_its_worth(priced: World) -> None:
     assert any(lowest is not None for *_, lowest, _ in kept)
 
 
-def test_the_totals_keep_lost_and_overcharged_apart(priced: World) -> None:
+def test_the_totals_keep_lost_and_overcharged_apart(priced: System) -> None:
     outcome = priced.run()
     impacts = [f.impact_chf for f in outcome.findings if f.impact_chf is not None]
     assert sum(total.positive_chf for total in outcome.totals.values()) == sum(chf for chf in impacts if chf > 0)
     assert sum(total.negative_chf for total in outcome.totals.values()) == sum(chf for chf in impacts if chf < 0)
 
 
-def test_the_json_has_impact_as_text(priced: World) -> None:
+def test_the_json_has_impact_as_text(priced: System) -> None:
     outcome = priced.run()
     read = json.loads(document(outcome))
     assert read["impact_chf"] == str(outcome.impact_chf)
@@ -131,14 +131,14 @@ def test_the_json_has_impact_as_text(priced: World) -> None:
     ]
 
 
-def test_a_pass_that_corrects_nothing_is_worth_nothing(priced: World) -> None:
+def test_a_pass_that_corrects_nothing_is_worth_nothing(priced: System) -> None:
     priced.run()
     again = priced.run()
     assert json.loads(document(again))["impact_chf"] == "0.00"
     assert "CHF" not in summary(again)
 
 
-def test_a_tenant_of_an_unknown_organisation_is_priced_too(priced: World) -> None:
+def test_a_tenant_of_an_unknown_organisation_is_priced_too(priced: System) -> None:
     found = {f.reason: f for f in priced.run().findings if f.tenant == "unknown"}
     assert found[Reason.TENANT_UNRECORDED].org == "unknown"
     assert found[Reason.SKILL_ENABLE_UNRECORDED].impact_chf
@@ -146,7 +146,7 @@ def test_a_tenant_of_an_unknown_organisation_is_priced_too(priced: World) -> Non
 
 
 def test_what_is_deferred_at_the_last_moment_is_worth_nothing_yet(
-    priced: World, monkeypatch: pytest.MonkeyPatch
+    priced: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The portal's own row arrives after the plan was priced."""
 

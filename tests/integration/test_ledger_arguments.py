@@ -19,8 +19,8 @@ from reconciler import ledger as ledger_api
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Lifecycle
 from reconciler.ledger import InvalidArgument
-from tests.support.contents import contents
 from tests.support.ledger_calls import ALL_TIME, BORN, Connection, record_acme
+from tests.support.ledger_rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,9 +73,9 @@ def ledger_url(postgres_url: str, template: str) -> Iterator[str]:
 @contextmanager
 def unchanged(url: str) -> Iterator[None]:
     """Expect that nothing is written."""
-    before = contents(url)
+    before = all_rows(url)
     yield
-    assert contents(url) == before
+    assert all_rows(url) == before
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from psycopg.types.numeric import FloatLoader
 from reconciler import ledger as ledger_api
 from reconciler.core.model import Lifecycle
 from reconciler.ledger import SkillEvent, SuspensionEvent
-from tests.support.contents import contents
 from tests.support.ledger_calls import BORN, CALLS, HOUR, PUBLIC, WRITES, Connection, open_connection, record_acme
+from tests.support.ledger_rows import all_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,23 +32,23 @@ def test_calls_has_every_function() -> None:
 def test_only_the_caller_commits_or_rolls_back(ledger: Connection, ledger_url: str, name: str) -> None:
     """What the caller did before in the same transaction is still open, and rolled back with it."""
     record_acme(ledger)
-    before = contents(ledger_url)
+    before = all_rows(ledger_url)
     with open_connection(ledger_url) as portal:
         portal.execute("INSERT INTO skill_pricing VALUES ('before', 1)")
         CALLS[name](portal)
         assert portal.info.transaction_status == TransactionStatus.INTRANS
-        assert contents(ledger_url) == before
+        assert all_rows(ledger_url) == before
         portal.rollback()
-    assert contents(ledger_url) == before
+    assert all_rows(ledger_url) == before
 
 
 @each_call
 def test_autocommit_makes_every_write_visible_immediately(ledger: Connection, ledger_url: str, name: str) -> None:
     record_acme(ledger)
-    before = contents(ledger_url)
+    before = all_rows(ledger_url)
     CALLS[name](ledger)
     assert ledger.info.transaction_status == TransactionStatus.IDLE
-    assert (contents(ledger_url) != before) is (name in WRITES)
+    assert (all_rows(ledger_url) != before) is (name in WRITES)
 
 
 @each_call

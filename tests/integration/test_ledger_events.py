@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from reconciler import ledger as ledger_api
 from reconciler.core.model import FIRST, LAST, Lifecycle
-from tests.support.contents import contents
 from tests.support.ledger_calls import ALL_TIME, BORN, HOUR, Connection
+from tests.support.ledger_rows import all_rows
 
 if TYPE_CHECKING:
     from reconciler.ledger import SkillEvent, SuspensionEvent
@@ -42,10 +42,10 @@ def test_events_without_a_time_happen_when_the_transaction_began(ledger: Connect
 
 
 def test_a_change_of_nothing_writes_nothing(ledger: Connection, ledger_url: str) -> None:
-    before = contents(ledger_url)
+    before = all_rows(ledger_url)
     assert ledger_api.record_skills(ledger, "acme", "2871") == []
     assert ledger_api.record_skills(ledger, "acme", "2871", enabled=iter(()), disabled={}) == []
-    assert contents(ledger_url) == before
+    assert all_rows(ledger_url) == before
 
 
 def test_events_are_only_appended(ledger: Connection) -> None:

@@ -13,31 +13,31 @@ from reconciler import ledger as ledger_api
 from reconciler.core.model import Result
 from reconciler.core.reasons import Reason
 from reconciler.ledger import NotRecorded
+from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.ledger_calls import HOUR
-from tests.support.world import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 
 class Portal:
     """Changes the cluster, then records each change, except what it forgets."""
 
-    def __init__(self, world: World, forgets: str | None) -> None:
-        self.world = world
+    def __init__(self, system: System, forgets: str | None) -> None:
+        self.system = system
         self.forgets = forgets
 
     def record(self, function: Callable[..., object], *args: Any, **how: Any) -> None:
         """Record something in a transaction of its own, as the portal does."""
         if function.__name__ != self.forgets:
             # a deletion cannot be recorded if the creation was forgotten
-            with psycopg.connect(self.world.url) as connection, suppress(NotRecorded):
+            with psycopg.connect(self.system.url) as connection, suppress(NotRecorded):
                 function(connection, *args, **how)
 
     def create(self, name: str, skills: list[str], at: datetime, **how: Any) -> None:
-        made = self.world.api.create(tenant(name, skills, **how), at=at)
+        made = self.system.api.create(tenant(name, skills, **how), at=at)
         born = datetime.fromisoformat(made["metadata"]["creationTimestamp"])
         org = made["metadata"].get("labels", {}).get(ORG_LABEL)
         self.record(ledger_api.record_creation, name, org, born)
@@ -45,7 +45,7 @@ class Portal:
 
     def live(self) -> None:
         """Make every kind of change that is recorded."""
-        api, now = self.world.api, self.world.now
+        api, now = self.system.api, self.system.now
         for name in ("acme", "beta", "cara", "dana", "emil", "fred"):
             self.create(name, ["mail", "wiki"], now - 9 * HOUR, finalizers=["x"] if name == "emil" else [])
         api.patch("acme", {"spec": {"packages": ["wiki", "voice"]}}, at=now - 8 * HOUR)
@@ -78,15 +78,15 @@ class Portal:
         ("record_resumption", {Reason.RESUMPTION_UNRECORDED}),
     ],
 )
-def test_a_run_finds_exactly_what_the_portal_forgot(world: World, forgets: str | None, found: set[Reason]) -> None:
+def test_a_run_finds_exactly_what_the_portal_forgot(system: System, forgets: str | None, found: set[Reason]) -> None:
     """If a portal records every change with these functions, the ledger is true."""
-    portal = Portal(world, forgets)
+    portal = Portal(system, forgets)
     portal.live()
-    outcome = world.run()
+    outcome = system.run()
     assert {finding.reason for finding in outcome.findings} == found
     assert (outcome.result is Result.CLEAN) is (forgets is None)
 
 
-def test_a_tenant_without_an_organisation_is_only_reported(world: World) -> None:
-    Portal(world, None).create("acme", ["mail"], world.now - HOUR, org=None)
-    assert [finding.reason for finding in world.run().findings] == [Reason.ORG_UNLABELLED]
+def test_a_tenant_without_an_organisation_is_only_reported(system: System) -> None:
+    Portal(system, None).create("acme", ["mail"], system.now - HOUR, org=None)
+    assert [finding.reason for finding in system.run().findings] == [Reason.ORG_UNLABELLED]

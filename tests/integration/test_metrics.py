@@ -27,14 +27,14 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import SUCCEEDED, RunMetrics
+from tests.support.api_state import tenant
 from tests.support.pages import section
-from tests.support.world import tenant
 from tests.unit.test_compare import ACTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 PERIOD = timedelta(minutes=5)
 ENDED = 1_750_000_000.0
@@ -408,12 +408,12 @@ def test_counters_never_fall(runs: list[tuple[Reason, int, Decimal, Decimal] | N
         before = now
 
 
-def test_counters_continue_in_another_process(world: World) -> None:
+def test_counters_continue_in_another_process(system: System) -> None:
     """Two runs over a real ledger, each in its own process."""
     counted = []
     for name in ("acme", "beta"):
-        world.api.create(tenant(name, packages=["mail"]), at=world.now - timedelta(hours=2))
-        metrics = metrics_after(world.run())
+        system.api.create(tenant(name, packages=["mail"]), at=system.now - timedelta(hours=2))
+        metrics = metrics_after(system.run())
         counted.append(values_by_label(metrics, "corrections_total"))
     nothing = dict.fromkeys(CORRECTING, 0)
     assert counted == [

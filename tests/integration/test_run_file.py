@@ -12,15 +12,15 @@ import yaml
 
 from reconciler.cli.main import main
 from reconciler.db.connection import connect
-from tests.support.contents import PUBLIC, books, contents
+from tests.support.ledger_rows import PUBLIC, all_rows, billing_rows
 from tests.support.population import backfilled, objects, population, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tests.support.api_state import Object
     from tests.support.harness import Cluster
-    from tests.support.world import Object
 
 
 class _Kubectl(yaml.SafeDumper):
@@ -137,7 +137,7 @@ def test_every_format_gives_the_same_rows_as_the_cluster(
     found = objects(cluster)
     items = list(found.values())
     of_the_cluster = run("--kubeconfig", str(cluster.kubeconfig), "--settle", "0s")
-    assert books(ledger_url) == backfilled(members, found, dated=cluster.moves_times)
+    assert billing_rows(ledger_url) == backfilled(members, found, dated=cluster.moves_times)
     formats: list[tuple[str, str, bool]] = [
         ("tenants.yaml", as_yaml(items), False),
         ("tenants.json", as_json(items), False),
@@ -154,13 +154,13 @@ def test_every_format_gives_the_same_rows_as_the_cluster(
         first = run("--tenants", str(path))
 
         # a file does not name its server's version, so its managedFields are trusted
-        assert books(ledger_url) == backfilled(members, found, dated=managed_fields), name
+        assert billing_rows(ledger_url) == backfilled(members, found, dated=managed_fields), name
         assert first["source"] == "snapshot"
         assert _rows(first) == _rows(of_the_cluster), name
         assert _found(first) == _found(of_the_cluster), name
-        written = contents(ledger_url, PUBLIC)
+        written = all_rows(ledger_url, PUBLIC)
         second = run("--tenants", str(path))
-        assert contents(ledger_url, PUBLIC) == written, name
+        assert all_rows(ledger_url, PUBLIC) == written, name
         assert _rows(second) == dict.fromkeys(_rows(second), 0), name
 
     # a folder and standard input contain the same tenants, so nothing is left to write
@@ -174,7 +174,7 @@ def test_every_format_gives_the_same_rows_as_the_cluster(
         again = run("--tenants", path_given)
         assert (again["tenants_observed"], again["outcome"]) == (210, "drift")
         assert _rows(again) == dict.fromkeys(_rows(again), 0)
-        assert contents(ledger_url, PUBLIC) == written
+        assert all_rows(ledger_url, PUBLIC) == written
 
 
 def test_a_ledger_of_a_cluster_refuses_a_file(
@@ -182,7 +182,7 @@ def test_a_ledger_of_a_cluster_refuses_a_file(
 ) -> None:
     settle(cluster, population()[:5])
     run("--kubeconfig", str(cluster.kubeconfig), "--settle", "0s")
-    before = contents(ledger_url, PUBLIC)
+    before = all_rows(ledger_url, PUBLIC)
     path = tmp_path / "tenants.yaml"
     path.write_text(as_yaml(list(objects(cluster).values())[:4]))
     monkeypatch.setattr("sys.argv", ["reconciler", "run", "--tenants", str(path)])
@@ -191,7 +191,7 @@ def test_a_ledger_of_a_cluster_refuses_a_file(
         main()
 
     assert exited.value.code == 3
-    assert contents(ledger_url, PUBLIC) == before
+    assert all_rows(ledger_url, PUBLIC) == before
 
 
 def _forget(url: str) -> None:

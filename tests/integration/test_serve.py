@@ -18,13 +18,13 @@ from urllib.error import HTTPError
 
 import pytest
 
+from tests.support.api_state import tenant
 from tests.support.faults import Fault, anything, delay, status
-from tests.support.world import tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.scene import World
+    from tests.support.system import System
 
 PATIENCE = 30.0
 """Seconds that anything may take on a busy machine."""
@@ -77,8 +77,8 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(world: World, *options: str) -> Iterator[Served]:
-    given = {"DATABASE_URL": world.url, "RECONCILER_KUBECONFIG": world.kubeconfig, "RECONCILER_SETTLE": "0s"}
+def serving(system: System, *options: str) -> Iterator[Served]:
+    given = {"DATABASE_URL": system.url, "RECONCILER_KUBECONFIG": system.kubeconfig, "RECONCILER_SETTLE": "0s"}
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "KUBE", "PG"))}
     command = [sys.executable, "-m", "reconciler", "serve", "--listen", "127.0.0.1:0", *options]
     with subprocess.Popen(command, env=clean | given, stderr=subprocess.PIPE, text=True) as process:
@@ -92,18 +92,18 @@ def serving(world: World, *options: str) -> Iterator[Served]:
             process.kill()
 
 
-def test_a_scheduled_run_corrects_what_the_portal_lost(world: World) -> None:
-    with serving(world, "--every", "1s") as served:
+def test_a_scheduled_run_corrects_what_the_portal_lost(system: System) -> None:
+    with serving(system, "--every", "1s") as served:
         served.until("run.ended")
-        world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
+        system.api.create(tenant("acme", ["mail"]), at=system.now - timedelta(hours=2))
         assert served.until("drift.corrected")["tenant"] == "acme"
         assert served.stop() == 0
-    assert world.ledger.execute("SELECT tenant_name FROM tenant_billing_lifecycle").fetchall() == [("acme",)]
+    assert system.ledger.execute("SELECT tenant_name FROM tenant_billing_lifecycle").fetchall() == [("acme",)]
 
 
-def test_the_metrics_show_the_runs(world: World) -> None:
-    world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
-    with serving(world) as served:
+def test_the_metrics_show_the_runs(system: System) -> None:
+    system.api.create(tenant("acme", ["mail"]), at=system.now - timedelta(hours=2))
+    with serving(system) as served:
         served.until("run.ended")
         code, metrics = served.fetch("/metrics")
     assert code == 200
@@ -113,46 +113,46 @@ def test_the_metrics_show_the_runs(world: World) -> None:
     assert "acme" not in metrics
 
 
-def test_runs_recover_after_the_api_server_was_unavailable(world: World) -> None:
+def test_runs_recover_after_the_api_server_was_unavailable(system: System) -> None:
     """Runs fail and are logged, the first one after that succeeds, and the service is unhealthy in between."""
-    with serving(world, "--every", "1s", "--deadline", "1s") as served:
+    with serving(system, "--every", "1s", "--deadline", "1s") as served:
         served.until("run.ended")
         away = Fault(status(503), when=anything, times=None)
-        world.api.faults.append(away)
+        system.api.faults.append(away)
         served.until("command.failed")
         until(lambda: served.fetch("/healthz")[0] == 503)
-        world.api.faults.remove(away)
+        system.api.faults.remove(away)
         until(lambda: served.fetch("/healthz")[0] == 200)
         assert served.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_lets_the_run_in_progress_complete(world: World, number: signal.Signals) -> None:
-    world.api.create(tenant("acme"), at=world.now - timedelta(hours=2))
-    world.api.faults.append(Fault(delay(1.5), when=anything, times=1))
-    with serving(world) as served:
-        until(lambda: bool(world.api.requests))
+def test_a_signal_lets_the_run_in_progress_complete(system: System, number: signal.Signals) -> None:
+    system.api.create(tenant("acme"), at=system.now - timedelta(hours=2))
+    system.api.faults.append(Fault(delay(1.5), when=anything, times=1))
+    with serving(system) as served:
+        until(lambda: bool(system.api.requests))
         assert served.stop(number) == 0
         assert served.of("run.ended")[0]["outcome"] == "corrected"
         assert [line["event"] for line in served.logged][-1] == "serve.stopped"
 
 
-def test_a_second_signal_stops_immediately_and_writes_nothing(world: World) -> None:
-    world.api.create(tenant("acme", ["mail"]), at=world.now - timedelta(hours=2))
-    world.api.faults.append(Fault(delay(300), when=anything, times=1))
-    with serving(world) as served:
-        until(lambda: bool(world.api.requests))
+def test_a_second_signal_stops_immediately_and_writes_nothing(system: System) -> None:
+    system.api.create(tenant("acme", ["mail"]), at=system.now - timedelta(hours=2))
+    system.api.faults.append(Fault(delay(300), when=anything, times=1))
+    with serving(system) as served:
+        until(lambda: bool(system.api.requests))
         served.process.send_signal(signal.SIGTERM)
         served.until("serve.stopping")
         began = time.monotonic()
         assert served.stop() == -signal.SIGTERM
         assert time.monotonic() - began < PATIENCE
-    assert world.ledger.execute("SELECT count(*) FROM tenant_billing_lifecycle").fetchone() == (0,)
+    assert system.ledger.execute("SELECT count(*) FROM tenant_billing_lifecycle").fetchone() == (0,)
 
 
-def test_a_process_that_was_suspended_continues_and_misses_no_run(world: World) -> None:
+def test_a_process_that_was_suspended_continues_and_misses_no_run(system: System) -> None:
     """A run that is two seconds late still takes place; several missed ones become one."""
-    with serving(world, "--every", "3s") as served:
+    with serving(system, "--every", "3s") as served:
         served.until("run.ended")
         served.process.send_signal(signal.SIGSTOP)
         time.sleep(4.5)
@@ -162,17 +162,17 @@ def test_a_process_that_was_suspended_continues_and_misses_no_run(world: World) 
         assert served.stop() == 0
 
 
-def test_two_processes_over_one_ledger_write_each_correction_once(world: World) -> None:
-    with serving(world, "--every", "1s") as one, serving(world, "--every", "1s") as other:
+def test_two_processes_over_one_ledger_write_each_correction_once(system: System) -> None:
+    with serving(system, "--every", "1s") as one, serving(system, "--every", "1s") as other:
         one.until("run.ended")
         other.until("run.ended")
         for number in range(5):
-            world.api.create(tenant(f"tenant-{number}", ["mail"]), at=world.now - timedelta(hours=2))
+            system.api.create(tenant(f"tenant-{number}", ["mail"]), at=system.now - timedelta(hours=2))
         ended = len(one.of("run.ended")), len(other.of("run.ended"))
         one.until("run.ended", ended[0] + 2)
         other.until("run.ended", ended[1] + 2)
         assert (one.stop(), other.stop()) == (0, 0)
-    written = world.ledger.execute("SELECT tenant_name, count(*) FROM tenant_skill_events GROUP BY 1 ORDER BY 1")
+    written = system.ledger.execute("SELECT tenant_name, count(*) FROM tenant_skill_events GROUP BY 1 ORDER BY 1")
     assert written.fetchall() == [(f"tenant-{number}", 1) for number in range(5)]
 
 
@@ -186,8 +186,8 @@ def test_two_processes_over_one_ledger_write_each_correction_once(world: World) 
         (["--alertmanager", "ftp://alertmanager"], "Alertmanager"),
     ],
 )
-def test_wrong_settings_are_reported_immediately(world: World, options: list[str], says: str) -> None:
-    with serving(world, *options) as served:
+def test_wrong_settings_are_reported_immediately(system: System, options: list[str], says: str) -> None:
+    with serving(system, *options) as served:
         assert served.process.wait(PATIENCE) == 64
         until(lambda: says in "".join(served.said))
         assert "Traceback" not in "".join(served.said)

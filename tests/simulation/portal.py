@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.api_state import ORG_LABEL, tenant
 
 if TYPE_CHECKING:
     import random
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 SETTLE = timedelta(seconds=60)
@@ -103,7 +103,7 @@ def became(key: list[tuple[datetime, bool]], *, on: bool, by: datetime) -> datet
 class Portal:
     """The portal, the operator that sets the status, and everybody else who touches the tenants."""
 
-    api: ApiDouble
+    api: FakeApi
     clock: Clock
     random: random.Random
     loss: float

@@ -30,7 +30,7 @@ from tests.simulation.boundaries import Boundaries, Died, Looks
 from tests.simulation.invariants import Ledger
 from tests.simulation.portal import CLOCK, SETTLE, Clock, Portal
 from tests.support import faults
-from tests.support.double import ApiDouble
+from tests.support.fake_api import FakeApi
 from tests.support.faults import Fault
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Simulation:
 
     seed: int
     url: str
-    api: ApiDouble
+    api: FakeApi
     kubeconfig: Path
     monkeypatch: pytest.MonkeyPatch
 
@@ -281,7 +281,7 @@ def simulate(seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.3)
     with (
         stamina.set_testing(testing=True, attempts=3),
-        ApiDouble(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
+        FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
     ):
         simulation = Simulation(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"), monkeypatch)
         try:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
-from tests.support.double import ApiDouble
-from tests.support.harness import DoubleCluster, RealCluster
+from tests.support.fake_api import FakeApi
+from tests.support.harness import FakeCluster, RealCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,9 +37,9 @@ def on_a_real_server(test: _Test) -> _Test:
 
 
 @pytest.fixture
-def api() -> Iterator[ApiDouble]:
+def api() -> Iterator[FakeApi]:
     """A fresh API server of our own, with the CRD and without tenants."""
-    with ApiDouble() as double:
+    with FakeApi() as double:
         yield double
 
 
@@ -49,8 +49,8 @@ def api() -> Iterator[ApiDouble]:
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """An empty cluster: the double, and then the real one if there is one."""
     if request.param == "double":
-        with ApiDouble() as double:
-            yield DoubleCluster(double, tmp_path)
+        with FakeApi() as double:
+            yield FakeCluster(double, tmp_path)
     else:
         with _real() as real:
             yield real

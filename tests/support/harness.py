@@ -13,14 +13,14 @@ from urllib.parse import urlencode
 import yaml
 from kubernetes import client, config
 
-from tests.support.world import AlreadyThere, NotThere
+from tests.support.api_state import AlreadyThere, NotThere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from tests.support.double import ApiDouble
-    from tests.support.world import Object
+    from tests.support.api_state import Object
+    from tests.support.fake_api import FakeApi
 
 CRD: Final = Path(__file__).parent / "crd.yaml"
 TENANTS: Final = "/apis/pieced.ch/v1alpha1/piecedtenants"
@@ -128,10 +128,10 @@ class Connection:
         return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, response.data)
 
 
-class DoubleCluster:
+class FakeCluster:
     """The double."""
 
-    def __init__(self, api: ApiDouble, directory: Path) -> None:
+    def __init__(self, api: FakeApi, directory: Path) -> None:
         self.api = api
         self.kubeconfig = api.kubeconfig(directory / "kubeconfig")
         self.moves_times = not api.legacy_times

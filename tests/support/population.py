@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support.contents import Books
-from tests.support.harness import DoubleCluster
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.api_state import ORG_LABEL, tenant
+from tests.support.harness import FakeCluster
+from tests.support.ledger_rows import BillingRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from tests.support.api_state import Object
     from tests.support.harness import Cluster
-    from tests.support.world import Object
 
 UNKNOWN: Final = "unknown"
 FINALIZER: Final = "pieced.ch/operator"
@@ -150,13 +150,13 @@ def status(**values: Any) -> Callable[[Cluster, str], None]:
 
 def now(cluster: Cluster) -> datetime:
     """What time it is there."""
-    return cluster.api.clock() if isinstance(cluster, DoubleCluster) else datetime.now(UTC)
+    return cluster.api.clock() if isinstance(cluster, FakeCluster) else datetime.now(UTC)
 
 
 @contextmanager
 def at(cluster: Cluster, moment: datetime) -> Iterator[None]:
     """Let the double's clock stand at a moment. A real server's cannot be set: there everything happens now."""
-    if not isinstance(cluster, DoubleCluster):
+    if not isinstance(cluster, FakeCluster):
         yield
         return
     clock = cluster.api.clock
@@ -198,7 +198,7 @@ def objects(cluster: Cluster) -> dict[str, Object]:
     return {item["metadata"]["name"]: item for item in cluster.fetch().json()["items"]}
 
 
-def backfilled(members: Iterable[Member], found: Mapping[str, Object], *, dated: bool) -> Books:
+def backfilled(members: Iterable[Member], found: Mapping[str, Object], *, dated: bool) -> BillingRows:
     """Return what an empty ledger must say after the first run.
 
     Args:
@@ -220,7 +220,7 @@ def backfilled(members: Iterable[Member], found: Mapping[str, Object], *, dated:
         since = _suspended_since(member, shown, created_at, dated=dated)
         if since:
             suspensions.append((name, member.org, "suspended", since))
-    return Books(sorted(lifecycles), sorted(skills), sorted(suspensions))
+    return BillingRows(sorted(lifecycles), sorted(skills), sorted(suspensions))
 
 
 def written_at(shown: Object, field: str) -> datetime:

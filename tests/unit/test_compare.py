@@ -9,7 +9,7 @@ from hypothesis import given
 from reconciler.core.compare import RULES, compare
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Action, Event, Finding, Observed, Recorded
 from reconciler.core.reasons import CORRECTING, Reason
-from tests.support.sides import (
+from tests.support.comparison import (
     BORN,
     DAY,
     DISABLED,
@@ -19,10 +19,10 @@ from tests.support.sides import (
     RESUMED,
     SECOND,
     SUSPENDED,
-    ledger,
-    live,
-    pairs,
-    row,
+    lifecycle_row,
+    live_tenant,
+    observed_and_recorded,
+    recorded_tenant,
 )
 
 ACTION = {
@@ -58,11 +58,11 @@ STATES = {
 
 GONE = None
 """What the whole list shows of a tenant that is not in it."""
-DELETING = live(deleting_at=NOW - HOUR)
+DELETING = live_tenant(deleting_at=NOW - HOUR)
 PROBLEM = "Expected array, got str - at spec.packages"
 UNREADABLE = Observed(name="acme", problem=PROBLEM)
-CLOSED = row(deleted_at=NOW - DAY)
-NEW = live(created_at=NOW - HOUR)
+CLOSED = lifecycle_row(deleted_at=NOW - DAY)
+NEW = live_tenant(created_at=NOW - HOUR)
 FUTURE = Event(9, "enabled", NOW + SECOND)
 
 Row = tuple[Observed | None, Recorded, list[Finding]]
@@ -106,15 +106,15 @@ RECREATED = found(Reason.TENANT_RECREATED)
 CONTRADICTED = found(Reason.DELETION_CONTRADICTED)
 
 LIFECYCLES: dict[str, Row] = {
-    "a live tenant without a row is inserted": (live(), ledger(None), [INSERT]),
+    "a live tenant without a row is inserted": (live_tenant(), recorded_tenant(None), [INSERT]),
     "a live tenant without a row is inserted, then compared as if it were open": (
-        live(packages=("a", "b"), suspended=True),
-        ledger(None),
+        live_tenant(packages=("a", "b"), suspended=True),
+        recorded_tenant(None),
         [INSERT, enabled("a"), enabled("b"), found(Reason.SUSPENSION_UNRECORDED)],
     ),
     "a live tenant without a row keeps what its events say already": (
-        live(packages=("a", "b"), suspended=False),
-        ledger(None, skills={"a": ENABLED, "c": ENABLED}, suspension=SUSPENDED),
+        live_tenant(packages=("a", "b"), suspended=False),
+        recorded_tenant(None, skills={"a": ENABLED, "c": ENABLED}, suspension=SUSPENDED),
         [
             INSERT,
             enabled("b"),
@@ -122,189 +122,209 @@ LIFECYCLES: dict[str, Row] = {
             found(Reason.RESUMPTION_UNRECORDED, supersedes=SUSPENDED),
         ],
     ),
-    "a live tenant with an open row is as recorded": (live(), ledger(), []),
+    "a live tenant with an open row is as recorded": (live_tenant(), recorded_tenant(), []),
     "a live tenant with all its state recorded is as recorded": (
-        live(packages=("a",), suspended=True),
-        ledger(skills={"a": ENABLED, "b": DISABLED}, suspension=SUSPENDED),
+        live_tenant(packages=("a",), suspended=True),
+        recorded_tenant(skills={"a": ENABLED, "b": DISABLED}, suspension=SUSPENDED),
         [],
     ),
-    "a live tenant that began after its row was closed is reported as recreated": (NEW, ledger(CLOSED), [RECREATED]),
+    "a live tenant that began after its row was closed is reported as recreated": (
+        NEW,
+        recorded_tenant(CLOSED),
+        [RECREATED],
+    ),
     "a live tenant that began before its row was closed contradicts the deletion": (
-        live(),
-        ledger(CLOSED),
+        live_tenant(),
+        recorded_tenant(CLOSED),
         [CONTRADICTED],
     ),
     "a live tenant that began when its row was closed contradicts the deletion": (
-        live(created_at=NOW - DAY),
-        ledger(CLOSED),
+        live_tenant(created_at=NOW - DAY),
+        recorded_tenant(CLOSED),
         [CONTRADICTED],
     ),
     "a live tenant whose row was closed infinitely late contradicts the deletion": (
-        live(),
-        ledger(row(deleted_at=LAST)),
+        live_tenant(),
+        recorded_tenant(lifecycle_row(deleted_at=LAST)),
         [CONTRADICTED],
     ),
     "a live tenant whose row is closed is not compared any further": (
-        live(packages=("a",), suspended=True, org="other"),
-        ledger(CLOSED, skills={"b": ENABLED}),
+        live_tenant(packages=("a",), suspended=True, org="other"),
+        recorded_tenant(CLOSED, skills={"b": ENABLED}),
         [CONTRADICTED._replace(org="other")],
     ),
     "a recreated tenant is not compared any further": (
-        live(created_at=NOW - HOUR, packages=("a",)),
-        ledger(CLOSED, skills={"b": ENABLED}, suspension=SUSPENDED),
+        live_tenant(created_at=NOW - HOUR, packages=("a",)),
+        recorded_tenant(CLOSED, skills={"b": ENABLED}, suspension=SUSPENDED),
         [RECREATED],
     ),
-    "a tenant being deleted without a row is inserted and stamped": (DELETING, ledger(None), [INSERT, STAMP]),
+    "a tenant being deleted without a row is inserted and stamped": (DELETING, recorded_tenant(None), [INSERT, STAMP]),
     "a tenant being deleted without a row is closed at once, with the skills that its events left on": (
         DELETING,
-        ledger(None, skills={"a": ENABLED, "b": DISABLED}),
+        recorded_tenant(None, skills={"a": ENABLED, "b": DISABLED}),
         [INSERT, STAMP, closed("a", ENABLED)],
     ),
-    "a tenant being deleted with an open row is stamped": (DELETING, ledger(), [STAMP]),
-    "an absent tenant with an open row is stamped": (GONE, ledger(), [STAMP]),
-    "an absent tenant with a closed row is as recorded": (GONE, ledger(CLOSED), []),
-    "a tenant being deleted with a closed row is as recorded": (DELETING, ledger(CLOSED), []),
-    "an unreadable tenant without a row is reported": (UNREADABLE, ledger(None), [unreadable("absent", org="unknown")]),
-    "an unreadable tenant with an open row is reported": (UNREADABLE, ledger(), [unreadable("open")]),
-    "an unreadable tenant with a closed row is reported": (UNREADABLE, ledger(CLOSED), [unreadable("deleted")]),
+    "a tenant being deleted with an open row is stamped": (DELETING, recorded_tenant(), [STAMP]),
+    "an absent tenant with an open row is stamped": (GONE, recorded_tenant(), [STAMP]),
+    "an absent tenant with a closed row is as recorded": (GONE, recorded_tenant(CLOSED), []),
+    "a tenant being deleted with a closed row is as recorded": (DELETING, recorded_tenant(CLOSED), []),
+    "an unreadable tenant without a row is reported": (
+        UNREADABLE,
+        recorded_tenant(None),
+        [unreadable("absent", org="unknown")],
+    ),
+    "an unreadable tenant with an open row is reported": (UNREADABLE, recorded_tenant(), [unreadable("open")]),
+    "an unreadable tenant with a closed row is reported": (
+        UNREADABLE,
+        recorded_tenant(CLOSED),
+        [unreadable("deleted")],
+    ),
     "events without resource and row are reported": (
         GONE,
-        ledger(None, skills={"a": ENABLED}),
+        recorded_tenant(None, skills={"a": ENABLED}),
         [found(Reason.EVENTS_WITHOUT_TENANT, org=UNKNOWN_ORG)],
     ),
     "a suspension without resource and row is reported": (
         GONE,
-        ledger(None, suspension=RESUMED),
+        recorded_tenant(None, suspension=RESUMED),
         [found(Reason.EVENTS_WITHOUT_TENANT, org=UNKNOWN_ORG)],
     ),
 }
 
 SKILLS: dict[str, Row] = {
     "a package that is on without any event is recorded as enabled": (
-        live(packages=("a",)),
-        ledger(),
+        live_tenant(packages=("a",)),
+        recorded_tenant(),
         [enabled("a")],
     ),
     "a package that is on after a disabled event is recorded as enabled": (
-        live(packages=("a",)),
-        ledger(skills={"a": DISABLED}),
+        live_tenant(packages=("a",)),
+        recorded_tenant(skills={"a": DISABLED}),
         [enabled("a", DISABLED)],
     ),
     "a package that is off after an enabled event is recorded as disabled": (
-        live(),
-        ledger(skills={"a": ENABLED}),
+        live_tenant(),
+        recorded_tenant(skills={"a": ENABLED}),
         [disabled("a", ENABLED)],
     ),
-    "a package that is off after a disabled event is as recorded": (live(), ledger(skills={"a": DISABLED}), []),
+    "a package that is off after a disabled event is as recorded": (
+        live_tenant(),
+        recorded_tenant(skills={"a": DISABLED}),
+        [],
+    ),
     "skills are told apart by every character": (
-        live(packages=("A", "a ")),
-        ledger(skills={"a": ENABLED, "a ": ENABLED}),
+        live_tenant(packages=("A", "a ")),
+        recorded_tenant(skills={"a": ENABLED, "a ": ENABLED}),
         [enabled("A"), disabled("a", ENABLED)],
     ),
     "a suspended tenant keeps its skills": (
-        live(packages=("a",), suspended=True),
-        ledger(suspension=SUSPENDED),
+        live_tenant(packages=("a",), suspended=True),
+        recorded_tenant(suspension=SUSPENDED),
         [enabled("a")],
     ),
     "a skill left on by an absent tenant that is stamped now is closed": (
         GONE,
-        ledger(skills={"a": ENABLED, "b": DISABLED, "c": ENABLED}),
+        recorded_tenant(skills={"a": ENABLED, "b": DISABLED, "c": ENABLED}),
         [STAMP, closed("a", ENABLED), closed("c", ENABLED)],
     ),
     "a skill left on by a tenant being deleted is closed, whatever its packages say": (
         DELETING._replace(packages=("a", "b")),
-        ledger(skills={"a": ENABLED}),
+        recorded_tenant(skills={"a": ENABLED}),
         [STAMP, closed("a", ENABLED)],
     ),
     "a skill left on by an absent tenant that was stamped before is closed": (
         GONE,
-        ledger(CLOSED, skills={"a": ENABLED}),
+        recorded_tenant(CLOSED, skills={"a": ENABLED}),
         [closed("a", ENABLED)],
     ),
     "a skill left on by a tenant being deleted that was stamped before is closed": (
         DELETING,
-        ledger(CLOSED, skills={"a": ENABLED}),
+        recorded_tenant(CLOSED, skills={"a": ENABLED}),
         [closed("a", ENABLED)],
     ),
     "a skill of a tenant that is gone without a row is not closed": (
         GONE,
-        ledger(None, skills={"a": ENABLED}),
+        recorded_tenant(None, skills={"a": ENABLED}),
         [found(Reason.EVENTS_WITHOUT_TENANT, org=UNKNOWN_ORG)],
     ),
 }
 
 SUSPENSIONS: dict[str, Row] = {
     "a suspension without any event is recorded": (
-        live(suspended=True),
-        ledger(),
+        live_tenant(suspended=True),
+        recorded_tenant(),
         [found(Reason.SUSPENSION_UNRECORDED)],
     ),
     "a suspension after a resumption is recorded": (
-        live(suspended=True),
-        ledger(suspension=RESUMED),
+        live_tenant(suspended=True),
+        recorded_tenant(suspension=RESUMED),
         [found(Reason.SUSPENSION_UNRECORDED, supersedes=RESUMED)],
     ),
-    "a suspension after a suspension is as recorded": (live(suspended=True), ledger(suspension=SUSPENDED), []),
-    "a running tenant without any event is as recorded": (live(), ledger(), []),
-    "a running tenant after a resumption is as recorded": (live(), ledger(suspension=RESUMED), []),
+    "a suspension after a suspension is as recorded": (
+        live_tenant(suspended=True),
+        recorded_tenant(suspension=SUSPENDED),
+        [],
+    ),
+    "a running tenant without any event is as recorded": (live_tenant(), recorded_tenant(), []),
+    "a running tenant after a resumption is as recorded": (live_tenant(), recorded_tenant(suspension=RESUMED), []),
     "a running tenant after a suspension is recorded as resumed": (
-        live(),
-        ledger(suspension=SUSPENDED),
+        live_tenant(),
+        recorded_tenant(suspension=SUSPENDED),
         [found(Reason.RESUMPTION_UNRECORDED, supersedes=SUSPENDED)],
     ),
-    "a tenant that is gone is not resumed": (GONE, ledger(suspension=SUSPENDED), [STAMP]),
-    "a tenant being deleted is not suspended": (DELETING._replace(suspended=True), ledger(), [STAMP]),
+    "a tenant that is gone is not resumed": (GONE, recorded_tenant(suspension=SUSPENDED), [STAMP]),
+    "a tenant being deleted is not suspended": (DELETING._replace(suspended=True), recorded_tenant(), [STAMP]),
 }
 
 ORGS: dict[str, Row] = {
     "a row of an unknown organisation is resolved by the label": (
-        live(),
-        ledger(row(org=UNKNOWN_ORG)),
+        live_tenant(),
+        recorded_tenant(lifecycle_row(org=UNKNOWN_ORG)),
         [found(Reason.ORG_RESOLVED, recorded=UNKNOWN_ORG, observed="2871")],
     ),
-    "a live tenant without a label is reported": (live(org=None), ledger(), [unlabelled("2871")]),
+    "a live tenant without a label is reported": (live_tenant(org=None), recorded_tenant(), [unlabelled("2871")]),
     "a live tenant without a label and of an unknown organisation is reported": (
-        live(org=None),
-        ledger(row(org=UNKNOWN_ORG)),
+        live_tenant(org=None),
+        recorded_tenant(lifecycle_row(org=UNKNOWN_ORG)),
         [unlabelled(UNKNOWN_ORG)],
     ),
     "a live tenant without a label and without a row is inserted with an unknown organisation": (
-        live(org=None, packages=("a",)),
-        ledger(None),
+        live_tenant(org=None, packages=("a",)),
+        recorded_tenant(None),
         [INSERT._replace(org=UNKNOWN_ORG), unlabelled(None), enabled("a", org=UNKNOWN_ORG)],
     ),
     "a live tenant without a label whose row is closed is reported twice": (
-        live(org=None),
-        ledger(CLOSED),
+        live_tenant(org=None),
+        recorded_tenant(CLOSED),
         [unlabelled("2871"), CONTRADICTED._replace(org=UNKNOWN_ORG)],
     ),
     "a label that differs from the row is reported, and new events carry the label": (
-        live(org="2872", packages=("a",)),
-        ledger(),
+        live_tenant(org="2872", packages=("a",)),
+        recorded_tenant(),
         [
             found(Reason.ORG_MOVED, org="2872", recorded="2871", observed="2872"),
             enabled("a", org="2872"),
         ],
     ),
     "a label that differs from a closed row is not reported": (
-        live(org="2872"),
-        ledger(CLOSED),
+        live_tenant(org="2872"),
+        recorded_tenant(CLOSED),
         [CONTRADICTED._replace(org="2872")],
     ),
-    "a tenant being deleted without a label is not reported": (DELETING._replace(org=None), ledger(), [STAMP]),
+    "a tenant being deleted without a label is not reported": (DELETING._replace(org=None), recorded_tenant(), [STAMP]),
     "a tenant being deleted without a label and without a row is inserted with an unknown organisation": (
         DELETING._replace(org=None),
-        ledger(None),
+        recorded_tenant(None),
         [INSERT._replace(org=UNKNOWN_ORG), STAMP._replace(org=UNKNOWN_ORG)],
     ),
     "the rows of a tenant that is gone carry the organisation of its row": (
         DELETING._replace(org="2872"),
-        ledger(skills={"a": ENABLED}),
+        recorded_tenant(skills={"a": ENABLED}),
         [STAMP, closed("a", ENABLED)],
     ),
     "the rows of an absent tenant of an unknown organisation stay unknown": (
         GONE,
-        ledger(row(org=UNKNOWN_ORG), skills={"a": ENABLED}),
+        recorded_tenant(lifecycle_row(org=UNKNOWN_ORG), skills={"a": ENABLED}),
         [STAMP._replace(org=UNKNOWN_ORG), closed("a", ENABLED, org=UNKNOWN_ORG)],
     ),
 }
@@ -314,18 +334,18 @@ _ENABLED_BEFORE_TIME = Event(9, "enabled", FIRST)
 
 TIMES: dict[str, Row] = {
     "an event of this very instant is believed": (
-        live(packages=("a",)),
-        ledger(skills={"a": Event(9, "enabled", NOW)}),
+        live_tenant(packages=("a",)),
+        recorded_tenant(skills={"a": Event(9, "enabled", NOW)}),
         [],
     ),
     "a future event that agrees with the resource is reported": (
-        live(packages=("a",)),
-        ledger(skills={"a": FUTURE}),
+        live_tenant(packages=("a",)),
+        recorded_tenant(skills={"a": FUTURE}),
         [untimely(FUTURE, "a")],
     ),
     "a future event is left alone while the other keys are corrected": (
-        live(packages=("b",), suspended=True),
-        ledger(skills={"a": FUTURE, "c": ENABLED}),
+        live_tenant(packages=("b",), suspended=True),
+        recorded_tenant(skills={"a": FUTURE, "c": ENABLED}),
         [
             enabled("b"),
             disabled("c", ENABLED),
@@ -334,68 +354,68 @@ TIMES: dict[str, Row] = {
         ],
     ),
     "a future disabled event is left alone while its package is on": (
-        live(packages=("a",)),
-        ledger(skills={"a": FUTURE._replace(kind="disabled")}),
+        live_tenant(packages=("a",)),
+        recorded_tenant(skills={"a": FUTURE._replace(kind="disabled")}),
         [untimely(FUTURE._replace(kind="disabled"), "a")],
     ),
     "an infinite suspension is left alone while the skills are corrected": (
-        live(packages=("a",)),
-        ledger(suspension=_SUSPENDED_AT_THE_END),
+        live_tenant(packages=("a",)),
+        recorded_tenant(suspension=_SUSPENDED_AT_THE_END),
         [enabled("a"), untimely(_SUSPENDED_AT_THE_END)],
     ),
     "an event infinitely long ago is left alone": (
-        live(),
-        ledger(skills={"a": _ENABLED_BEFORE_TIME}),
+        live_tenant(),
+        recorded_tenant(skills={"a": _ENABLED_BEFORE_TIME}),
         [untimely(_ENABLED_BEFORE_TIME, "a")],
     ),
     "a future event of an absent tenant is left alone while the tenant and its other skills are closed": (
         GONE,
-        ledger(skills={"a": FUTURE, "b": ENABLED}),
+        recorded_tenant(skills={"a": FUTURE, "b": ENABLED}),
         [STAMP, closed("b", ENABLED), untimely(FUTURE, "a")],
     ),
     "a future event of a tenant deleted long ago is reported": (
         GONE,
-        ledger(CLOSED, skills={"a": FUTURE}),
+        recorded_tenant(CLOSED, skills={"a": FUTURE}),
         [untimely(FUTURE, "a")],
     ),
     "a future event of a tenant without resource and row is reported too": (
         GONE,
-        ledger(None, skills={"a": FUTURE}),
+        recorded_tenant(None, skills={"a": FUTURE}),
         [
             found(Reason.EVENTS_WITHOUT_TENANT, org=UNKNOWN_ORG),
             untimely(FUTURE, "a", org=UNKNOWN_ORG),
         ],
     ),
     "a future event of a live tenant whose row is closed is reported too": (
-        live(),
-        ledger(CLOSED, skills={"a": FUTURE}),
+        live_tenant(),
+        recorded_tenant(CLOSED, skills={"a": FUTURE}),
         [CONTRADICTED, untimely(FUTURE, "a")],
     ),
     "a future event of an unreadable tenant is reported beside it": (
         UNREADABLE,
-        ledger(skills={"a": FUTURE}),
+        recorded_tenant(skills={"a": FUTURE}),
         [unreadable("open"), untimely(FUTURE, "a")],
     ),
     "a resource from the future is unreadable": (
-        live(created_at=NOW + 2 * SECOND, packages=("a",)),
-        ledger(),
+        live_tenant(created_at=NOW + 2 * SECOND, packages=("a",)),
+        recorded_tenant(),
         [unreadable("open", "metadata.creationTimestamp lies in the future: 2026-06-15T12:00:02Z")],
     ),
     "a deletion in the future is unreadable": (
-        live(deleting_at=NOW + HOUR),
-        ledger(),
+        live_tenant(deleting_at=NOW + HOUR),
+        recorded_tenant(),
         [unreadable("open", "metadata.deletionTimestamp lies in the future: 2026-06-15T13:00:00Z")],
     ),
     "a resource ahead by no more than the clocks are apart is read": (
-        live(created_at=NOW + SECOND),
-        ledger(None),
+        live_tenant(created_at=NOW + SECOND),
+        recorded_tenant(None),
         [INSERT],
     ),
 }
 
 UNREADABLE_BEATS: dict[str, Row] = {
     f"unreadable beats: {name}": (
-        (observed or live())._replace(problem=PROBLEM),
+        (observed or live_tenant())._replace(problem=PROBLEM),
         recorded,
         [
             unreadable(
@@ -428,7 +448,7 @@ def test_every_rule_says_what_the_fault_is() -> None:
     assert len({rule.__name__ for rule in RULES}) == len(RULES)
 
 
-@given(pairs())
+@given(observed_and_recorded())
 def test_every_finding_is_about_its_tenant_and_does_what_its_reason_allows(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
@@ -439,7 +459,7 @@ def test_every_finding_is_about_its_tenant_and_does_what_its_reason_allows(
         assert (finding.recorded, finding.observed) == STATES.get(finding.reason, (finding.recorded, finding.observed))
 
 
-@given(pairs())
+@given(observed_and_recorded())
 def test_a_key_is_corrected_once_and_never_after_a_future_event(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
@@ -451,17 +471,17 @@ def test_a_key_is_corrected_once_and_never_after_a_future_event(
             assert FIRST < finding.supersedes.occurred_at <= NOW
 
 
-@given(pairs())
+@given(observed_and_recorded())
 def test_an_unreadable_tenant_gets_no_other_findings_but_invalid_events(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     observed, recorded = pair
-    findings = list(compare((observed or live())._replace(problem=PROBLEM), recorded, as_of=NOW))
+    findings = list(compare((observed or live_tenant())._replace(problem=PROBLEM), recorded, as_of=NOW))
     assert findings[0].reason is Reason.TENANT_UNREADABLE
     assert {finding.reason for finding in findings[1:]} <= {Reason.EVENT_TIME_INVALID}
 
 
-@given(pairs())
+@given(observed_and_recorded())
 def test_once_the_findings_are_applied_the_reports_alone_are_left(pair: tuple[Observed | None, Recorded]) -> None:
     observed, recorded = pair
     before = list(compare(observed, recorded, as_of=NOW, tolerance=2 * HOUR))
@@ -484,7 +504,7 @@ def _applied(observed: Observed | None, recorded: Recorded, findings: list[Findi
         match finding.action:
             case Action.INSERT:
                 created_at = (observed and observed.created_at) or BORN
-                recorded = replace(recorded, lifecycle=row(org=finding.org, created_at=created_at))
+                recorded = replace(recorded, lifecycle=lifecycle_row(org=finding.org, created_at=created_at))
             case Action.STAMP if lifecycle:
                 recorded = replace(recorded, lifecycle=replace(lifecycle, deleted_at=NOW))
             case Action.UPDATE if lifecycle:

@@ -12,7 +12,20 @@ from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
 from reconciler.core.model import Action, Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
-from tests.support.sides import BORN, DAY, DISABLED, ENABLED, HOUR, NOW, SECOND, SUSPENDED, ledger, live, pairs, row
+from tests.support.comparison import (
+    BORN,
+    DAY,
+    DISABLED,
+    ENABLED,
+    HOUR,
+    NOW,
+    SECOND,
+    SUSPENDED,
+    lifecycle_row,
+    live_tenant,
+    observed_and_recorded,
+    recorded_tenant,
+)
 
 Candidate = tuple[Observed | None, Recorded]
 
@@ -63,60 +76,62 @@ class Drift(NamedTuple):
 
 
 DRIFTS = {
-    ENABLE: Drift(live(packages=("a",)), ledger(), "packages_written_at", Evidence.FIELD_MANAGER),
-    DISABLE: Drift(live(), ledger(skills={"a": ENABLED}), "packages_written_at", Evidence.FIELD_MANAGER),
-    SUSPEND: Drift(live(suspended=True), ledger(), "suspend_written_at", Evidence.FIELD_MANAGER),
-    RESUME: Drift(live(), ledger(suspension=SUSPENDED), "suspend_written_at", Evidence.FIELD_MANAGER),
+    ENABLE: Drift(live_tenant(packages=("a",)), recorded_tenant(), "packages_written_at", Evidence.FIELD_MANAGER),
+    DISABLE: Drift(
+        live_tenant(), recorded_tenant(skills={"a": ENABLED}), "packages_written_at", Evidence.FIELD_MANAGER
+    ),
+    SUSPEND: Drift(live_tenant(suspended=True), recorded_tenant(), "suspend_written_at", Evidence.FIELD_MANAGER),
+    RESUME: Drift(live_tenant(), recorded_tenant(suspension=SUSPENDED), "suspend_written_at", Evidence.FIELD_MANAGER),
 }
 DRIFTS_OF = pytest.mark.parametrize("reason", DRIFTS)
 
 
 @pytest.mark.parametrize("generation", [None, 1, 7])
 def test_a_tenant_is_recorded_from_its_creation(generation: int | None) -> None:
-    observed = live(generation=generation)
-    assert moment(CREATED, observed, ledger(None)) == exactly(Evidence.CREATION, BORN)
+    observed = live_tenant(generation=generation)
+    assert moment(CREATED, observed, recorded_tenant(None)) == exactly(Evidence.CREATION, BORN)
 
 
 def test_a_creation_in_the_future_is_dated_at_the_observation() -> None:
-    observed = live(created_at=NOW + HOUR)
-    assert moment(CREATED, observed, ledger(None), tolerance=HOUR) == exactly(Evidence.CREATION, NOW)
+    observed = live_tenant(created_at=NOW + HOUR)
+    assert moment(CREATED, observed, recorded_tenant(None), tolerance=HOUR) == exactly(Evidence.CREATION, NOW)
 
 
 def test_an_earlier_run_does_not_move_a_creation() -> None:
     """A run of another cluster, say: the tenant is inserted with its own creationTimestamp."""
-    observed = live(packages=("a",), generation=1)
-    recorded = ledger(None, verified_at=VERIFIED)
+    observed = live_tenant(packages=("a",), generation=1)
+    recorded = recorded_tenant(None, verified_at=VERIFIED)
     assert moment(CREATED, observed, recorded) == exactly(Evidence.CREATION, BORN)
     assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, BORN)
 
 
 def test_the_backfill_dates_every_package_at_the_creation() -> None:
-    findings = dated(live(packages=("a", "b"), generation=1), ledger(None))
+    findings = dated(live_tenant(packages=("a", "b"), generation=1), recorded_tenant(None))
     assert [finding.moment for finding in findings] == 3 * [exactly(Evidence.CREATION, BORN)]
 
 
 def test_the_backfill_says_until_when_a_package_may_have_been_added() -> None:
-    observed = live(packages=("a",), generation=2)
-    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
-    observed = live(packages=("a",), generation=2, packages_written_at=WRITTEN)
-    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, WRITTEN, Evidence.CREATION)
-    observed = live(packages=("a",), generation=None)
-    assert moment(ENABLE, observed, ledger(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
+    observed = live_tenant(packages=("a",), generation=2)
+    assert moment(ENABLE, observed, recorded_tenant(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
+    observed = live_tenant(packages=("a",), generation=2, packages_written_at=WRITTEN)
+    assert moment(ENABLE, observed, recorded_tenant(None)) == Moment(BORN, BORN, WRITTEN, Evidence.CREATION)
+    observed = live_tenant(packages=("a",), generation=None)
+    assert moment(ENABLE, observed, recorded_tenant(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
 
 
 def test_the_backfill_never_enables_before_the_event_that_it_corrects() -> None:
-    observed = live(packages=("a",), generation=1)
-    recorded = ledger(None, skills={"a": DISABLED})
+    observed = live_tenant(packages=("a",), generation=1)
+    recorded = recorded_tenant(None, skills={"a": DISABLED})
     assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, DISABLED.occurred_at)
 
 
 def test_the_backfill_suspends_when_the_operator_saw_it() -> None:
-    observed = live(suspended=True, suspended_at=WRITTEN)
-    assert moment(SUSPEND, observed, ledger(None)) == Moment(WRITTEN, BORN, NOW, Evidence.SUSPENDED_AT)
+    observed = live_tenant(suspended=True, suspended_at=WRITTEN)
+    assert moment(SUSPEND, observed, recorded_tenant(None)) == Moment(WRITTEN, BORN, NOW, Evidence.SUSPENDED_AT)
 
 
 def test_the_backfill_stamps_a_tenant_that_is_being_deleted() -> None:
-    findings = dated(live(deleting_at=WRITTEN), ledger(None))
+    findings = dated(live_tenant(deleting_at=WRITTEN), recorded_tenant(None))
     assert [(f.action, f.moment) for f in findings] == [
         (Action.INSERT, exactly(Evidence.CREATION, BORN)),
         (Action.STAMP, exactly(Evidence.DELETION, WRITTEN)),
@@ -124,61 +139,63 @@ def test_the_backfill_stamps_a_tenant_that_is_being_deleted() -> None:
 
 
 def test_a_package_of_generation_1_is_on_since_creation() -> None:
-    observed = live(packages=("a",), generation=1)
-    assert moment(ENABLE, observed, ledger()) == exactly(Evidence.CREATION, BORN)
+    observed = live_tenant(packages=("a",), generation=1)
+    assert moment(ENABLE, observed, recorded_tenant()) == exactly(Evidence.CREATION, BORN)
 
 
 def test_a_package_of_generation_1_is_not_on_before_billing_starts() -> None:
-    observed = live(packages=("a",), generation=1)
-    recorded = ledger(row(created_at=BORN + HOUR))
+    observed = live_tenant(packages=("a",), generation=1)
+    recorded = recorded_tenant(lifecycle_row(created_at=BORN + HOUR))
     assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, BORN + HOUR)
 
 
 def test_generation_1_proves_nothing_where_an_event_says_otherwise() -> None:
-    observed = live(packages=("a",), generation=1)
-    recorded = ledger(skills={"a": DISABLED})
+    observed = live_tenant(packages=("a",), generation=1)
+    recorded = recorded_tenant(skills={"a": DISABLED})
     assert moment(ENABLE, observed, recorded) == Moment(NOW, DISABLED.occurred_at, NOW, Evidence.NONE)
 
 
 def test_generation_1_proves_nothing_where_a_run_has_found_the_tenant_true() -> None:
-    observed = live(packages=("a",), generation=1)
-    recorded = ledger(verified_at=VERIFIED)
+    observed = live_tenant(packages=("a",), generation=1)
+    recorded = recorded_tenant(verified_at=VERIFIED)
     assert moment(ENABLE, observed, recorded) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
 
 
 @pytest.mark.parametrize("generation", [None, 0, 2])
 def test_another_generation_proves_nothing(generation: int | None) -> None:
-    observed = live(packages=("a",), generation=generation)
-    assert moment(ENABLE, observed, ledger()) == Moment(NOW, BORN, NOW, Evidence.NONE)
+    observed = live_tenant(packages=("a",), generation=generation)
+    assert moment(ENABLE, observed, recorded_tenant()) == Moment(NOW, BORN, NOW, Evidence.NONE)
 
 
 def test_a_deletion_is_stamped_at_its_timestamp() -> None:
-    assert moment(DELETED, live(deleting_at=WRITTEN), ledger()) == exactly(Evidence.DELETION, WRITTEN)
+    assert moment(DELETED, live_tenant(deleting_at=WRITTEN), recorded_tenant()) == exactly(Evidence.DELETION, WRITTEN)
 
 
 def test_a_deletion_that_takes_effect_later_is_stamped_at_the_observation() -> None:
-    observed = live(deleting_at=NOW + HOUR)
-    assert moment(DELETED, observed, ledger(), tolerance=HOUR) == exactly(Evidence.DELETION, NOW)
+    observed = live_tenant(deleting_at=NOW + HOUR)
+    assert moment(DELETED, observed, recorded_tenant(), tolerance=HOUR) == exactly(Evidence.DELETION, NOW)
 
 
 def test_a_deletion_is_not_stamped_before_the_creation() -> None:
-    observed = live(deleting_at=BORN)
-    assert moment(DELETED, observed, ledger(row(created_at=BORN + HOUR))) == exactly(Evidence.DELETION, BORN + HOUR)
+    observed = live_tenant(deleting_at=BORN)
+    assert moment(DELETED, observed, recorded_tenant(lifecycle_row(created_at=BORN + HOUR))) == exactly(
+        Evidence.DELETION, BORN + HOUR
+    )
 
 
 def test_an_absence_is_stamped_by_policy() -> None:
-    recorded = ledger(verified_at=VERIFIED)
+    recorded = recorded_tenant(verified_at=VERIFIED)
     assert moment(DELETED, None, recorded) == Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
     assert moment(DELETED, None, recorded, fallback=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
-    assert moment(DELETED, None, ledger()) == Moment(BORN, BORN, NOW, Evidence.NONE)
+    assert moment(DELETED, None, recorded_tenant()) == Moment(BORN, BORN, NOW, Evidence.NONE)
 
 
 @pytest.mark.parametrize(
     "recorded",
     [
-        ledger(skills={"a": Event(9, "enabled", WRITTEN)}),
-        ledger(skills={"a": Event(9, "disabled", WRITTEN)}),
-        ledger(suspension=Event(9, "resumed", WRITTEN)),
+        recorded_tenant(skills={"a": Event(9, "enabled", WRITTEN)}),
+        recorded_tenant(skills={"a": Event(9, "disabled", WRITTEN)}),
+        recorded_tenant(suspension=Event(9, "resumed", WRITTEN)),
     ],
     ids=["enabled", "disabled", "resumed"],
 )
@@ -188,13 +205,13 @@ def test_an_absence_is_not_stamped_before_the_last_event(recorded: Recorded) -> 
 
 
 def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
-    recorded = ledger(skills={"a": ENABLED})
-    assert moment(CLOSE, live(deleting_at=WRITTEN), recorded) == exactly(Evidence.DELETION, WRITTEN)
+    recorded = recorded_tenant(skills={"a": ENABLED})
+    assert moment(CLOSE, live_tenant(deleting_at=WRITTEN), recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
 @pytest.mark.parametrize("uncertain", FallbackDating)
 def test_a_closing_event_of_an_absent_tenant_has_the_stamps_moment(uncertain: FallbackDating) -> None:
-    recorded = ledger(skills={"a": ENABLED}, verified_at=VERIFIED)
+    recorded = recorded_tenant(skills={"a": ENABLED}, verified_at=VERIFIED)
     stamp = moment(DELETED, None, recorded, fallback=uncertain)
     assert moment(CLOSE, None, recorded, fallback=uncertain) == stamp
     assert stamp is not None
@@ -202,31 +219,31 @@ def test_a_closing_event_of_an_absent_tenant_has_the_stamps_moment(uncertain: Fa
 
 
 def test_a_closing_event_is_dated_at_an_earlier_stamp() -> None:
-    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED})
+    recorded = recorded_tenant(lifecycle_row(deleted_at=WRITTEN), skills={"a": ENABLED})
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
 def test_a_later_true_run_does_not_move_a_closing_event() -> None:
     """The portal's event came late, after a run had found the deleted tenant true."""
-    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": ENABLED}, verified_at=WRITTEN + DAY)
+    recorded = recorded_tenant(lifecycle_row(deleted_at=WRITTEN), skills={"a": ENABLED}, verified_at=WRITTEN + DAY)
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
 def test_a_closing_event_of_a_future_stamp_is_dated_at_observation() -> None:
-    recorded = ledger(row(deleted_at=NOW + DAY), skills={"a": ENABLED})
+    recorded = recorded_tenant(lifecycle_row(deleted_at=NOW + DAY), skills={"a": ENABLED})
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, NOW)
 
 
 def test_a_closing_event_never_precedes_the_event_that_it_closes() -> None:
     late = Event(9, "enabled", WRITTEN + DAY)
-    recorded = ledger(row(deleted_at=WRITTEN), skills={"a": late})
+    recorded = recorded_tenant(lifecycle_row(deleted_at=WRITTEN), skills={"a": late})
     assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, late.occurred_at)
 
 
 def test_a_closing_event_after_a_late_event_moves_no_stamp() -> None:
     late = Event(9, "enabled", WRITTEN + DAY)
-    recorded = ledger(skills={"a": late, "b": ENABLED})
-    findings = dated(live(deleting_at=WRITTEN), recorded)
+    recorded = recorded_tenant(skills={"a": late, "b": ENABLED})
+    findings = dated(live_tenant(deleting_at=WRITTEN), recorded)
     assert [(f.reason, f.subject, f.moment) for f in findings] == [
         (DELETED, None, exactly(Evidence.DELETION, WRITTEN)),
         (CLOSE, "a", exactly(Evidence.DELETION, late.occurred_at)),
@@ -235,13 +252,13 @@ def test_a_closing_event_after_a_late_event_moves_no_stamp() -> None:
 
 
 def test_a_suspension_is_dated_when_the_operator_saw_it() -> None:
-    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN - HOUR)
-    assert moment(SUSPEND, observed, ledger()) == proved(Evidence.SUSPENDED_AT, WRITTEN, BORN)
+    observed = live_tenant(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN - HOUR)
+    assert moment(SUSPEND, observed, recorded_tenant()) == proved(Evidence.SUSPENDED_AT, WRITTEN, BORN)
 
 
 def test_a_later_spec_may_be_another_suspension() -> None:
-    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + HOUR)
-    assert moment(SUSPEND, observed, ledger()) == Moment(WRITTEN, BORN, WRITTEN + HOUR, Evidence.SUSPENDED_AT)
+    observed = live_tenant(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + HOUR)
+    assert moment(SUSPEND, observed, recorded_tenant()) == Moment(WRITTEN, BORN, WRITTEN + HOUR, Evidence.SUSPENDED_AT)
 
 
 @pytest.mark.parametrize(
@@ -250,16 +267,16 @@ def test_a_later_spec_may_be_another_suspension() -> None:
 def test_when_the_operator_saw_a_suspension_counts_within_the_tolerance(
     suspended_at: datetime, clipped: datetime | None
 ) -> None:
-    observed = live(suspended=True, suspended_at=suspended_at)
+    observed = live_tenant(suspended=True, suspended_at=suspended_at)
     expected = Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
     if clipped:
         expected = Moment(clipped, VERIFIED, NOW, Evidence.SUSPENDED_AT)
-    assert moment(SUSPEND, observed, ledger(verified_at=VERIFIED)) == expected
+    assert moment(SUSPEND, observed, recorded_tenant(verified_at=VERIFIED)) == expected
 
 
 def test_a_suspension_seen_before_the_last_resumption_proves_nothing() -> None:
-    observed = live(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + 2 * HOUR)
-    recorded = ledger(suspension=Event(4, "resumed", WRITTEN + HOUR))
+    observed = live_tenant(suspended=True, suspended_at=WRITTEN, suspend_written_at=WRITTEN + 2 * HOUR)
+    recorded = recorded_tenant(suspension=Event(4, "resumed", WRITTEN + HOUR))
     expected = proved(Evidence.FIELD_MANAGER, WRITTEN + 2 * HOUR, WRITTEN + HOUR)
     assert moment(SUSPEND, observed, recorded) == expected
     expected = Moment(WRITTEN + HOUR, WRITTEN + HOUR, NOW, Evidence.NONE)
@@ -297,7 +314,9 @@ def test_a_write_in_the_corrected_events_second_proves_nothing(
     observed, _, field, evidence = DRIFTS[reason]
     opposite = {ENABLE: "disabled", DISABLE: "enabled", SUSPEND: "resumed", RESUME: "suspended"}[reason]
     event = Event(9, opposite, event_at)
-    recorded = ledger(skills={"a": event}) if reason in {ENABLE, DISABLE} else ledger(suspension=event)
+    recorded = (
+        recorded_tenant(skills={"a": event}) if reason in {ENABLE, DISABLE} else recorded_tenant(suspension=event)
+    )
 
     found = moment(reason, observed._replace(**{field: written_at}), recorded)  # type: ignore[arg-type]
 
@@ -367,7 +386,7 @@ def test_without_evidence_the_policy_decides(reason: Reason, uncertain: Fallback
 
 
 def test_the_interval_begins_at_the_latest_of_what_is_known() -> None:
-    observed = live()
+    observed = live_tenant()
     enabled = Event(9, "enabled", VERIFIED)
     for created_at, verified_at, expected in (
         (BORN, None, VERIFIED),
@@ -375,38 +394,38 @@ def test_the_interval_begins_at_the_latest_of_what_is_known() -> None:
         (BORN, VERIFIED + DAY, VERIFIED + DAY),
         (VERIFIED + 2 * DAY, VERIFIED + DAY, VERIFIED + 2 * DAY),
     ):
-        recorded = ledger(row(created_at=created_at), skills={"a": enabled}, verified_at=verified_at)
+        recorded = recorded_tenant(lifecycle_row(created_at=created_at), skills={"a": enabled}, verified_at=verified_at)
         assert moment(DISABLE, observed, recorded) == Moment(expected, expected, NOW, Evidence.NONE)
 
 
 def test_a_future_start_of_billing_moves_no_correction() -> None:
-    recorded = ledger(row(created_at=NOW + DAY))
-    assert moment(ENABLE, live(packages=("a",)), recorded) == exactly(Evidence.NONE, NOW)
+    recorded = recorded_tenant(lifecycle_row(created_at=NOW + DAY))
+    assert moment(ENABLE, live_tenant(packages=("a",)), recorded) == exactly(Evidence.NONE, NOW)
 
 
 def test_a_correction_follows_an_event_after_the_observation_began() -> None:
     observed_at = NOW - HOUR
     event = Event(9, "enabled", NOW - SECOND)
-    found = moment(DISABLE, live(), ledger(skills={"a": event}), observed_at=observed_at)
+    found = moment(DISABLE, live_tenant(), recorded_tenant(skills={"a": event}), observed_at=observed_at)
     assert found == exactly(Evidence.NONE, event.occurred_at)
 
 
 def test_a_report_and_an_organisation_have_no_moment() -> None:
     future = Event(9, "enabled", NOW + DAY)
     findings = [
-        *dated(live(), ledger(row(deleted_at=VERIFIED, created_at=BORN - DAY))),
-        *dated(live(org=None), ledger(skills={"a": future})),
-        *dated(live(), ledger(row(org="unknown"))),
-        *dated(live(), ledger(row(org="other"))),
-        *dated(None, ledger(None, skills={"a": ENABLED})),
-        *dated(Observed(name="acme", problem="it is"), ledger()),
+        *dated(live_tenant(), recorded_tenant(lifecycle_row(deleted_at=VERIFIED, created_at=BORN - DAY))),
+        *dated(live_tenant(org=None), recorded_tenant(skills={"a": future})),
+        *dated(live_tenant(), recorded_tenant(lifecycle_row(org="unknown"))),
+        *dated(live_tenant(), recorded_tenant(lifecycle_row(org="other"))),
+        *dated(None, recorded_tenant(None, skills={"a": ENABLED})),
+        *dated(Observed(name="acme", problem="it is"), recorded_tenant()),
     ]
     assert len(findings) == 7
     assert {finding.moment for finding in findings} == {None}
 
 
 def test_dating_changes_nothing_but_the_moment() -> None:
-    observed, recorded = live(packages=("a",), suspended=True), ledger(None)
+    observed, recorded = live_tenant(packages=("a",), suspended=True), recorded_tenant(None)
     undated = [finding._replace(moment=None) for finding in dated(observed, recorded)]
     assert undated == list(compare(observed, recorded, as_of=NOW))
 
@@ -419,7 +438,7 @@ _datings = st.builds(
 )
 
 
-@given(pairs(), _datings)
+@given(observed_and_recorded(), _datings)
 def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Candidate, dating: Dating) -> None:
     for finding in dated(*pair, dating):
         if finding.moment is None:
@@ -434,7 +453,7 @@ def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Can
         assert not_after <= max(dating.observed_at, superseded)
 
 
-@given(pairs(), _datings)
+@given(observed_and_recorded(), _datings)
 def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, dating: Dating) -> None:
     customer = dated(*pair, replace(dating, fallback=CUSTOMER))
     detected = dated(*pair, replace(dating, fallback=DETECTED))
@@ -453,7 +472,7 @@ def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, da
             assert favoured.moment.occurred_at == favoured.moment.not_before
 
 
-@given(pairs(), _datings)
+@given(observed_and_recorded(), _datings)
 def test_a_closing_event_is_dated_at_deletion_or_its_event(pair: Candidate, dating: Dating) -> None:
     findings = dated(*pair, dating)
     lifecycle = pair[1].lifecycle

@@ -14,7 +14,7 @@ from reconciler.core.errors import SourceFault
 from reconciler.core.model import Observed
 from reconciler.sources import file as snapshot
 from reconciler.sources.parse import read
-from tests.support.sides import NASTY
+from tests.support.comparison import NASTY
 
 LABEL = "pieced.ch/zitadel-org-id"
 CREATED = "2026-05-01T08:00:00Z"

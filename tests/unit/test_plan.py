@@ -11,7 +11,7 @@ from reconciler.core.errors import Refusal
 from reconciler.core.model import Action, Finding, Mode, Result
 from reconciler.core.plan import EmptyList, Limits, Plan, TooMuchDrift, build_plan
 from reconciler.core.reasons import CORRECTING, Reason
-from tests.support.sides import NOW
+from tests.support.comparison import NOW
 from tests.unit.test_compare import ACTION
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED

@@ -29,10 +29,10 @@ from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
 from tests.simulation.portal import CLOCK, SETTLE, Clock
-from tests.support.contents import Books, books
-from tests.support.double import SOURCE_UID, ApiDouble
+from tests.support.api_state import ORG_LABEL, tenant
+from tests.support.fake_api import SOURCE_UID, FakeApi
 from tests.support.faults import Fault, lists
-from tests.support.world import ORG_LABEL, tenant
+from tests.support.ledger_rows import BillingRows, billing_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,12 +80,12 @@ CORRECTIONS: Final = {
 }
 """What one clean pass corrects: tenant, reason, skill."""
 
-RECORDED_BOOKS: Final = Books(
+RECORDED_BOOKS: Final = BillingRows(
     [(name, ORG, BORN[name], None) for name in RECORDED],
     sorted((name, ORG, skill, "enabled", BORN[name]) for name, skills in SKILLS.items() for skill in skills),
     [],
 )
-TRUE_BOOKS: Final = Books(
+TRUE_BOOKS: Final = BillingRows(
     [(name, ORG, born, VERIFIED if name == "dana" else None) for name, born in BORN.items()],
     sorted(
         [
@@ -115,7 +115,7 @@ class End(enum.StrEnum):
 
 
 @dataclass
-class Stage:
+class Scenario:
     """The world, its ledger, and how passes are made over it.
 
     Attributes:
@@ -137,7 +137,7 @@ class Stage:
     """
 
     url: str
-    api: ApiDouble
+    api: FakeApi
     clock: Clock
     kubeconfig: Path
     monkeypatch: pytest.MonkeyPatch
@@ -271,16 +271,16 @@ class Stage:
             asleep, self.asleep = self.asleep, None
             asleep()
 
-    def books(self) -> Books:
+    def books(self) -> BillingRows:
         """Return the rows that invoices are computed from."""
-        return books(self.url)
+        return billing_rows(self.url)
 
     def corrections(self) -> list[tuple[str, str, str | None]]:
         """Return what has been corrected: tenant, reason, skill."""
         rows = self.write("SELECT tenant_name, reason, subject FROM reconciler.corrections")
         return sorted(((name, reason, skill) for name, reason, skill in rows), key=str)
 
-    def state(self) -> tuple[Books, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    def state(self) -> tuple[BillingRows, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """Return all that a pass which did not succeed must leave alone."""
         return (
             self.books(),
@@ -344,7 +344,9 @@ class Stage:
         assert again.failure is None, again.failure
         assert self.state()[:2] == (books, corrections)
 
-    def spared(self, outcome: Outcome, name: str, reason: str, action: Action, before: Books = RECORDED_BOOKS) -> None:
+    def spared(
+        self, outcome: Outcome, name: str, reason: str, action: Action, before: BillingRows = RECORDED_BOOKS
+    ) -> None:
         """The tenant was shown for that reason and left as it was before; every other one was corrected."""
         assert outcome.failure is None, outcome.failure
         assert outcome.result is Result.CORRECTED
@@ -357,14 +359,14 @@ class Stage:
         assert unverified == [name]
 
 
-def only(of: Books, name: str) -> Books:
+def only(of: BillingRows, name: str) -> BillingRows:
     """Return the rows of one tenant."""
-    return Books(*([row for row in rows if row[0] == name] for rows in of))  # type: ignore[arg-type]
+    return BillingRows(*([row for row in rows if row[0] == name] for rows in of))  # type: ignore[arg-type]
 
 
-def without(of: Books, name: str) -> Books:
+def without(of: BillingRows, name: str) -> BillingRows:
     """Return the rows of all other tenants."""
-    return Books(*([row for row in rows if row[0] != name] for rows in of))  # type: ignore[arg-type]
+    return BillingRows(*([row for row in rows if row[0] != name] for rows in of))  # type: ignore[arg-type]
 
 
 def shown(outcome: Outcome, name: str) -> list[Finding]:
@@ -373,7 +375,7 @@ def shown(outcome: Outcome, name: str) -> list[Finding]:
 
 
 @contextmanager
-def world(postgres_url: str, template: str) -> Iterator[str]:
+def ledger_with_clock(postgres_url: str, template: str) -> Iterator[str]:
     """Make a migrated database that has our clock; many tests may follow each other on it."""
     name = f"faults_{uuid4().hex}"
     with closing(psycopg.connect(postgres_url, autocommit=True)) as server:
@@ -386,24 +388,24 @@ def world(postgres_url: str, template: str) -> Iterator[str]:
 
 
 @contextmanager
-def staged(url: str, api: ApiDouble, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """Set the stage for one test on a `world`, which it leaves as it finds it."""
+def staged(url: str, api: FakeApi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
+    """Set the scenario for one test on a `world`, which it leaves as it finds it."""
     with closing(psycopg.connect(url, autocommit=True, options="-c timezone=UTC")) as ledger:
         clock = Clock(ledger, now=START)
         api.clock = clock.server
-        stage = Stage(url, api, clock, api.kubeconfig(folder / "kubeconfig"), monkeypatch)
-        stage.begin_again()
-        stage.fill()
-        yield stage
+        scenario = Scenario(url, api, clock, api.kubeconfig(folder / "kubeconfig"), monkeypatch)
+        scenario.begin_again()
+        scenario.fill()
+        yield scenario
 
 
 class Faults(list["ParameterSet"]):
     """A table of faults and how a pass ends that they strike, for pytest.mark.parametrize."""
 
-    def told(self, fault: str, end: End) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    def told(self, fault: str, end: End) -> Callable[[Callable[[Scenario], None]], Callable[[Scenario], None]]:
         """Enter a fault that has a test of its own."""
 
-        def enter(story: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        def enter(story: Callable[[Scenario], None]) -> Callable[[Scenario], None]:
             self.append(pytest.param(story, id=f"{fault} - {end}"))
             return story
 
@@ -413,37 +415,43 @@ class Faults(list["ParameterSet"]):
         self,
         fault: str,
         end: End,
-        arrange: Callable[[Stage], object],
+        arrange: Callable[[Scenario], object],
         says: str = "",
-        then: Callable[[Stage], object] | None = None,
+        then: Callable[[Scenario], object] | None = None,
     ) -> None:
         """Enter a fault of everything: what it does, what the failure says, and what else must be true after it."""
 
-        def story(stage: Stage) -> None:
-            before = stage.state()
-            arrange(stage)
-            outcome = stage.run()
+        def story(scenario: Scenario) -> None:
+            before = scenario.state()
+            arrange(scenario)
+            outcome = scenario.run()
             match end:
                 case End.FAILED:
-                    stage.has_failed(outcome, before, says)
+                    scenario.has_failed(outcome, before, says)
                 case End.REFUSED:
-                    stage.was_refused(outcome, before, says)
+                    scenario.was_refused(outcome, before, says)
                 case _:
-                    stage.is_true(outcome)
+                    scenario.is_true(outcome)
             if then:
-                then(stage)
-            assert end is End.NORMAL or stage.took < stage.deadline + SLACK
+                then(scenario)
+            assert end is End.NORMAL or scenario.took < scenario.deadline + SLACK
 
         self.told(fault, end)(story)
 
     def add_one(
-        self, fault: str, name: str, reason: str, arrange: Callable[[Stage], object], *, action: Action = Action.REPORT
+        self,
+        fault: str,
+        name: str,
+        reason: str,
+        arrange: Callable[[Scenario], object],
+        *,
+        action: Action = Action.REPORT,
     ) -> None:
         """Enter a fault of one tenant, and what it is shown for."""
 
-        def story(stage: Stage) -> None:
-            arrange(stage)
-            before = stage.books()
-            stage.spared(stage.run(), name, reason, action, before)
+        def story(scenario: Scenario) -> None:
+            arrange(scenario)
+            before = scenario.books()
+            scenario.spared(scenario.run(), name, reason, action, before)
 
         self.told(fault, End.ONE)(story)

@@ -1,4 +1,4 @@
-"""An API server of our own for tests: it serves a `World` over HTTP as kube-apiserver does, and fails when told to."""
+"""An API server of our own for tests: it serves an `ApiState` over HTTP, and fails as arranged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.support.api_state import ApiState, token, untoken
 from tests.support.faults import JSON, Fault, Reply, Request, Wire, status_body
-from tests.support.world import World, token, untoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from tests.support.world import FileSource, Object
+    from tests.support.api_state import Object, ObjectList
 
 TOKEN: Final = "secret-token"  # noqa: S105 - it opens a server on loopback
 SOURCE_UID: Final = "5f0f9d3c-0000-4000-8000-6b7562652d73"
@@ -37,10 +37,10 @@ _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 _EVENTS_PATH: Final = re.compile(r"/apis/events\.k8s\.io/v1/namespaces/(?P<namespace>[^/]+)/events")
 
 
-class ApiDouble(World):
+class FakeApi(ApiState):
     """kube-apiserver as far as the reconciler uses it, on a port of its own.
 
-        with ApiDouble() as api:
+        with FakeApi() as api:
             api.create(tenant("acme", ["web-search"]))
             api.faults.append(Fault(status(503), times=2))
             …
@@ -261,7 +261,7 @@ class ApiDouble(World):
             snapshot = kept
         return self._page(version, snapshot, start, min(limit, self.page_limit or limit) or None, namespace)
 
-    def _page(self, version: str, snapshot: FileSource, start: str, limit: int | None, namespace: str | None) -> Reply:
+    def _page(self, version: str, snapshot: ObjectList, start: str, limit: int | None, namespace: str | None) -> Reply:
         # "0" follows "/" in ASCII, so that what lies between is the namespace
         first, end = ("", None) if namespace is None else (f"{namespace}/", f"{namespace}0")
         low = bisect_left(snapshot.keys, max(start, first))
@@ -406,7 +406,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 64
 
-    def __init__(self, double: ApiDouble) -> None:
+    def __init__(self, double: FakeApi) -> None:
         self.double = double
         self.stopping = threading.Event()
         self._open: set[socket.socket] = set()

@@ -23,7 +23,7 @@ Contents = dict[str, list[str]]
 """Every row as PostgreSQL prints it, by table."""
 
 
-class Books(NamedTuple):
+class BillingRows(NamedTuple):
     """The rows that invoices are computed from, without the ids of events, sorted."""
 
     lifecycles: list[tuple[str, str, datetime, datetime | None]]
@@ -33,16 +33,16 @@ class Books(NamedTuple):
     suspensions: list[tuple[str, str, str, datetime]]
     """Tenant, organisation, kind, occurred_at."""
 
-    def beyond(self, before: Books) -> Books:
+    def beyond(self, before: BillingRows) -> BillingRows:
         """What is in these books and was not in those before."""
-        return Books(
+        return BillingRows(
             [row for row in self.lifecycles if row not in before.lifecycles],
             [row for row in self.skills if row not in before.skills],
             [row for row in self.suspensions if row not in before.suspensions],
         )
 
 
-def contents(url: str, schemas: tuple[str, ...] = BOTH) -> Contents:
+def all_rows(url: str, schemas: tuple[str, ...] = BOTH) -> Contents:
     """Return every row of every table of these schemas."""
     with closing(connect(url)) as ledger:
         tables = ledger.execute(
@@ -60,11 +60,11 @@ def untouched(contents: Contents) -> Contents:
     return {table: rows for table, rows in contents.items() if table not in OF_A_STOPPED_PASS}
 
 
-def books(url: str) -> Books:
+def billing_rows(url: str) -> BillingRows:
     """Return the rows that invoices are computed from; infinite times are brought into those of Python."""
     with closing(connect(url)) as ledger:
         ledger.execute("SET timezone = 'UTC'")
-        return Books(
+        return BillingRows(
             ledger.execute(
                 "SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle "
                 'ORDER BY tenant_name COLLATE "C"'

@@ -55,19 +55,19 @@ NASTY = (
 """Texts that a file format, a quoting or a sort order might trip over."""
 
 
-def live(**fields: Any) -> Observed:
+def live_tenant(**fields: Any) -> Observed:
     """Return a live, running tenant without packages."""
     true = Observed(name="acme", uid="u1", org="2871", created_at=BORN, generation=4, last_modified_at=BORN)
     return true._replace(**fields)
 
 
-def row(**fields: Any) -> Lifecycle:
-    """Return the lifecycle row that is true of `live()`."""
+def lifecycle_row(**fields: Any) -> Lifecycle:
+    """Return the lifecycle row that is true of `live_tenant()`."""
     return replace(Lifecycle(org="2871", created_at=BORN), **fields)
 
 
-def ledger(lifecycle: Lifecycle | None = row(), **fields: Any) -> Recorded:  # noqa: B008 - it is frozen
-    """Return the record that is true of `live()`."""
+def recorded_tenant(lifecycle: Lifecycle | None = lifecycle_row(), **fields: Any) -> Recorded:  # noqa: B008 - it is frozen
+    """Return the record that is true of `live_tenant()`."""
     return Recorded(name="acme", lifecycle=lifecycle, **fields)
 
 
@@ -129,7 +129,7 @@ def records(draw: st.DrawFn, *, certain: bool = False) -> Recorded:
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> tuple[Observed | None, Recorded]:
+def observed_and_recorded(draw: st.DrawFn) -> tuple[Observed | None, Recorded]:
     """Draw a tenant of which at least one side knows something."""
     resource = draw(st.none() | resources())
     return resource, draw(records(certain=resource is None))

@@ -14,7 +14,7 @@ from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
-from tests.support.world import ORG_LABEL
+from tests.support.api_state import ORG_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.core.model import Outcome
-    from tests.support.double import ApiDouble
+    from tests.support.fake_api import FakeApi
 
 
 @dataclass
-class World:
+class System:
     """A cluster, a ledger that is true to it, and passes over the two in which waiting takes no time."""
 
-    api: ApiDouble
+    api: FakeApi
     ledger: psycopg.Connection[Any]
     url: str
     kubeconfig: str
@@ -79,5 +79,5 @@ class World:
 
 
 @pytest.fixture
-def world(api: ApiDouble, ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path) -> World:
-    return World(api, ledger, ledger_url, str(api.kubeconfig(tmp_path / "kubeconfig")))
+def system(api: FakeApi, ledger: psycopg.Connection[Any], ledger_url: str, tmp_path: Path) -> System:
+    return System(api, ledger, ledger_url, str(api.kubeconfig(tmp_path / "kubeconfig")))

@@ -24,7 +24,7 @@ _BRANCH: Final = "\0branch"
 """Stands for the value of a field that has fields of its own."""
 
 
-class World:
+class ApiState:
     """What etcd holds, and the write side of an API server.
 
     Every write takes one resource version, moves `generation` if it changed the spec, and keeps `managedFields` as a
@@ -60,8 +60,8 @@ class World:
         self.resource_version = 1000
         self._objects: dict[str, Object] = {}
         self._encoded: dict[str, bytes] = {}
-        self._current: FileSource | None = None
-        self._kept: dict[int, FileSource] = {}
+        self._current: ObjectList | None = None
+        self._kept: dict[int, ObjectList] = {}
 
     # what is there
 
@@ -185,20 +185,20 @@ class World:
 
     # lists
 
-    def snapshot(self) -> FileSource:
+    def snapshot(self) -> ObjectList:
         """The objects as they are now."""
         with self.lock:
             if self._current is None:
                 keys = tuple(sorted(self._objects, key=str.encode))
-                self._current = FileSource(self.resource_version, keys, tuple(self._bytes(key) for key in keys))
+                self._current = ObjectList(self.resource_version, keys, tuple(self._bytes(key) for key in keys))
             return self._current
 
-    def snapshot_at(self, version: int) -> FileSource | None:
+    def snapshot_at(self, version: int) -> ObjectList | None:
         """The objects as they were at a version that a page was cut from; None if it was compacted."""
         with self.lock:
             return self._kept.get(version)
 
-    def keep(self, snapshot: FileSource) -> None:
+    def keep(self, snapshot: ObjectList) -> None:
         """Remember it for the pages still to come."""
         with self.lock:
             self._kept[snapshot.resource_version] = snapshot
@@ -316,7 +316,7 @@ class World:
         return found
 
 
-class FileSource(NamedTuple):
+class ObjectList(NamedTuple):
     """All objects at one resource version, encoded, in the order of a list."""
 
     resource_version: int
@@ -359,7 +359,7 @@ def tenant(
 def planted(
     index: int, packages: Iterable[str] = ("web-search",), *, created_at: str = "2026-01-01T00:00:00Z"
 ) -> Object:
-    """One of many tenants, complete with what a server adds: for `World.plant`, where lists must be long."""
+    """One of many tenants, complete with what a server adds: for `ApiState.plant`, where lists must be long."""
     made = tenant(f"tenant-{index:06}", packages)
     made["metadata"] |= {
         "uid": str(uuid.UUID(int=index)),
