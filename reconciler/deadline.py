@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,11 +17,7 @@ _Result = TypeVar("_Result")
 
 
 class DeadlineExceeded(Failure):
-    """The run did not end in time.
-
-    Attributes:
-        seconds: the time that it was given.
-    """
+    """The run did not end within its `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -33,15 +29,11 @@ class DeadlineExceeded(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The instant by which a run must end, on the monotonic clock.
-
-    Attributes:
-        seconds: the time that the run was given.
-        ends: its end, in seconds of `time.monotonic`.
-    """
+    """The instant by which a run must end, after the seconds that it was given."""
 
     seconds: float
     ends: float
+    """In seconds of `time.monotonic`."""
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -49,51 +41,35 @@ class Deadline:
         return cls(seconds, time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Return the seconds that are left.
-
-        Raises:
-            DeadlineExceeded: the time is over.
-        """
+        """Return the seconds that are left; raise DeadlineExceeded if there are none."""
         left = self.ends - time.monotonic()
         if left <= 0:
-            raise self.exceeded()
+            raise DeadlineExceeded(self.seconds)
         return left
 
     def start(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
         """Call in a separate thread, which is abandoned when the time is over: no socket timeout bounds every wait.
 
-        Returns:
-            A function that waits for the result, and raises DeadlineExceeded if it is not there in time.
+        The returned function waits for the result, and raises DeadlineExceeded if it is not there in time.
         """
-        done: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+        done: Future[_Result] = Future()
 
         def work() -> None:
             try:
-                done.put((call(), None))
+                done.set_result(call())
             except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-                done.put((None, error))
+                done.set_exception(error)
 
         def result() -> _Result:
-            try:
-                # a result that arrived in time counts, however late it is fetched
-                value, error = done.get(timeout=max(0.0, self.ends - time.monotonic()))
-            except queue.Empty:
-                raise self.exceeded() from None
-            if error is not None:
-                raise error
-            return value  # type: ignore[return-value] # no error: there is a value
+            # a result that arrived in time counts, however late it is fetched
+            wait([done], timeout=max(0.0, self.ends - time.monotonic()))
+            if not done.done():
+                raise DeadlineExceeded(self.seconds)
+            return done.result()
 
         threading.Thread(target=work, name="bounded", daemon=True).start()
         return result
 
     def bound(self, call: Callable[[], _Result]) -> _Result:
-        """Call, and wait until the deadline at most.
-
-        Raises:
-            DeadlineExceeded: it did not return in time.
-        """
+        """Call, and wait until the deadline at most; raise DeadlineExceeded then."""
         return self.start(call)()
-
-    def exceeded(self) -> DeadlineExceeded:
-        """Return the failure of a run that did not end in time."""
-        return DeadlineExceeded(self.seconds)

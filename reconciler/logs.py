@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 def configure(level: int = logging.INFO) -> None:
     """Set up structlog: dotted event names, facts as fields, times in UTC."""
+    # never a frame's local variables: they include the database's password and the cluster's token
+    if sys.stderr.isatty():
+        plain = structlog.dev.RichTracebackFormatter(show_locals=False)
+        renderers: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    else:
+        tracebacks = ExceptionDictTransformer(show_locals=False)
+        renderers = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *_renderers(terminal=sys.stderr.isatty()),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -28,12 +35,3 @@ def configure(level: int = logging.INFO) -> None:
     )
     # `serve` logs its events; without a handler Python would print its messages as bare text
     logging.getLogger("apscheduler").addHandler(logging.NullHandler())
-
-
-def _renderers(*, terminal: bool) -> list[Processor]:
-    # never a frame's local variables: they include the database's password and the cluster's token
-    if terminal:
-        plain = structlog.dev.RichTracebackFormatter(show_locals=False)
-        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
-    tracebacks = ExceptionDictTransformer(show_locals=False)
-    return [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]

@@ -6,11 +6,11 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
 from reconciler.alerts.log import Log
-from reconciler.cli.options import Overrides
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.alerts import Sink
-    from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySettings
+    from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings
     from reconciler.core.model import Mode, Outcome, Source
 
 
@@ -34,36 +34,23 @@ def run_once(
     alerts: AlertSettings | None = None,
     undelivered: Callable[[str], object] | None = None,
 ) -> Outcome:
-    """Reconcile once.
+    """Reconcile once; `tenants`, a file or folder, replaces the cluster, and without `alerts` nobody is notified.
 
-    Args:
-        mode: whether it may write.
-        database_url: the ledger.
-        cluster: where the tenants are.
-        safety: what it may correct, and how long it may take.
-        tenants: a file or folder of tenants, in place of the cluster.
-        overrides: what the operator lets this run do.
-        alerts: who is notified; nobody is by default.
-        undelivered: is called with the name of each sink that could not be notified.
+    `undelivered` is called with the name of each sink that could not be notified.
     """
     deadline = Deadline.after(safety.deadline.total_seconds())
     source = make_source(cluster, deadline, tenants)
-    overrides = overrides or Overrides()
-    limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=frozenset(overrides.allow_mass))
-    job = Job(
-        database_url=database_url,
-        source=source,
-        deadline=deadline,
-        alerts=make_alerts(alerts, source, undelivered) if alerts else Alerts(),
-        options=RunOptions(
-            mode=mode,
-            settle=safety.settle,
-            fallback=safety.uncertain,
-            limits=limits,
-            accept_source=overrides.accept_source,
-        ),
+    allow_mass = frozenset(overrides.allow_mass if overrides else ())
+    limits = Limits(count=safety.limit_count, percent=safety.limit_percent, allow_mass=allow_mass)
+    options = RunOptions(
+        mode=mode,
+        settle=safety.settle,
+        fallback=safety.uncertain,
+        limits=limits,
+        accept_source=overrides is not None and overrides.accept_source,
     )
-    return reconcile(job)
+    notified = make_alerts(alerts, source, undelivered) if alerts else Alerts()
+    return reconcile(Job(database_url=database_url, source=source, options=options, deadline=deadline, alerts=notified))
 
 
 def make_source(settings: ClusterSettings, deadline: Deadline, tenants: str | None = None) -> Source:
@@ -91,9 +78,7 @@ def make_alerts(
     """Return everyone who is notified of a run over this source."""
     from reconciler.sources.cluster import Cluster
 
-    def now() -> datetime:
-        return datetime.now(UTC)
-
+    now = partial(datetime.now, UTC)
     sinks: list[Sink] = [Log()]
     if settings.events and isinstance(source, Cluster):
         from reconciler.alerts.events import Events
@@ -113,9 +98,8 @@ def make_alerts(
 
         # the ledger stores the sink's name, which must not reveal the URL
         sinks += [Messenger(url, f"notify-{number}") for number, url in enumerate(settings.notify_urls, start=1)]
-    heartbeat = None
-    if settings.heartbeat_url:
-        from reconciler.alerts.heartbeat import Heartbeat
+    if not settings.heartbeat_url:
+        return Alerts(sinks=tuple(sinks), undelivered=undelivered)
+    from reconciler.alerts.heartbeat import Heartbeat
 
-        heartbeat = Heartbeat(settings.heartbeat_url)
-    return Alerts(sinks=tuple(sinks), heartbeat=heartbeat, undelivered=undelivered)
+    return Alerts(sinks=tuple(sinks), heartbeat=Heartbeat(settings.heartbeat_url), undelivered=undelivered)

@@ -16,23 +16,25 @@ from reconciler.core.reasons import REPORTING, Reason
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+_BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
+
 _log = structlog.get_logger("reconciler")
 
 
 @click.command("except")
-@click.argument("tenant", type=settings.Words())
-@click.argument("reason", type=click.Choice([reason.value for reason in REPORTING]))
+@click.argument("tenant", type=settings.text)
+@click.argument("reason", type=settings.Member(REPORTING))
 @click.option(
     "--until",
-    type=settings.Until(),
+    type=settings.until,
     metavar="DATE",
     help="Until the end of this UTC day, as 2026-12-31, or until this instant, as 2026-12-31T18:00Z.",
 )
-@click.option("--note", type=settings.Words(), help="Why it is decided.")
-@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@click.option("--note", type=settings.text, help="Why it is decided.")
+@_BY
 @click.option("--revoke", is_flag=True, help="Stop accepting the report, from now on.")
 def except_(
-    *, tenant: str, reason: str, until: datetime | None, note: str | None, by: str | None, revoke: bool
+    *, tenant: str, reason: Reason, until: datetime | None, note: str | None, by: str | None, revoke: bool
 ) -> None:
     """Accept a report for a time: it stays listed, and nobody is notified of it."""
     from reconciler.db import decisions
@@ -46,18 +48,17 @@ def except_(
     decider = _decider(by)
     with closing(connect(settings.database_url())) as ledger, transaction(ledger) as cursor:
         if until and note:
-            accepted = decisions.accept(cursor, tenant, Reason(reason), until=until, note=note, by=decider)
-            text = view.accepted(accepted)
+            text = view.accepted(decisions.accept(cursor, tenant, reason, until=until, note=note, by=decider))
         else:
-            text = view.revoked(tenant, Reason(reason), decisions.revoke(cursor, tenant, Reason(reason)))
+            text = view.revoked(tenant, reason, decisions.revoke(cursor, tenant, reason))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
     click.echo(text)
 
 
 @click.command()
-@click.argument("tenant", type=settings.Words())
-@click.option("--note", type=settings.Words(), required=True, help="Why it is decided.")
-@click.option("--by", type=settings.Words(), help="Who decides; by default the name of this account.")
+@click.argument("tenant", type=settings.text)
+@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
+@_BY
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
 @settings.DEADLINE

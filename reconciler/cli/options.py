@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
@@ -37,33 +37,8 @@ class WrongSettings(Failure):
     exit_code = 64
 
 
-class Duration(click.ParamType[timedelta]):
-    """A length of time as 60s, 5m or 1h30m."""
-
-    name = "duration"
-
-    def __init__(self, shortest: timedelta = timedelta()) -> None:
-        self.shortest = shortest
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the duration: between the shortest one and `MAX_DURATION`."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            duration: timedelta = durationpy.from_str(value)
-        except (durationpy.DurationError, OverflowError):
-            self.fail(f"{value!r} is not a duration; write it as 60s, 5m or 1h30m.", param, ctx)
-        if not self.shortest <= duration <= MAX_DURATION:
-            shortest = f"{self.shortest.total_seconds():g}s"
-            self.fail(f"{value!r} is not between {shortest} and {MAX_DURATION.days} days.", param, ctx)
-        return duration
-
-
 class Percent(click.FloatRange):
-    """A share from 0 to 100; NaN is refused."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 100)
+    """A share; NaN, which no range excludes, is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the share."""
@@ -81,250 +56,182 @@ class Member(click.Choice[_Value]):
         return str(choice)
 
 
-class TimeZone(click.ParamType[ZoneInfo]):
-    """A time zone as Europe/Zurich."""
-
-    name = "zone"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ZoneInfo:
-        """Return the zone."""
-        try:
-            return ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            self.fail(f"{value!r} is not a known time zone; write it as Europe/Zurich.", param, ctx)
+# What follows is given to click as types: a function's name is shown in the help, and its ValueError is the message.
 
 
-class Month(click.ParamType[date]):
-    """A UTC month as 2026-05."""
-
-    name = "month"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Return the month's first day."""
-        if isinstance(value, date):
-            return value
-        # the following month must be a date too
-        if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", value) or not 0 < int(value[:4]) < date.max.year:
-            self.fail(f"{value!r} is not a month; write it as 2026-05.", param, ctx)
-        return date.fromisoformat(f"{value}-01")
+def duration(given: str, shortest: timedelta = timedelta()) -> timedelta:
+    """Parse a length of time such as 60s, 5m or 1h30m."""
+    try:
+        parsed: timedelta = durationpy.from_str(given)
+    except (durationpy.DurationError, OverflowError):
+        raise ValueError(f"{given!r} is not a duration; write it as 60s, 5m or 1h30m.") from None
+    if not shortest <= parsed <= MAX_DURATION:
+        raise ValueError(f"{given!r} is not between {shortest.total_seconds():g}s and {MAX_DURATION.days} days.")
+    return parsed
 
 
-class Day(click.ParamType[date]):
-    """A UTC day as 2026-05-01."""
-
-    name = "day"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Return the day."""
-        if isinstance(value, date):
-            return value
-        try:
-            day = date.fromisoformat(value)
-        except ValueError:
-            day = date.max
-        # the following day must be a date too
-        if day == date.max or value != day.isoformat():
-            self.fail(f"{value!r} is not a day; write it as 2026-05-01.", param, ctx)
-        return day
+def period(given: str) -> timedelta:
+    """Parse a duration of at least a second."""
+    return duration(given, timedelta(seconds=1))
 
 
-class Address(click.ParamType[tuple[str, int]]):
-    """An address to listen on: host:port, [::]:port or :port."""
-
-    name = "host:port"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Return host and port."""
-        if isinstance(value, tuple):
-            return value
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) >= 2**16:
-            self.fail(f"{value!r} is not an address; write it as 127.0.0.1:8080 or :8080.", param, ctx)
-        return host.strip("[]"), int(port)
+def zone(given: str) -> ZoneInfo:
+    """Parse the name of a time zone such as Europe/Zurich."""
+    try:
+        return ZoneInfo(given)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{given!r} is not a known time zone; write it as Europe/Zurich.") from None
 
 
-class Words(click.ParamType[str]):
-    """Text that is not empty and that PostgreSQL can store."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text without blanks around it."""
-        words = str(value).strip()
-        try:
-            words.encode()
-        except UnicodeEncodeError:
-            self.fail(f"{value!r} is not text in UTF-8.", param, ctx)
-        if not words or "\0" in words:
-            self.fail("it contains a NUL character." if words else "it is empty.", param, ctx)
-        return words
+def month(given: str) -> date:
+    """Parse a UTC month such as 2026-05; return its first day."""
+    # the following month must be a date too
+    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", given) or not 0 < int(given[:4]) < date.max.year:
+        raise ValueError(f"{given!r} is not a month; write it as 2026-05.")
+    return date.fromisoformat(f"{given}-01")
 
 
-class Until(click.ParamType[datetime]):
-    """A UTC day, to its end, or an instant with its offset."""
+def day(given: str) -> date:
+    """Parse a UTC day such as 2026-05-01."""
+    try:
+        parsed = date.fromisoformat(given)
+    except ValueError:
+        parsed = date.max
+    # the following day must be a date too, and Python also reads 20260501
+    if parsed == date.max or given != str(parsed):
+        raise ValueError(f"{given!r} is not a day; write it as 2026-05-01.")
+    return parsed
 
-    name = "date"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the instant in UTC; for a day, the start of the next one."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            if len(value) == len("2026-12-31"):
-                return datetime.combine(date.fromisoformat(value), time(), UTC) + timedelta(days=1)
-            instant = datetime.fromisoformat(value)
-            if instant.tzinfo is None:
-                self.fail(f"{value!r} has no offset; write it as 2026-12-31T18:00Z.", param, ctx)
+def until(given: str) -> datetime:
+    """Parse an instant with its offset, or a UTC day, which stands for the start of the next one."""
+    try:
+        if len(given) == len("2026-12-31"):
+            return datetime.combine(date.fromisoformat(given), time(), UTC) + timedelta(days=1)
+        instant = datetime.fromisoformat(given)
+        if instant.tzinfo:
             return instant.astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a time; write a UTC day as 2026-12-31, or 2026-12-31T18:00Z.", param, ctx)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{given!r} is not a time; write a UTC day as 2026-12-31, or 2026-12-31T18:00Z.") from None
+    raise ValueError(f"{given!r} has no offset; write it as 2026-12-31T18:00Z.")
 
 
-def _setting(name: str, **attributes: Any) -> Callable[[_Decorator], _Decorator]:
-    variable = "RECONCILER_" + name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **attributes)
+def address(given: str) -> tuple[str, int]:
+    """Parse an address to listen on: host:port, [::]:port or :port."""
+    host, colon, port = given.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) >= 2**16:
+        raise ValueError(f"{given!r} is not an address; write it as 127.0.0.1:8080 or :8080.")
+    return host.strip("[]"), int(port)
 
 
-def _option(name: str, **attributes: Any) -> dict[str, Any]:
-    """Return the metadata of a field that this option sets."""
-    return {"option": _setting(name, **attributes)}
+def text(given: str) -> str:
+    """Return text without blanks around it, if it is not empty and PostgreSQL can store it."""
+    words = given.strip()
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{given!r} is not text in UTF-8.") from None
+    if not words or "\0" in words:
+        raise ValueError("it contains a NUL character." if words else "it is empty.")
+    return words
 
 
-TENANTS = _setting(
-    "--tenants",
-    metavar="PATH",
-    help="Read the tenants from a YAML or JSON file or folder, as kubectl prints them; - is standard input.",
-)
-SETTLE = _setting(
-    "--settle",
-    type=Duration(),
-    default="60s",
-    help="How long after a change the portal may still write its row: newer drift is rechecked.",
-)
-DEADLINE = _setting(
-    "--deadline", type=Duration(), default="4m", help="Give up after this time; nothing has been written then."
-)
-OUTPUT = _setting("--output", type=click.Choice(["table", "json"]), default="table", help="Format of standard output.")
-OUTPUT_OR_CSV = _setting(
-    "--output", type=click.Choice(["table", "csv", "json"]), default="table", help="Format of standard output."
-)
-DETAILED_EXITCODE = _setting("--detailed-exitcode", is_flag=True, help="Exit 2 if drift was found or corrected.")
+def _setting(name: str, meaning: str, *, off: str = "", **attributes: Any) -> Callable[[_Decorator], _Decorator]:
+    """Return the option of this name, which a variable can set, too; `off` is the flag that switches it off."""
+    option, variable = "--" + name.replace("_", "-") + off, f"RECONCILER_{name.upper()}"
+    return click.option(option, help=meaning, envvar=variable, show_envvar=True, show_default=True, **attributes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _option(meaning: str, **attributes: Any) -> Any:
+    """Return a dataclass field that the option of its name sets."""
+    return field(metadata={"meaning": meaning, **attributes})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(_option, field))
+def _group(settings: type[_Value]) -> type[_Value]:
+    """Make a class of settings a frozen dataclass."""
+    return dataclass(frozen=True, slots=True, kw_only=True)(settings)
+
+
+def _declared(group: type[Any]) -> dict[str, Callable[[_Decorator], _Decorator]]:
+    """Return the options of a group by the names of its fields; a field without one reads a secret."""
+    return {one.name: _setting(one.name, **one.metadata) for one in fields(group) if one.metadata}
+
+
+@_group
 class ClusterSettings:
     """Where the tenants are, and how they are read."""
 
-    kubeconfig: str | None = field(
-        metadata=_option(
-            "--kubeconfig", metavar="PATH", help="Kubeconfig; by default the pod's own account, or kubectl's default."
-        )
+    kubeconfig: str | None = _option(
+        "Kubeconfig; by default the pod's own account, or kubectl's default.", metavar="PATH"
     )
-    context: str | None = field(metadata=_option("--context", help="Context in the kubeconfig."))
-    group: str = field(metadata=_option("--group", default="pieced.ch", help="API group of the custom resource."))
-    plural: str = field(
-        metadata=_option("--plural", default="piecedtenants", help="Plural name of the custom resource.")
-    )
-    org_label: str = field(
-        metadata=_option(
-            "--org-label", default="pieced.ch/zitadel-org-id", help="Label that names the paying organisation."
-        )
-    )
-    page_size: int = field(
-        metadata=_option("--page-size", type=click.IntRange(1, 10_000), default=500, help="Tenants per page of a list.")
-    )
+    context: str | None = _option("Context in the kubeconfig.")
+    group: str = _option("API group of the custom resource.", default="pieced.ch")
+    plural: str = _option("Plural name of the custom resource.", default="piecedtenants")
+    org_label: str = _option("Label that names the paying organisation.", default="pieced.ch/zitadel-org-id")
+    page_size: int = _option("Tenants per page of a list.", type=click.IntRange(1, 10_000), default=500)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_group
 class SafetySettings:
     """What a run may correct, and how long it may take."""
 
-    settle: timedelta = field(metadata={"option": SETTLE})
-    uncertain: FallbackDating = field(
-        metadata=_option(
-            "--uncertain",
-            type=Member(FallbackDating),
-            default=FallbackDating.CUSTOMER.value,
-            help="How a change without evidence is dated: in the customer's favour, or at the time of observation.",
-        )
+    settle: timedelta = _option(
+        "How long after a change the portal may still write its row: newer drift is rechecked.",
+        type=duration,
+        default="60s",
     )
-    limit_count: int = field(
-        metadata=_option(
-            "--limit-count",
-            type=click.IntRange(0),
-            default=3,
-            help="Refuse to correct more tenants than this for one reason …",
-        )
+    uncertain: FallbackDating = _option(
+        "How a change without evidence is dated: in the customer's favour, or at the time of observation.",
+        type=Member(FallbackDating),
+        default=FallbackDating.CUSTOMER.value,
     )
-    limit_percent: float = field(
-        metadata=_option(
-            "--limit-percent",
-            type=Percent(),
-            default=10.0,
-            help="… or than this percentage of the open tenants, whichever allows more.",
-        )
+    limit_count: int = _option(
+        "Refuse to correct more tenants than this for one reason …", type=click.IntRange(0), default=3
     )
-    deadline: timedelta = field(metadata={"option": DEADLINE})
+    limit_percent: float = _option(
+        "… or than this percentage of the open tenants, whichever allows more.", type=Percent(0, 100), default=10.0
+    )
+    deadline: timedelta = _option(
+        "Give up after this time; nothing has been written then.", type=duration, default="4m"
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_group
 class Overrides:
     """What an operator lets a single run do."""
 
-    allow_mass: tuple[Reason, ...] = field(
-        default=(),
-        metadata=_option(
-            "--allow-mass",
-            type=Member(Reason),
-            multiple=True,
-            metavar="REASON",
-            help="Let this reason exceed the limit, after you have checked the plan. May be repeated.",
-        ),
+    allow_mass: tuple[Reason, ...] = _option(
+        "Let this reason exceed the limit, after you have checked the plan. May be repeated.",
+        type=Member(Reason),
+        multiple=True,
+        metavar="REASON",
     )
-    accept_source: bool = field(
-        default=False,
-        metadata=_option("--accept-source", is_flag=True, help="Follow this cluster, or a restored one, from now on."),
-    )
+    accept_source: bool = _option("Follow this cluster, or a restored one, from now on.", is_flag=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_group
 class AlertSettings:
     """Who is notified of a run."""
 
-    every: timedelta = field(
-        metadata=_option(
-            "--every",
-            type=Duration(timedelta(seconds=1)),
-            default="5m",
-            help="Time between runs. Alerts end, and serve is unhealthy, after three times that without a success.",
-        )
+    every: timedelta = _option(
+        "Time between runs. Alerts end, and serve is unhealthy, after three times that without a success.",
+        type=period,
+        metavar="DURATION",
+        default="5m",
     )
-    job_name: str = field(
-        metadata=_option(
-            "--job-name", default="reconciler", help="Name of this installation in alerts and pushed metrics."
-        )
+    job_name: str = _option("Name of this installation in alerts and pushed metrics.", default="reconciler")
+    alertmanager: tuple[str, ...] = _option(
+        "Alertmanager to notify of drift. May be repeated, once for each member of a cluster.",
+        multiple=True,
+        metavar="URL",
     )
-    alertmanager: tuple[str, ...] = field(
-        metadata=_option(
-            "--alertmanager",
-            multiple=True,
-            metavar="URL",
-            help="Alertmanager to notify of drift. May be repeated, once for each member of a cluster.",
-        )
+    pushgateway: str | None = _option(
+        "Pushgateway that run pushes its metrics to. Use the variable if the address contains a password.",
+        metavar="URL",
     )
-    pushgateway: str | None = field(
-        metadata=_option(
-            "--pushgateway",
-            metavar="URL",
-            help="Pushgateway that run pushes its metrics to. Use the variable if the address contains a password.",
-        )
-    )
-    events: bool = field(
-        metadata=_option(
-            "--events/--no-events",
-            default=True,
-            help="Whether the tenants get Kubernetes Events, which kubectl describe shows.",
-        )
+    events: bool = _option(
+        "Whether the tenants get Kubernetes Events, which kubectl describe shows.", off="/--no-events", default=True
     )
     notify_urls: tuple[str, ...] = field(
         default_factory=lambda: tuple(os.environ.get(NOTIFY_URLS, "").split()), repr=False
@@ -332,64 +239,64 @@ class AlertSettings:
     heartbeat_url: str = field(default_factory=lambda: os.environ.get(HEARTBEAT_URL, ""), repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@_group
 class ScheduleSettings:
     """When `serve` runs, and where it listens."""
 
-    cron: str | None = field(
-        metadata=_option("--cron", metavar="EXPRESSION", help="When to run, as in crontab; replaces --every.")
+    cron: str | None = _option("When to run, as in crontab; replaces --every.", metavar="EXPRESSION")
+    time_zone: ZoneInfo = _option("Time zone of the cron expression.", type=zone, default="UTC")
+    jitter: timedelta = _option("Delay each run by a random time up to this.", type=duration, default="0s")
+    listen: tuple[str, int] = _option(
+        "Where /metrics and /healthz are served.", type=address, metavar="HOST:PORT", default="0.0.0.0:8080"
     )
-    time_zone: ZoneInfo = field(
-        metadata=_option("--time-zone", type=TimeZone(), default="UTC", help="Time zone of the cron expression.")
-    )
-    jitter: timedelta = field(
-        metadata=_option("--jitter", type=Duration(), default="0s", help="Delay each run by a random time up to this.")
-    )
-    listen: tuple[str, int] = field(
-        metadata=_option(
-            "--listen", type=Address(), default="0.0.0.0:8080", help="Where /metrics and /healthz are served."
-        )
-    )
+
+
+@_group
+class OutputSettings:
+    """How the outcome of a run is shown."""
+
+    output: str = _option("Format of standard output.", type=click.Choice(["table", "json"]), default="table")
+    detailed_exitcode: bool = _option("Exit 2 if drift was found or corrected.", is_flag=True)
+
+
+SETTLE = _declared(SafetySettings)["settle"]
+DEADLINE = _declared(SafetySettings)["deadline"]
+TENANTS = _setting(
+    "tenants",
+    "Read the tenants from a YAML or JSON file or folder, as kubectl prints them; - is standard input.",
+    metavar="PATH",
+)
+OUTPUT = _declared(OutputSettings)["output"]
+OUTPUT_OR_CSV = _setting(
+    "output", "Format of standard output.", type=click.Choice(["table", "csv", "json"]), default="table"
+)
 
 
 def options(**groups: type[Any]) -> Callable[[Callable[..., _Value]], Callable[..., _Value]]:
-    """Give a command the options of these dataclasses, in this order.
-
-    Args:
-        groups: a dataclass of settings for each parameter of the command: it is passed one value of it.
-    """
-    declared = {
-        name: {one.name: one.metadata["option"] for one in fields(group) if "option" in one.metadata}
-        for name, group in groups.items()
-    }
+    """Give a command the options of these dataclasses, and pass it one value of each, under the name it has here."""
+    declared = {name: _declared(group) for name, group in groups.items()}
 
     def give(command: Callable[..., _Value]) -> Callable[..., _Value]:
         @wraps(command)
         def call(**values: Any) -> _Value:
-            made = {
-                name: groups[name](**{option: values.pop(option) for option in of_group})
-                for name, of_group in declared.items()
-            }
-            return command(**made, **values)
+            for name, group in groups.items():
+                values[name] = group(**{option: values.pop(option) for option in declared[name]})
+            return command(**values)
 
-        for option in reversed([option for of_group in declared.values() for option in of_group.values()]):
-            call = option(call)
+        for of_group in reversed(declared.values()):
+            for option in reversed(of_group.values()):
+                call = option(call)
         return call
 
     return give
 
 
 def database_url() -> str:
-    """Return the connection string of the ledger.
-
-    Raises:
-        WrongSettings: the environment does not set one.
-    """
-    url = os.environ.get(DATABASE_URL, "")
-    if not url:
-        raise WrongSettings(
-            "DATABASE_URL is not set, so there is no ledger to work on.",
-            "Set it to postgresql://user:password@host:5432/dbname. To try the reconciler without a database, "
-            "run `reconciler demo`.",
-        )
-    return url
+    """Return the connection string of the ledger; raise WrongSettings if the environment has none."""
+    if url := os.environ.get(DATABASE_URL):
+        return url
+    raise WrongSettings(
+        "DATABASE_URL is not set, so there is no ledger to work on.",
+        "Set it to postgresql://user:password@host:5432/dbname. To try the reconciler without a database, "
+        "run `reconciler demo`.",
+    )

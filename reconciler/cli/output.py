@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from reconciler.core.model import Result
+
 if TYPE_CHECKING:
+    from reconciler.cli.options import OutputSettings
     from reconciler.core.errors import Failure
     from reconciler.core.model import Outcome
 
@@ -24,15 +27,18 @@ INTERRUPTED = 130
 _log = structlog.get_logger("reconciler")
 
 
-def show(outcome: Outcome, output: str) -> None:
-    """Print what a run found, then log how it ended."""
+def show(outcome: Outcome, settings: OutputSettings) -> int:
+    """Print what a run found, log how it ended, and return its exit code."""
     from reconciler.views import findings as report
 
-    if output == "json":
+    if settings.output == "json":
         click.echo(report.document(outcome))
     elif outcome.failure is None or outcome.findings:
         click.echo(report.printed(outcome))
     log_end(outcome)
+    if outcome.failure:
+        return outcome.failure.exit_code
+    return DRIFT if settings.detailed_exitcode and outcome.result is not Result.CLEAN else 0
 
 
 def log_end(outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("tenant")
-@click.option("--month", type=settings.Month(), help="Show only this UTC month, as 2026-05.")
+@click.option("--month", type=settings.month, help="Show only this UTC month, as 2026-05.")
 @click.option("--all-events", is_flag=True, help="List every event, however many there are.")
 @click.option(
     "--svg",
@@ -61,13 +61,13 @@ def status(*, settle: timedelta, output: str) -> None:
 
 
 @click.command()
-@click.option("--month", type=settings.Month(), help="Period: this UTC month, as 2026-05.")
-@click.option("--from", "first", type=settings.Day(), help="Period: from this UTC day, as 2026-05-01 …")
-@click.option("--to", "last", type=settings.Day(), help="… to this one, inclusive.")
+@click.option("--month", type=settings.month, help="Period: this UTC month, as 2026-05.")
+@click.option("--from", "first", type=settings.day, help="Period: from this UTC day, as 2026-05-01 …")
+@click.option("--to", "last", type=settings.day, help="… to this one, inclusive.")
 @click.option(
-    "--org", type=settings.Words(), help="Only what this organisation pays for, or unknown for tenants without one."
+    "--org", type=settings.text, help="Only what this organisation pays for, or unknown for tenants without one."
 )
-@click.option("--tenant", type=settings.Words(), help="Only this tenant.")
+@click.option("--tenant", type=settings.text, help="Only this tenant.")
 @click.option("--verified", is_flag=True, help="Refuse a period that no run has verified to its end.")
 @settings.SETTLE
 @settings.OUTPUT_OR_CSV

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import click
 import structlog
 
 from reconciler.cli import options as settings
-from reconciler.cli.options import AlertSettings, ClusterSettings, Overrides, SafetySettings
-from reconciler.cli.output import DRIFT, show
-from reconciler.core.model import Mode, Result
-
-if TYPE_CHECKING:
-    from reconciler.core.model import Outcome
+from reconciler.cli.options import AlertSettings, ClusterSettings, OutputSettings, Overrides, SafetySettings
+from reconciler.cli.output import show
+from reconciler.core.model import Mode
 
 _log = structlog.get_logger("reconciler")
 
@@ -28,17 +24,14 @@ def migrate() -> None:
 
 @click.command()
 @settings.TENANTS
-@settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides)
-@settings.OUTPUT
-@settings.DETAILED_EXITCODE
+@settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, shown=OutputSettings)
 def plan(
     *,
     tenants: str | None,
     cluster: ClusterSettings,
     safety: SafetySettings,
     overrides: Overrides,
-    output: str,
-    detailed_exitcode: bool,
+    shown: OutputSettings,
 ) -> int:
     """Show what a run would do. Writes nothing and notifies nobody."""
     from reconciler.cli.assemble import run_once
@@ -46,15 +39,14 @@ def plan(
     outcome = run_once(
         Mode.PLAN, settings.database_url(), cluster=cluster, safety=safety, tenants=tenants, overrides=overrides
     )
-    show(outcome, output)
-    return _exit_code(outcome, detailed=detailed_exitcode)
+    return show(outcome, shown)
 
 
 @click.command()
 @settings.TENANTS
-@settings.options(cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, alerts=AlertSettings)
-@settings.OUTPUT
-@settings.DETAILED_EXITCODE
+@settings.options(
+    cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, alerts=AlertSettings, shown=OutputSettings
+)
 @click.option("--dry-run", is_flag=True, help="The same as plan: write nothing.")
 @click.option("--migrate", "migrate_first", is_flag=True, help="Create missing tables first.")
 def run(
@@ -64,8 +56,7 @@ def run(
     safety: SafetySettings,
     overrides: Overrides,
     alerts: AlertSettings,
-    output: str,
-    detailed_exitcode: bool,
+    shown: OutputSettings,
     dry_run: bool,
     migrate_first: bool,
 ) -> int:
@@ -84,14 +75,7 @@ def run(
         overrides=overrides,
         alerts=None if dry_run else alerts,
     )
-    show(outcome, output)
-    return _exit_code(outcome, detailed=detailed_exitcode)
-
-
-def _exit_code(outcome: Outcome, *, detailed: bool) -> int:
-    if outcome.failure:
-        return outcome.failure.exit_code
-    return DRIFT if detailed and outcome.result is not Result.CLEAN else 0
+    return show(outcome, shown)
 
 
 def _create_missing() -> list[str]:

@@ -25,13 +25,7 @@ class Trigger(Protocol):
 
 
 def make_trigger(*, every: timedelta, cron: str | None, timezone: tzinfo, jitter: timedelta) -> Trigger:
-    """Return the trigger of a schedule.
-
-    Args:
-        every: the time between two runs, unless a cron expression is given.
-        cron: five fields, as in crontab.
-        timezone: the time zone of the cron expression.
-        jitter: each run is late by a random time up to this.
+    """Return a trigger for an interval, or for the five fields of a crontab; each run is late by up to the jitter.
 
     Raises:
         ValueError: the cron expression is not valid.
@@ -40,13 +34,13 @@ def make_trigger(*, every: timedelta, cron: str | None, timezone: tzinfo, jitter
     trigger: Trigger
     if cron is None:
         trigger = IntervalTrigger(seconds=every.total_seconds(), **late)
-        return trigger
-    minute, hour, day, month, day_of_week = cron.split()
-    if day != "*" and day_of_week != "*":
-        # crontab runs when either matches, APScheduler when both do: refuse rather than surprise
-        raise ValueError("it names both a day of the month and a day of the week")
-    # APScheduler counts the days of the week from Monday
-    trigger = CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(day_of_week), **late)
+    else:
+        minute, hour, day, month, weekday = cron.split()
+        if day != "*" and weekday != "*":
+            # crontab runs when either matches, APScheduler when both do: refuse rather than surprise
+            raise ValueError("it names both a day of the month and a day of the week")
+        # APScheduler counts the days of the week from Monday
+        trigger = CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), **late)
     return trigger
 
 

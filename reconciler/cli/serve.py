@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -36,11 +37,12 @@ def serve(
     from reconciler.cli.service import Service
     from reconciler.metrics import RunMetrics
 
+    now = partial(datetime.now, schedule.time_zone)
     try:
         trigger = make_trigger(
             every=alerts.every, cron=schedule.cron, timezone=schedule.time_zone, jitter=schedule.jitter
         )
-        period = longest_wait(trigger, datetime.now(schedule.time_zone))
+        period = longest_wait(trigger, now())
     except ValueError as error:
         raise click.BadParameter(f"{schedule.cron!r} is not a schedule: {error}.", param_hint="'--cron'") from None
     url = settings.database_url()
@@ -56,14 +58,10 @@ def serve(
         log_end(outcome)
         return outcome
 
-    Service(
-        run_once=run,
-        trigger=trigger,
-        period=period,
-        metrics=metrics,
-        now=lambda: datetime.now(schedule.time_zone),
-        starts_at_once=schedule.cron is None,
-    ).run(*schedule.listen, _stop_on_signal())
+    service = Service(
+        run_once=run, trigger=trigger, period=period, metrics=metrics, now=now, starts_at_once=schedule.cron is None
+    )
+    service.run(*schedule.listen, _stop_on_signal())
 
 
 def _stop_on_signal() -> threading.Event:

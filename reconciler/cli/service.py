@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import structlog
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from reconciler.cli.schedule import Trigger
     from reconciler.core.model import Outcome
 
+    _App = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+
 UNHEALTHY_PERIODS = 3
 """Periods without a success after which the service is unhealthy."""
 
@@ -47,10 +49,7 @@ class Service:
     """A process that runs on a schedule, and reports its health and metrics.
 
     Attributes:
-        run_once: reconciles once.
-        trigger: when runs are due.
-        period: the longest time between two of them.
-        metrics: what `/metrics` shows.
+        period: the longest time between two runs.
         now: the wall clock, aware.
         starts_at_once: whether the first run starts immediately, not at the first tick.
     """
@@ -61,13 +60,16 @@ class Service:
     metrics: Collector
     now: Callable[[], datetime]
     starts_at_once: bool = True
-    _healthy_at: datetime | None = field(default=None, init=False)
-    _registry: CollectorRegistry = field(default_factory=CollectorRegistry, init=False)
+    _healthy_at: datetime = field(init=False)
+    _show_metrics: _App = field(init=False)
 
     def __post_init__(self) -> None:
-        """Register the metrics of the runs and of the process."""
-        self._registry.register(self.metrics)
-        ProcessCollector(registry=self._registry)
+        """Register the metrics of the runs and of the process; before the first success, health counts from now."""
+        registry = CollectorRegistry()
+        registry.register(self.metrics)
+        ProcessCollector(registry=registry)
+        self._show_metrics = make_wsgi_app(registry)
+        self._healthy_at = self.now()
 
     def run(self, host: str, port: int, stop: threading.Event) -> None:
         """Run on schedule until `stop` is set, then let the run in progress complete.
@@ -75,7 +77,6 @@ class Service:
         Raises:
             CannotListen: the address is not available.
         """
-        self._healthy_at = self.now()
         scheduler = BackgroundScheduler(timezone=self._healthy_at.tzinfo)
         scheduler.add_listener(_log_event, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         first = {"next_run_time": self._healthy_at} if self.starts_at_once else {}
@@ -92,9 +93,7 @@ class Service:
         """Answer `/metrics` and `/healthz` (https://peps.python.org/pep-3333/)."""
         match environ.get("PATH_INFO"):
             case "/metrics":
-                app: Any = make_wsgi_app(self._registry)
-                answer: Iterable[bytes] = app(environ, start)
-                return answer
+                return self._show_metrics(environ, start)
             case "/healthz":
                 status, text = self.health()
             case _:
@@ -103,17 +102,14 @@ class Service:
         return [f"{text}\n".encode()]
 
     def health(self) -> tuple[HTTPStatus, str]:
-        """Return whether the last success is recent enough, and its age. Before the first one, the start counts."""
-        if self._healthy_at is None:
-            return HTTPStatus.SERVICE_UNAVAILABLE, "not started"
+        """Return whether the last success is recent enough, and its age."""
         age = (self.now() - self._healthy_at).total_seconds()
         limit = UNHEALTHY_PERIODS * self.period.total_seconds()
         text = f"the last success is {age:.0f} s old; more than {limit:.0f} s is unhealthy"
         return (HTTPStatus.OK if age <= limit else HTTPStatus.SERVICE_UNAVAILABLE), text
 
     def _run(self) -> None:
-        outcome = self.run_once()
-        if outcome.failure is None:
+        if self.run_once().failure is None:
             self._healthy_at = self.now()
 
 
@@ -134,7 +130,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def _listening(host: str, port: int, app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> Iterator[str]:
+def _listening(host: str, port: int, app: _App) -> Iterator[str]:
     try:
         server = make_server(host, port, app, ThreadingWSGIServer, _Quiet)
     except OSError as error:

@@ -36,25 +36,17 @@ READ_TIMEOUT = 30.0
 """Seconds without receiving a byte."""
 MAX_BODY_BYTES = 256 * 2**20
 MAX_ATTEMPTS = 5
-"""Attempts at one request."""
 MAX_RETRY_AFTER = 20.0
 """Seconds that are waited at most, whatever a Retry-After asks for."""
 CHUNK_BYTES = 2**20
 
-TRANSIENT = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
-
+TRANSIENT = {429, 500, 502, 503, 504}
+"""The statuses after which a request is retried."""
+SUCCESS = {"GET": {200}, "POST": {200, 201, 202}}
+"""The statuses of a request that succeeded."""
 RELIABLE_WRITE_TIMES = (1, 25)
 """The first version that moves a managedFields time whenever a value changes
 (https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
-
-SUCCESS = {"GET": {HTTPStatus.OK}, "POST": {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED}}
-"""The statuses of a request that succeeded."""
 
 _Method = Literal["GET", "POST"]
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
@@ -73,11 +65,7 @@ class NoSuchResource(SourceFault):
 
 
 class NotFound(Exception):  # noqa: N818 - an answer, not an error
-    """404: the path does not exist, or no object has that name.
-
-    Attributes:
-        name: the object that the API server reports as missing; None if it names none, as for an unknown path.
-    """
+    """404: the API server has no object of this name; it is None for an unknown path."""
 
     def __init__(self, message: str, name: str | None) -> None:
         super().__init__(message)
@@ -124,15 +112,14 @@ class Answer:
         return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
 
     def decoded(self, shape: type[_Shape], kind: str) -> _Shape:
-        """Decode the body, which must be an object of this kind.
-
-        Raises:
-            SourceFault: it is anything else.
-        """
+        """Decode the body; raise SourceFault if it is not an object of this kind."""
         try:
             decoded = msgspec.json.decode(self.body, type=shape)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise malformed(f"{self.path} answered, but {_mismatch(error, self.body)}") from None
+            start = self.body[:60].decode("utf-8", "replace")
+            raise malformed(
+                f"{self.path} answered, but not with what was requested ({_one_line(error)}); it begins {start!r}"
+            ) from None
         if getattr(decoded, "kind", kind) != kind:
             raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
         return decoded
@@ -142,25 +129,20 @@ class Answer:
 class Api:
     """An API server, and how long its answers may take.
 
-    Attributes:
-        kubeconfig: path of a kubeconfig; None for the pod's service account, or outside a pod the default kubeconfig.
-        context: the context in the kubeconfig; None for its current one.
-        deadline: when the run must end.
-        in_pod: whether this process runs in a pod of the cluster.
+    Every request raises DeadlineExceeded when the time is over, ClusterDenied on 401 or 403, ClusterUnreachable without
+    an answer in `MAX_ATTEMPTS` attempts or without a usable configuration, and SourceFault on any other answer.
     """
 
     kubeconfig: str | None
+    """Its path; None for the pod's service account, or outside a pod for the default kubeconfig."""
     context: str | None
+    """None for the kubeconfig's current one."""
     deadline: Deadline
     in_pod: bool = False
 
     @cached_property
     def client(self) -> ApiClient:
-        """The official client, authenticated.
-
-        Raises:
-            ClusterUnreachable: there is no usable configuration.
-        """
+        """The official client, authenticated."""
         import yaml
         from kubernetes import config
         from kubernetes.client import ApiClient, Configuration
@@ -197,10 +179,6 @@ class Api:
         Raises:
             NotFound: 404.
             Gone: 410.
-            ClusterDenied: 401 or 403.
-            ClusterUnreachable: no answer in `MAX_ATTEMPTS` attempts.
-            SourceFault: any other answer.
-            DeadlineExceeded: the time is over.
         """
         return self.ask(path)()
 
@@ -209,19 +187,11 @@ class Api:
         return self.deadline.start(lambda: self._retry("GET", path))
 
     def post(self, path: str, item: Mapping[str, Any]) -> None:
-        """Create an object. If one of its name exists, an earlier attempt has created it.
-
-        Args:
-            path: path of the resource, in the object's namespace.
-            item: the object; no other has its name.
+        """Create an object with a name of its own: if that exists already, an earlier attempt has created it.
 
         Raises:
             Rejected: the API server refuses this object.
             NotFound: 404: the resource does not exist.
-            ClusterDenied: 401 or 403.
-            ClusterUnreachable: no answer in `MAX_ATTEMPTS` attempts.
-            SourceFault: any other answer.
-            DeadlineExceeded: the time is over.
         """
         with suppress(_AlreadyExists):
             answer = self.deadline.bound(lambda: self._retry("POST", path, item))
@@ -256,23 +226,18 @@ class Api:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _Transient(_one_line(error)) from None
+        body = bytearray()
         try:
-            body = self._body(response)
+            while part := response.read1(CHUNK_BYTES):
+                self.deadline.left()
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    raise malformed(f"an answer is larger than {MAX_BODY_BYTES} bytes")
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _Transient(f"the answer was cut off: {_one_line(error)}") from None
         finally:
             response.release_conn() if response.closed else response.close()
-        return self._check_status(method, path, response.status, response.headers, body)
-
-    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        parts, size = [], 0
-        while part := response.read1(CHUNK_BYTES):
-            self.deadline.left()
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise malformed(f"an answer is larger than {MAX_BODY_BYTES} bytes")
-        return b"".join(parts)
+        return self._check_status(method, path, response.status, response.headers, bytes(body))
 
     def _check_status(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         if status in SUCCESS[method]:
@@ -322,27 +287,19 @@ class Kind:
 
 @dataclass(slots=True, kw_only=True)
 class CustomResource:
-    """A custom resource on an API server, discovered when it is first needed.
-
-    Attributes:
-        api: the API server.
-        group: its API group.
-        plural: its plural name.
-        kind: what API discovery says of it; None before `discover`.
-    """
+    """A custom resource on an API server, discovered when it is first needed."""
 
     api: Api
     group: str
     plural: str
     kind: Kind | None = None
+    """None before `discover`."""
 
     def discover(self) -> Kind:
         """Return what API discovery says of the resource; the API server is asked only once.
 
         Raises:
             NoSuchResource: the cluster does not have it.
-            SourceFault: the cluster does not answer.
-            DeadlineExceeded: it took too long.
         """
         if self.kind is None:
             try:
@@ -351,10 +308,10 @@ class CustomResource:
                 listed = self.api.get(f"/apis/{api_version}").decoded(_ResourceList, "APIResourceList")
             except NotFound:
                 raise self.not_found() from None
-            found = [resource for resource in listed.resources if resource.name == self.plural]
-            if not found:
+            found = next((resource for resource in listed.resources if resource.name == self.plural), None)
+            if found is None:
                 raise self.not_found()
-            self.kind = Kind(found[0].kind, api_version, found[0].namespaced, self._server_version())
+            self.kind = Kind(found.kind, api_version, found.namespaced, self._server_version())
         return self.kind
 
     def not_found(self) -> NoSuchResource:
@@ -367,7 +324,9 @@ class CustomResource:
 
     def _server_version(self) -> tuple[int, int]:
         try:
-            return self.api.get("/version").decoded(_ServerVersion, "").number()
+            version = self.api.get("/version").decoded(_ServerVersion, "")
+            # some providers add a suffix to the minor version, as in 25+
+            return int(version.major), int("".join(filter(str.isdigit, version.minor)))
         except (NotFound, ValueError):
             return 0, 0
 
@@ -381,11 +340,10 @@ def malformed(what: str) -> SourceFault:
 
 
 def _backoff(error: Exception) -> bool | float:
+    """Return the seconds to wait before another attempt, True for a growing time, or False for no other attempt."""
     if not isinstance(error, _Transient):
         return False
-    if error.retry_after is None:
-        return True
-    return min(error.retry_after, MAX_RETRY_AFTER)
+    return True if error.retry_after is None else min(error.retry_after, MAX_RETRY_AFTER)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -419,10 +377,6 @@ class _ServerVersion(msgspec.Struct):
     major: str
     minor: str
 
-    def number(self) -> tuple[int, int]:
-        """Return it as numbers, without a provider's suffix as in 25+."""
-        return int(self.major), int("".join(filter(str.isdigit, self.minor)))
-
 
 class _Created(msgspec.Struct):
     kind: str
@@ -447,11 +401,6 @@ def _status(body: bytes) -> _Status:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _Status("")
     return msgspec.structs.replace(sent, message=_one_line(sent.message)) if sent.kind == "Status" else _Status("")
-
-
-def _mismatch(error: Exception, body: bytes) -> str:
-    start = body[:60].decode("utf-8", "replace")
-    return f"not with what was requested ({_one_line(error)}); it begins {start!r}"
 
 
 def _one_line(message: object) -> str:

@@ -52,13 +52,7 @@ class _Object(Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """The PiecedTenants of one cluster.
-
-    Attributes:
-        resource: the custom resource on its API server.
-        org_label: the label that names the paying organisation.
-        page_size: tenants per page.
-    """
+    """The PiecedTenants of one cluster. Whatever reads it raises as `Api` does."""
 
     resource: CustomResource
     org_label: str
@@ -68,15 +62,11 @@ class Cluster:
 
     @property
     def namespaced(self) -> bool:
-        """True if tenants live in namespaces; raises as `CustomResource.discover` does."""
+        """True if tenants live in namespaces."""
         return self.resource.discover().namespaced
 
     def identity(self) -> str:
-        """Return what identifies this cluster: the uid of its kube-system namespace.
-
-        Raises:
-            SourceFault: it cannot be read.
-        """
+        """Return what identifies this cluster: the uid of its kube-system namespace."""
         try:
             answer = self.resource.api.get("/api/v1/namespaces/kube-system")
         except NotFound as error:
@@ -86,12 +76,8 @@ class Cluster:
     def observe(self, spool: Spool) -> Listing:
         """Put every tenant into the spool.
 
-        Returns:
-            The source and the times of the list, which is complete.
-
         Raises:
             SourceFault: the list is incomplete or malformed.
-            DeadlineExceeded: it took too long.
         """
         kind = self.resource.discover()
         for _ in range(1 + MAX_LIST_RESTARTS):
@@ -107,11 +93,7 @@ class Cluster:
         )
 
     def get(self, name: str, namespace: str | None) -> Observed | None:
-        """Read one tenant again.
-
-        Args:
-            name: the tenant.
-            namespace: where it was listed; None if it was not listed.
+        """Read one tenant again, where it was listed; the namespace is None if it was not listed.
 
         Returns:
             The tenant, or None if the API server says that it does not exist.

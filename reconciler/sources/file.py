@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
 """The command that writes a file of tenants with all available evidence."""
+AS_PRINTED = f"Give what `{KUBECTL}` prints."
 _ENDINGS = {".yaml", ".yml", ".json"}
 
 
@@ -41,15 +43,10 @@ _Loader.yaml_implicit_resolvers = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """The PiecedTenants of a file, of every YAML and JSON file of a folder, or of standard input.
-
-    Attributes:
-        path: the file or folder; `-` is standard input.
-        group: API group of the custom resource.
-        org_label: the label that names the paying organisation.
-    """
+    """The PiecedTenants of a file, of every YAML and JSON file of a folder, or of standard input."""
 
     path: str
+    """The file or folder; `-` is standard input."""
     group: str
     org_label: str
 
@@ -67,23 +64,12 @@ class FileSource:
     def observe(self, spool: Spool) -> Listing:
         """Put every tenant into the spool.
 
-        Returns:
-            The source of the list, which is complete.
-
         Raises:
             SourceFault: a file cannot be read, is malformed, or contains something else.
         """
-        position = 0
-        for name, text in self._files():
-            documents = _documents(name, text)
-            if not documents:
-                raise UnreadableFile(
-                    f"{name} is empty: it is not a list of tenants.",
-                    f"Write one with `{KUBECTL}`; a cluster without tenants gives a List with `items: []`.",
-                )
-            for item in self._items(name, documents):
-                position += 1
-                spool.add(read(item, org_label=self.org_label, position=position))
+        items = chain.from_iterable(self._tenants(name, text) for name, text in self._files())
+        for position, item in enumerate(items, start=1):
+            spool.add(read(item, org_label=self.org_label, position=position))
         return Listing(SNAPSHOT)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
@@ -105,29 +91,14 @@ class FileSource:
                 f"The tenants cannot be read from {path}: {error.strerror}.", "Check the path given with --tenants."
             ) from None
 
-    def _items(self, name: str, documents: list[Any]) -> Iterator[dict[str, Any]]:
-        for number, document in enumerate(documents, 1):
+    def _tenants(self, name: str, text: bytes) -> Iterator[dict[str, Any]]:
+        for number, document in enumerate(_documents(name, text), 1):
             if not isinstance(document, dict):
                 raise UnreadableFile(
-                    f"{name}: document {number} is {_shape(document)}, not a Kubernetes object.",
-                    f"Give what `{KUBECTL}` prints.",
+                    f"{name}: document {number} is {_shape(document)}, not a Kubernetes object.", AS_PRINTED
                 )
-            yield from self._tenants(name, document)
-
-    def _tenants(self, name: str, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        kind, items = document.get("kind"), document.get("items")
-        if kind not in ("List", "PiecedTenantList"):
-            yield self._tenant(name, document)
-            return
-        meta = document.get("metadata")
-        if isinstance(meta, dict) and (meta.get("continue") or meta.get("remainingItemCount")):
-            raise UnreadableFile(
-                f"{name} is one page of a longer list.", "Write the whole list: use kubectl without --raw."
-            )
-        if not isinstance(items, list):
-            raise UnreadableFile(f"{name}: the {kind} has no items, not even an empty list.", "Is the file cut off?")
-        for item in items:
-            yield self._tenant(name, item)
+            for item in _listed(name, document):
+                yield self._tenant(name, item)
 
     def _tenant(self, name: str, item: Any) -> dict[str, Any]:
         kind = item.get("kind") if isinstance(item, dict) else _shape(item)
@@ -136,22 +107,40 @@ class FileSource:
             raise UnreadableFile(
                 f"{name} contains {'an object without a kind' if kind is None else kind} of {group or 'no group'}; "
                 f"only PiecedTenants of {self.group} are expected.",
-                f"Is the file cut off, or the wrong one? Give what `{KUBECTL}` prints.",
+                f"Is the file cut off, or the wrong one? {AS_PRINTED}",
             )
         return item  # type: ignore[no-any-return] # a dict, by its kind
 
 
 def _documents(name: str, text: bytes) -> list[Any]:
-    """Return the documents of a file that are not empty."""
+    """Return the documents of a file that are not empty: at least one."""
     try:
-        if text.lstrip()[:1] == b"{":
-            return [msgspec.json.decode(text)]
-        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+        is_json = text.lstrip()[:1] == b"{"
+        documents = [msgspec.json.decode(text)] if is_json else list(yaml.load_all(text, _Loader))
     except (yaml.YAMLError, msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
         raise UnreadableFile(
-            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}",
-            f"Give what `{KUBECTL}` prints.",
+            f"{name} is neither YAML nor JSON: {' '.join(str(error).split())[:200]}", AS_PRINTED
         ) from None
+    if found := [document for document in documents if document is not None]:
+        return found
+    raise UnreadableFile(
+        f"{name} is empty: it is not a list of tenants.",
+        f"Write one with `{KUBECTL}`; a cluster without tenants gives a List with `items: []`.",
+    )
+
+
+def _listed(name: str, document: dict[str, Any]) -> list[Any]:
+    """Return the items of a list, or the only item that any other document is."""
+    kind, items, meta = document.get("kind"), document.get("items"), document.get("metadata")
+    if kind not in ("List", "PiecedTenantList"):
+        return [document]
+    if isinstance(meta, dict) and (meta.get("continue") or meta.get("remainingItemCount")):
+        raise UnreadableFile(
+            f"{name} is one page of a longer list.", "Write the whole list: use kubectl without --raw."
+        )
+    if not isinstance(items, list):
+        raise UnreadableFile(f"{name}: the {kind} has no items, not even an empty list.", "Is the file cut off?")
+    return items
 
 
 def _shape(value: Any) -> str:

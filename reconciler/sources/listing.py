@@ -26,11 +26,8 @@ class StaleList(Refusal):
 def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: bool) -> Listing:
     """Put every tenant into the spool, and return what is known of the list.
 
-    Args:
-        source: where the tenants are.
-        spool: takes them.
-        last: the source that the ledger belongs to, and the last list of it; None on the first run.
-        accept: whether another source, or an older list, is accepted.
+    `last` is the last list of the source that the ledger belongs to, None on the first run; `accept` allows another
+    source, or an older list.
 
     Raises:
         OtherSource: it is another source, or the address led to two of them.

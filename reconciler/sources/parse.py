@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from reconciler.core.errors import SourceFault
 from reconciler.core.model import UNKNOWN_ORG, Observed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_ID_LENGTH = 253
 """Characters. Longer ids are not valid Kubernetes names, and PostgreSQL could not index them."""
@@ -94,11 +92,7 @@ _NOTHING = _Spec()
 def read(item: Raw | dict[str, Any], *, org_label: str, position: int, reliable_times: bool = True) -> Observed:
     """Read one item of a list: raw JSON, or what a YAML parser returned.
 
-    Args:
-        item: the custom resource.
-        org_label: the label that names the paying organisation.
-        position: its number in the list, from 1, for the error message.
-        reliable_times: whether the times in managedFields can be relied on.
+    `position` is its number in the list, from 1; without `reliable_times`, those in managedFields prove nothing.
 
     Raises:
         SourceFault: it has no name, so it might be any tenant.
@@ -109,12 +103,12 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, reliable_
         except msgspec.ValidationError:
             tenant, reliable_times = _decoded(item, _TenantWithoutOwners), False
         return _observed(tenant, org_label, reliable_times=reliable_times)
-    except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         problem = str(error)
     try:
         identity = _decoded(item, _Named).metadata
         _check_id("metadata.name", identity.name)
-    except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceFault(
             f"Item {position} of the list has no readable name ({_one_line(str(error))}), so it might be any tenant.",
             "Check the source: the API server never sends such an item.",
@@ -137,13 +131,17 @@ def _observed(tenant: _Tenant, org_label: str, *, reliable_times: bool) -> Obser
     org = _org(metadata.labels, org_label)
     # fast path: PostgreSQL can store any printable text
     if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
-        _check_texts(metadata, packages)
+        _check_text("metadata.name", metadata.name)
+        _check_text("metadata.namespace", metadata.namespace or "")
+        _check_text("metadata.uid", metadata.uid or "")
+        for package in packages:
+            _check_text("spec.packages", package)
     created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
     deleting_at = metadata.deletion_timestamp and _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
     suspended = tenant.status.suspended_at if tenant.status else None
     suspended_at = suspended and _utc("status.suspendedAt", suspended)
     writes = _in_utc(metadata.managed_fields) if reliable_times and metadata.managed_fields else []
-    owners = _owners(writes)
+    owners = [write for write in writes if write.fields and write.fields.spec and not write.subresource]
     return Observed(
         name=metadata.name,
         namespace=metadata.namespace or "",
@@ -175,25 +173,16 @@ def _org(labels: dict[str, Any] | None, org_label: str) -> str | None:
 
 
 def _id_or_none(value: Any) -> str | None:
-    try:
+    with suppress(ValueError):
         _check_id("", value if isinstance(value, str) else "")
-    except ValueError:
-        return None
-    return str(value)
+        return str(value)
+    return None
 
 
 def _check_id(where: str, text: str) -> None:
     if not 0 < len(text) <= MAX_ID_LENGTH:
         raise ValueError(f"{where}: an id has {len(text)} characters, not 1 to {MAX_ID_LENGTH}")
     _check_text(where, text)
-
-
-def _check_texts(metadata: _Metadata, packages: Iterable[str]) -> None:
-    _check_text("metadata.name", metadata.name)
-    _check_text("metadata.namespace", metadata.namespace or "")
-    _check_text("metadata.uid", metadata.uid or "")
-    for package in packages:
-        _check_text("spec.packages", package)
 
 
 def _check_text(where: str, text: str) -> None:
@@ -228,11 +217,6 @@ def _last_modified_at(writes: list[_Write], newest: datetime) -> datetime | None
             return None
         newest = max(newest, write.time)
     return newest if writes else None
-
-
-def _owners(writes: list[_Write]) -> list[_Write]:
-    """Return the writes that own a field of the spec."""
-    return [write for write in writes if write.fields and write.fields.spec and not write.subresource]
 
 
 def _written_at(owners: list[_Write], name: str) -> datetime | None:

@@ -20,14 +20,12 @@ from psycopg.conninfo import make_conninfo
 from reconciler import __version__
 from reconciler.cli.main import cli
 from reconciler.cli.options import (
-    Address,
     AlertSettings,
     ClusterSettings,
-    Duration,
+    OutputSettings,
     Overrides,
     SafetySettings,
     ScheduleSettings,
-    TimeZone,
     options,
 )
 from reconciler.db.connection import connect
@@ -632,7 +630,9 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     assert value(name, in_the_option) == from_the_option
 
 
-@pytest.mark.parametrize("group", [ClusterSettings, SafetySettings, Overrides, AlertSettings, ScheduleSettings])
+@pytest.mark.parametrize(
+    "group", [ClusterSettings, SafetySettings, Overrides, AlertSettings, ScheduleSettings, OutputSettings]
+)
 def test_every_setting_has_the_declared_type(group: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("RECONCILER_"):
@@ -832,13 +832,13 @@ def _two_values(option: click.Option) -> tuple[str, str]:
         case click.Choice(choices=choices):
             other, *_ = (str(choice) for choice in choices if choice != option.default)
             values = other, next(str(choice) for choice in choices if choice != other)
-        case Duration():
+        case click.types.FuncParamType(name="duration" | "period"):
             values = "7s", "8s"
         case click.IntRange() | click.FloatRange():
             values = "7", "8"
-        case TimeZone():
+        case click.types.FuncParamType(name="zone"):
             values = "Europe/Zurich", "Asia/Tokyo"
-        case Address():
+        case click.types.FuncParamType(name="address"):
             values = "127.0.0.1:7", "[::1]:8"
     return values
 

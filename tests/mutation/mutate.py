@@ -229,16 +229,16 @@ GUARDS = (
     Guard(
         "the cap on Retry-After",
         "sources/api_client.py",
-        "return min(error.retry_after, MAX_RETRY_AFTER)",
-        "return error.retry_after",
+        "else min(error.retry_after, MAX_RETRY_AFTER)",
+        "else error.retry_after",
         API,
     ),
     Guard("no redirect is followed", "sources/api_client.py", "        settings.retries = False\n", "", API),
     Guard(
         "the deadline bounds every wait",
         "deadline.py",
-        "done.get(timeout=max(0.0, self.ends - time.monotonic()))",
-        "done.get(timeout=20)",
+        "wait([done], timeout=max(0.0, self.ends - time.monotonic()))",
+        "wait([done], timeout=20)",
         API,
     ),
     Guard(
