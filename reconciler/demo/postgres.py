@@ -65,13 +65,14 @@ class EmbeddedBroken(Failure):
 
 
 @contextmanager
-def server(version: int | None = None) -> Iterator[str]:
+def server(version: int | None = None, *settings: str) -> Iterator[str]:
     """Run an empty PostgreSQL of its own for the length of the block.
 
     It is stopped and its files are removed when the block ends or the program dies, even by a signal.
 
     Args:
         version: the major version; None is the package's own choice.
+        settings: of the server, as `name=value`; the last one counts.
 
     Yields:
         The URL of its `postgres` database, for its superuser.
@@ -82,8 +83,7 @@ def server(version: int | None = None) -> Iterator[str]:
     """
     installed = installation(version)
     base = tempfile.gettempdir()
-    if len(base) > _MAX_TMPDIR_LENGTH:
-        base = "/tmp"  # noqa: S108 - the folder is private
+    base = base if len(base) <= _MAX_TMPDIR_LENGTH else "/tmp"  # noqa: S108 - the folder is private
     folder = Path(base, f"reconciler-{secrets.token_hex(4)}")
     # what interrupts the program must interrupt neither of its two helpers
     remover = subprocess.Popen(["/bin/sh", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True)
@@ -92,9 +92,9 @@ def server(version: int | None = None) -> Iterator[str]:
         if user := _unprivileged_user():
             installed = _within_reach(installed, folder, user)
         with (folder / "log").open("w") as log:
-            settings = (word for setting in _SETTINGS for word in ("-c", setting))
+            words = (word for setting in (*_SETTINGS, *settings) for word in ("-c", setting))
             runner = subprocess.Popen(
-                ["/bin/sh", "-c", _RUNNER, installed / "bin", "-D", folder / "data", "-k", folder, *settings],
+                ["/bin/sh", "-c", _RUNNER, installed / "bin", "-D", folder / "data", "-k", folder, *words],
                 stdin=subprocess.PIPE,
                 stdout=remover.stdin,
                 stderr=log,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import socket
-import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped] # comes with the embedded PostgreSQL, without types
@@ -30,25 +27,9 @@ def durable() -> Iterator[str]:
 
     It is reached by TCP, as a ledger is: over loopback, the shortest way that there can be.
     """
-    with embedded.server() as url:
-        data, port = _data(url), _free_port()
-        binary = shlex.split((data / "postmaster.opts").read_text())[0]
-        owner = data.stat()
-        user: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-        subprocess.run(
-            [
-                Path(binary).with_name("pg_ctl"),
-                *("restart", "-w", "-D", data, "-l", data.parent / "log"),
-                *(
-                    "-o",
-                    f"-c listen_addresses=127.0.0.1 -c port={port} -c timezone=UTC -k {shlex.quote(str(data.parent))}",
-                ),
-            ],
-            check=True,
-            cwd=data.parent,
-            stdout=subprocess.DEVNULL,
-            **(user if os.geteuid() == 0 else {}),
-        )
+    port = _free_port()
+    address = ("listen_addresses=127.0.0.1", f"port={port}")
+    with embedded.server(None, "fsync=on", "full_page_writes=on", *address):
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
 
