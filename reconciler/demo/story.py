@@ -1,8 +1,8 @@
-"""The whole story, for somebody who has never seen the reconciler: `reconciler demo`.
+"""`reconciler demo`: the whole story, for somebody who has never seen the reconciler.
 
-Nothing of it is staged: a PostgreSQL of its own is started, and every pass is the one that `reconciler run` makes.
-Only the cluster is a file of made-up tenants, which the story changes as the portal would. All times in it are fixed;
-what is owed by today grows with the days.
+Nothing is staged: it starts a PostgreSQL of its own, and every run is the one that `reconciler run` makes. Only the
+cluster is a file of made-up tenants, which the story changes as the portal would. All times in it are fixed; the
+amounts grow with every day.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from reconciler.db.connection import connect, transaction
 from reconciler.db.explain import read_story
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
-from reconciler.demo import postgres as embedded
+from reconciler.demo import postgres
 from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.file import FileSource
-from reconciler.views import explain
-from reconciler.views import findings as report
+from reconciler.views import explain, findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,24 +40,24 @@ if TYPE_CHECKING:
 GROUP = "pieced.ch"
 ORG_LABEL = "pieced.ch/zitadel-org-id"
 PRICES = {"bexio-accounting": "1.20", "nextcloud-files": "0.80", "searxng-local-search": "0.25"}
-"""CHF a day. What is not there, as threema-messenger, is not billed."""
-TIME_LIMIT = 60
-"""Seconds that one pass may take."""
+"""CHF a day. A skill without a price, such as threema-messenger, is not billed."""
+DEADLINE_SECONDS = 60
+"""How long one run may take."""
 
 OPENING = """
 PieCed sells AI assistants. Each customer's assistant is a PiecedTenant in Kubernetes. A portal
 changes it there, and then writes a row about it to PostgreSQL. Invoices are computed from those
-rows alone: if one is lost, a customer is billed wrongly and nobody notices. The reconciler does.
-It compares the two, and adds what is missing.
+rows alone: if one is lost, a customer is billed wrongly and nobody notices. The reconciler does:
+it compares the cluster with the rows, and adds what is missing.
 
-All of this really runs, on a PostgreSQL that is removed at the end, and on a file of twelve
-made-up tenants in place of a cluster.
+Everything below really runs, on a PostgreSQL that is removed at the end. In place of a cluster
+there is a file of twelve made-up tenants.
 """
 
 BACKFILL = """
-The ledger has its tables and not one row. The first run is the backfill: every tenant from its
-creation on, each package as enabled since then, a suspension from the time that the cluster kept.
-velo-stadler carries no label that says who pays: it is recorded under `unknown`, and reported.
+The ledger has its tables, but no rows. The first run is the backfill: it records every tenant and
+its packages from the creation on, and a suspension from the time in the cluster's status.
+velo-stadler has no label that says who pays: it is recorded under `unknown`, and reported.
 """
 
 LOST = """
@@ -74,24 +73,24 @@ A plan shows what a run would do, and writes nothing:
 """
 
 EVIDENCE = """
-Each line says when the change is recorded to have happened, and what proves it. `field_manager`:
-Kubernetes keeps when the owner of a field last wrote, so the change is no younger than that, and no
-older than what the ledger knew before. `suspended_at` and `deletion` are the cluster's own times of
-the change. Where nothing proves the moment, the customer is given the benefit of the doubt. CHF is
-what the correction is worth by today: `+` was being lost, `-` was being overcharged; in brackets,
-if the change was at the one or the other end of its interval.
+Each line says when the change happened, as it will be recorded, and what proves it.
+`field_manager`: Kubernetes keeps when the owner of a field last wrote, so the change is not later
+than that, and not earlier than what the ledger knew before. `suspended_at` and `deletion` are the
+cluster's own times of the change. If nothing proves the moment, the customer gets the benefit of
+the doubt. CHF is the impact of the correction up to today: `+` was being lost, `-` was being
+overcharged. In brackets: the impact if the change happened at either end of its interval.
 
 Now the same as a run:
 """
 
 ROWS = """
-Nothing was removed. A lifecycle row was filled in where it was open: a time of deletion, an unknown
-organisation. All else is an event appended after the one that it corrects. Why is a row there, and
-what is it worth? `reconciler explain kanzlei-frei`:
+Nothing was removed. Two lifecycle rows were completed: one got its time of deletion, one its
+organisation. Everything else is an event, appended after the one that it corrects. Why is a row
+there, and what is its impact? `reconciler explain kanzlei-frei` says:
 """
 
 NOTHING = """
-The ledger says what the cluster shows. This run, and any after it, has nothing to write:
+The ledger now agrees with the cluster, so the next run has nothing to write:
 """
 
 CLOSING = """
@@ -110,7 +109,7 @@ def tell() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     click.echo(OPENING.strip())
     # the file has no name that could be left behind
-    with _uninterrupted(), tempfile.TemporaryFile("w+", encoding="utf-8") as file, embedded.server() as url:
+    with _uninterrupted(), tempfile.TemporaryFile("w+", encoding="utf-8") as file, postgres.server() as url:
         story = _Story(url, file, _sample())
         with _interruptible():
             story.first_run()
@@ -141,10 +140,10 @@ class _Story:
             ledger.change_platform_prices(connection, tenant_monthly_fee_chf=Decimal("49.00"))
             for skill, price in PRICES.items():
                 ledger.set_skill_price(connection, skill, Decimal(price))
-        _show(self._pass(Mode.RUN))
+        _show(self._reconcile(Mode.RUN))
 
     def rows_are_lost(self) -> None:
-        """Change tenants without a word to the ledger; plan, run."""
+        """Change tenants without recording it; then plan, and run."""
         self._write("hotel-seeblick", "2026-05-12T07:31:44Z").append("bexio-accounting")
         self._write("kanzlei-frei", "2026-05-18T14:02:10Z").remove("nextcloud-files")
         self._write("baeckerei-wyss", "2026-05-20T16:45:21Z", suspend=True)
@@ -154,20 +153,20 @@ class _Story:
         self.tenants["velo-stadler"]["metadata"]["labels"] = {ORG_LABEL: "287100000000000011"}
 
         _chapter("2. The portal loses rows", LOST)
-        _show(self._pass(Mode.PLAN))
+        _show(self._reconcile(Mode.PLAN))
         click.echo(EVIDENCE)
-        # a run shows what the plan showed; its last line is what is new
-        click.echo(report.summary(self._pass(Mode.RUN)))
+        # a run shows the same lines as the plan, and another summary
+        click.echo(findings.summary(self._reconcile(Mode.RUN)))
         click.echo(ROWS)
         self._explain("kanzlei-frei")
 
     def nothing_is_left(self) -> None:
         """Run again."""
         _chapter("3. The next run", NOTHING)
-        _show(self._pass(Mode.RUN))
+        _show(self._reconcile(Mode.RUN))
 
-    def _pass(self, mode: Mode) -> Outcome:
-        """Make one pass over the tenants as they are now."""
+    def _reconcile(self, mode: Mode) -> Outcome:
+        """Run once over the tenants as they are now."""
         self.file.seek(0)
         self.file.truncate()
         json.dump({"kind": "List", "items": [*self.tenants.values()]}, self.file)
@@ -176,7 +175,7 @@ class _Story:
         job = Job(
             database_url=self.url,
             source=FileSource(path=f"/dev/fd/{self.file.fileno()}", group=GROUP, org_label=ORG_LABEL),
-            deadline=Deadline.after(TIME_LIMIT),
+            deadline=Deadline.after(DEADLINE_SECONDS),
             options=RunOptions(mode=mode),
         )
         outcome = reconcile(job)
@@ -185,7 +184,7 @@ class _Story:
         return outcome
 
     def _write(self, name: str, at: str, **spec: object) -> list[str]:
-        """Write to a tenant's spec as the portal does, and return its packages: the API server notes when it was."""
+        """Write to a tenant's spec at that time, as the portal does, and return its packages."""
         tenant = self.tenants[name]
         tenant["spec"] |= spec
         tenant["metadata"]["generation"] += 1
@@ -236,5 +235,5 @@ def _chapter(title: str, text: str) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    """Print a pass as the command does."""
-    click.echo(report.printed(outcome))
+    """Print a run as the command does."""
+    click.echo(findings.printed(outcome))
