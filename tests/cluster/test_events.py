@@ -39,7 +39,7 @@ def found(reason: Reason, name: str, **more: Any) -> Finding:
 
 
 def outcome(*findings: Finding, **observed: Observed) -> Outcome:
-    """Return the outcome of a pass that found this."""
+    """Return the outcome of a run that found this."""
     return Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.CORRECTED, findings=findings, observed=observed)
 
 
@@ -51,7 +51,7 @@ def sink(cluster: Cluster, group: str = "pieced.ch") -> Events:
 
 
 def seen(shown: Object) -> Observed:
-    """Return a resource as a pass observes it, as far as it matters here."""
+    """Return a resource as a run observes it, as far as it matters here."""
     metadata = shown["metadata"]
     return Observed(name=metadata["name"], namespace=metadata.get("namespace", ""), uid=metadata["uid"])
 
@@ -109,9 +109,9 @@ def test_an_absent_tenant_is_found_by_its_name(cluster: Cluster) -> None:
 
 
 def test_to_tell_the_same_again_adds_no_event_to_the_cluster(cluster: Cluster) -> None:
-    told = outcome(found(Reason.DELETION_UNRECORDED, "gone"))
+    message = outcome(found(Reason.DELETION_UNRECORDED, "gone"))
     for _ in range(2):
-        sink(cluster).notify(told)
+        sink(cluster).notify(message)
 
     assert len(selected(cluster, {"involvedObject.name": "gone"})) == 1
 
@@ -122,8 +122,8 @@ def test_a_thousand_findings_are_few_events(cluster: Cluster) -> None:
 
     sink(cluster).notify(outcome(*findings))
 
-    told = selected(cluster, {"involvedObject.kind": "PiecedTenant"})
-    assert Counter(reason for reason, _ in told) == Counter(finding.reason for finding in findings[:MAX_EVENTS])
+    message = selected(cluster, {"involvedObject.kind": "PiecedTenant"})
+    assert Counter(reason for reason, _ in message) == Counter(finding.reason for finding in findings[:MAX_EVENTS])
     rest = selected(cluster, {"involvedObject.name": "piecedtenants.pieced.ch"})
     assert sorted(reason for reason, _ in rest) == sorted(reasons)
     assert {message.partition(" under ")[0] for _, message in rest} == {
@@ -143,10 +143,10 @@ def test_the_server_takes_whatever_the_ledger_or_a_tenant_may_hold(cluster: Clus
 @on_a_real_server
 def test_a_namespace_that_is_gone_keeps_no_other_tenant_from_being_told(real_cluster: RealCluster) -> None:
     lost = Observed(name="lost", namespace="nowhere", uid=str(uuid4()))
-    told = outcome(found(Reason.ORG_MOVED, "lost"), found(Reason.DELETION_UNRECORDED, "gone"), lost=lost)
+    message = outcome(found(Reason.ORG_MOVED, "lost"), found(Reason.DELETION_UNRECORDED, "gone"), lost=lost)
 
     with pytest.raises(Undelivered, match=r'refused 1 of 2 Events: 404 namespaces "nowhere" not found\.'):
-        sink(real_cluster).notify(told)
+        sink(real_cluster).notify(message)
 
     assert len(selected(real_cluster, {"involvedObject.name": "gone"})) == 1
 

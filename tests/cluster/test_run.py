@@ -1,4 +1,4 @@
-"""A pass over a cluster, whole: the backfill of two hundred tenants, then every row of the truth table, one lost write
+"""A run over a cluster, whole: the backfill of two hundred tenants, then every row of the truth table, one lost write
 at a time. On the double, and on the API server that TEST_KUBECONFIG names.
 """  # noqa: D205 - one sentence
 
@@ -55,7 +55,7 @@ class Scene:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, *, mode: Mode = Mode.RUN, uncertain: FallbackDating = FallbackDating.CUSTOMER) -> Outcome:
-        """Make one pass, in which waiting takes no time."""
+        """Run once, in which waiting takes no time."""
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.cluster.kubeconfig), context=None, deadline=deadline)
         source = Source(

@@ -1,6 +1,6 @@
-"""Whatever the API server, or what stands before it, answers: nothing wrong is written, and the pass ends in time.
+"""Whatever the API server, or what stands before it, answers: nothing wrong is written, and the run ends in time.
 
-Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+Each line of the table names a fault and how a run ends that it strikes: `pytest --collect-only -q` prints it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FAILED, REFUSED, NORMAL, ONE = End.FAILED, End.REFUSED, End.NORMAL, End.ONE
 KUBE_SYSTEM = f.path("/api/v1/namespaces/kube-system")
 ABSENT = f.path("/apis/pieced.ch/v1alpha1/piecedtenants/dana")
-FOR_EVER = None
+ALWAYS = None
 
 FAULTS = Faults()
 
@@ -46,7 +46,7 @@ FAULTS = Faults()
 def strike(
     effect: f.Effect, when: f.When = f.lists, *, skip: int = 0, times: int | None = 1, **how: Any
 ) -> Callable[[Scenario], None]:
-    """Return what arranges that an effect strikes; `how` the pass is made, by the attributes of `Scenario`."""
+    """Return what arranges that an effect strikes; `how` the run is made, by the attributes of `Scenario`."""
 
     def arrange(scenario: Scenario) -> None:
         scenario.strike(effect, when, skip=skip, times=times)
@@ -99,7 +99,7 @@ FAULTS.add("a name twice, on one page", strike(f.name_twice(), page_size=500), f
 FAULTS.add("a uid twice, on one page", strike(f.uid_twice(), page_size=500), fails("twice"))
 FAULTS.add("a name twice, on two pages", repeated_on_page_2("name"), fails("twice"))
 FAULTS.add("a uid twice, on two pages", repeated_on_page_2("uid"), fails("twice"))
-FAULTS.add("a cyclic token", strike(f.same_token(), f.later_pages, times=FOR_EVER), fails("cannot be trusted"))
+FAULTS.add("a cyclic token", strike(f.same_token(), f.later_pages, times=ALWAYS), fails("cannot be trusted"))
 FAULTS.add("an empty page with a token", strike(f.no_items_but_token(), f.later_pages), fails("cannot be trusted"))
 
 
@@ -142,12 +142,12 @@ def settled_by(effect: Callable[[Scenario], None]) -> Callable[[Scenario], None]
 FAULTS.add("410 on page 2", strike(f.gone(), f.later_pages), corrects_everything(), then=started_again)
 FAULTS.add("410 on the last page", strike(f.gone(), last_page), corrects_everything(), then=started_again)
 FAULTS.add(
-    "410 on page 2 for ever", strike(f.gone(), f.later_pages, times=FOR_EVER), fails("expired"), then=started_again
+    "410 on page 2 indefinitely", strike(f.gone(), f.later_pages, times=ALWAYS), fails("expired"), then=started_again
 )
 FAULTS.add(
     "410 with an inconsistent continuation", compacted_before(f.later_pages), corrects_everything(), then=started_again
 )
-FAULTS.add("410 on the first page for ever", strike(f.gone(), f.first_pages, times=FOR_EVER), fails("expired"))
+FAULTS.add("410 on the first page indefinitely", strike(f.gone(), f.first_pages, times=ALWAYS), fails("expired"))
 
 
 # a body that is no list
@@ -173,7 +173,7 @@ def redirected(code: int) -> Callable[[Scenario], None]:
 
     def arrange(scenario: Scenario) -> None:
         scenario.strike(f.redirect(f"{scenario.api.url}/login", code))
-        scenario.strike(f.html(), f.path("/login"), times=FOR_EVER)
+        scenario.strike(f.html(), f.path("/login"), times=ALWAYS)
 
     return arrange
 
@@ -197,10 +197,10 @@ for name, effect in (
 ):
     FAULTS.add(f"{name}, once", strike(effect), corrects_everything())
     FAULTS.add(f"{name}, on the last page, once", strike(effect, last_page), corrects_everything())
-    FAULTS.add(f"{name}, for ever", strike(effect, f.later_pages, times=FOR_EVER), fails("could not answer"))
+    FAULTS.add(f"{name}, indefinitely", strike(effect, f.later_pages, times=ALWAYS), fails("could not answer"))
 FAULTS.add("truncated by close", strike(f.cut_close()), fails("cannot be trusted"))
 FAULTS.add("truncated by close to nothing", strike(f.cut_close(0.0)), fails("cannot be trusted"))
-FAULTS.add("a chunked body", strike(f.chunked(), times=FOR_EVER), corrects_everything())
+FAULTS.add("a chunked body", strike(f.chunked(), times=ALWAYS), corrects_everything())
 
 for name, effect in (
     ("a dripping body", f.drip(0.05)),
@@ -210,7 +210,7 @@ for name, effect in (
 ):
     FAULTS.add(
         f"{name}, until the deadline",
-        strike(effect, f.later_pages, times=FOR_EVER, deadline=0.8),
+        strike(effect, f.later_pages, times=ALWAYS, deadline=0.8),
         fails("deadline of 0.8 s"),
     )
 
@@ -225,7 +225,7 @@ def _stall_once(scenario: Scenario) -> None:
 @FAULTS.case("a stall of the second look, until the deadline", FAILED)
 def _stall_of_second_look(scenario: Scenario) -> None:
     before = scenario.state()
-    strike(f.stall(), ABSENT, times=FOR_EVER, deadline=0.8)(scenario)
+    strike(f.stall(), ABSENT, times=ALWAYS, deadline=0.8)(scenario)
     scenario.has_failed(scenario.run(), before, "deadline")
     assert scenario.took < scenario.deadline + SLACK
 
@@ -235,7 +235,7 @@ def _stall_of_second_look(scenario: Scenario) -> None:
 for code in (429, 500, 502, 503, 504):
     FAULTS.add(f"{code} on the last page, once", strike(f.status(code), last_page), corrects_everything())
     FAULTS.add(
-        f"{code} on the last page, for ever", strike(f.status(code), last_page, times=FOR_EVER), fails(str(code))
+        f"{code} on the last page, indefinitely", strike(f.status(code), last_page, times=ALWAYS), fails(str(code))
     )
 FAULTS.add("401 in the middle", strike(f.status(401), f.later_pages), fails("did not accept the credentials"))
 FAULTS.add("403", strike(f.status(403)), fails("denied"))
@@ -269,13 +269,13 @@ def test_retry_after(scenario: Scenario, asked: str, cap: float, waits: float) -
     scenario.is_true(outcome)
 
 
-@pytest.mark.parametrize("asked", [pytest.param("86400", id="429 with Retry-After 86400 for ever - failed")])
+@pytest.mark.parametrize("asked", [pytest.param("86400", id="429 with Retry-After 86400 indefinitely - failed")])
 def test_retry_after_ends_by_the_deadline(scenario: Scenario, asked: str) -> None:
     """No wait that a server asks for leads beyond the deadline."""
     before = scenario.state()
     scenario.attempts, scenario.deadline = None, 0.8
     scenario.monkeypatch.setattr(wire, "MAX_RETRY_AFTER", 5.0)
-    scenario.strike(f.too_many_requests(asked), f.later_pages, times=FOR_EVER)
+    scenario.strike(f.too_many_requests(asked), f.later_pages, times=ALWAYS)
 
     scenario.has_failed(scenario.run(), before)
 
@@ -328,7 +328,7 @@ FAULTS.add("no namespace kube-system", strike(f.status(404), KUBE_SYSTEM), fails
 FAULTS.add("kube-system without a uid", strike(f.edit(lambda n: n["metadata"].pop("uid")), KUBE_SYSTEM), fails("uid"))
 FAULTS.add(
     "resourceVersion gone back",
-    strike(f.metadata(resourceVersion="7"), times=FOR_EVER),
+    strike(f.metadata(resourceVersion="7"), times=ALWAYS),
     is_refused("an earlier run has"),
 )
 
@@ -361,13 +361,13 @@ def _restored(scenario: Scenario) -> None:
 
 # the second look
 
-FAULTS.add("503 at the second look, once", strike(f.status(503), ABSENT), corrects_everything())
-FAULTS.add("503 at the second look, for ever", strike(f.status(503), ABSENT, times=FOR_EVER), fails("503"))
-FAULTS.add("403 at the second look", strike(f.status(403), ABSENT), fails("denied"))
-FAULTS.add("410 at the second look", strike(f.status(410), ABSENT), fails())
-FAULTS.add("HTML with 200 at the second look", strike(f.html(), ABSENT), fails("cannot be trusted"))
-FAULTS.add("HTML with 404 at the second look", strike(f.html(404), ABSENT), fails())
-FAULTS.add("kind Status with 200 at the second look", strike(f.status_with_200(404), ABSENT), fails())
+FAULTS.add("503 at the recheck, once", strike(f.status(503), ABSENT), corrects_everything())
+FAULTS.add("503 at the recheck, indefinitely", strike(f.status(503), ABSENT, times=ALWAYS), fails("503"))
+FAULTS.add("403 at the recheck", strike(f.status(403), ABSENT), fails("denied"))
+FAULTS.add("410 at the recheck", strike(f.status(410), ABSENT), fails())
+FAULTS.add("HTML with 200 at the recheck", strike(f.html(), ABSENT), fails("cannot be trusted"))
+FAULTS.add("HTML with 404 at the recheck", strike(f.html(404), ABSENT), fails())
+FAULTS.add("kind Status with 200 at the recheck", strike(f.status_with_200(404), ABSENT), fails())
 
 
 def uninstalled_meanwhile(scenario: Scenario) -> None:
@@ -386,9 +386,9 @@ for name, path in (
     ("the API's resources", "/apis/pieced.ch/v1alpha1"),
     ("the server's version", "/version"),
 ):
-    FAULTS.add(f"410 for {name}", strike(f.status(410), f.path(path), times=FOR_EVER), fails())
+    FAULTS.add(f"410 for {name}", strike(f.status(410), f.path(path), times=ALWAYS), fails())
 FAULTS.add("the CRD removed before the second look", uninstalled_meanwhile, fails())
-FAULTS.add("another tenant at the second look", answered_with_another, fails())
+FAULTS.add("another tenant at the recheck", answered_with_another, fails())
 
 
 NAMED_ALONE = "fieldSelector"
@@ -397,14 +397,12 @@ NAMED_ALONE = "fieldSelector"
 @pytest.mark.parametrize(
     "effect",
     [
-        pytest.param(f.gone(), id="410 at the second look, namespaced - failed"),
-        pytest.param(f.status(404), id="404 at the second look, namespaced - failed"),
-        pytest.param(lambda _, request: request.ask({}), id="another tenant at the second look, namespaced - failed"),
-        pytest.param(
-            f.metadata(continue_="more"), id="an empty page with a token at the second look, namespaced - failed"
-        ),
-        pytest.param(f.remaining(1), id="an empty page with items remaining at the second look, namespaced - failed"),
-        pytest.param(f.items(None), id="items null at the second look, namespaced - failed"),
+        pytest.param(f.gone(), id="410 at the recheck, namespaced - failed"),
+        pytest.param(f.status(404), id="404 at the recheck, namespaced - failed"),
+        pytest.param(lambda _, request: request.ask({}), id="another tenant at the recheck, namespaced - failed"),
+        pytest.param(f.metadata(continue_="more"), id="an empty page with a token at the recheck, namespaced - failed"),
+        pytest.param(f.remaining(1), id="an empty page with items remaining at the recheck, namespaced - failed"),
+        pytest.param(f.items(None), id="items null at the recheck, namespaced - failed"),
     ],
 )
 def test_second_look_for_a_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, effect: f.Effect) -> None:
@@ -417,7 +415,7 @@ def test_second_look_for_a_name(url: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def many_absent(scenario: Scenario) -> None:
-    """Let so many tenants be gone that the second look is one more list; nothing else holds it back."""
+    """Let so many tenants be gone that the recheck is one more list; nothing else holds it back."""
     scenario.write(
         "INSERT INTO tenant_billing_lifecycle SELECT 'gone-' || n, '2871', '2026-02-01Z' FROM generate_series(1, 30) n"
     )
@@ -427,11 +425,9 @@ def many_absent(scenario: Scenario) -> None:
 @pytest.mark.parametrize(
     ("effect", "refused"),
     [
-        pytest.param(NOTHING, True, id="empty 200 list at the second look - refused"),
-        pytest.param(
-            f.metadata(resourceVersion="950"), True, id="resourceVersion gone back at the second look - refused"
-        ),
-        pytest.param(f.no_items(), False, id="items missing at the second look - failed"),
+        pytest.param(NOTHING, True, id="empty 200 list at the recheck - refused"),
+        pytest.param(f.metadata(resourceVersion="950"), True, id="resourceVersion gone back at the recheck - refused"),
+        pytest.param(f.no_items(), False, id="items missing at the recheck - failed"),
     ],
 )
 def test_second_list(scenario: Scenario, effect: f.Effect, refused: bool) -> None:  # noqa: FBT001 - of the table above
@@ -477,7 +473,7 @@ def _many_pages(scenario: Scenario) -> None:
         seen.add(request.query.get("continue", ""))
         return f.lists(request) and not known
 
-    scenario.strike(f.status(503), first_time, times=FOR_EVER)
+    scenario.strike(f.status(503), first_time, times=ALWAYS)
     outcome = scenario.run()
     assert outcome.failure is None
     assert outcome.tenants_observed == 35
@@ -499,5 +495,5 @@ def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("story", FAULTS)
 def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
-    """A pass that this strikes ends as the table says."""
+    """A run that this strikes ends as the table says."""
     story(scenario)

@@ -1,6 +1,6 @@
 """Clocks that differ, and the days on which calendars go wrong: every correction keeps its place in time.
 
-Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+Each line of the table names a fault and how a run ends that it strikes: `pytest --collect-only -q` prints it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ for name, ahead in APART.items():
 
     @FAULTS.case(f"the API server's clock ten minutes {name}", NORMAL)
     def _apart(scenario: Scenario, ahead: timedelta = ahead) -> None:
-        """What happened long ago is dated as ever; and people are told."""
+        """What happened long ago is dated as before, and people are notified."""
         scenario.clock.ahead = ahead
         outcome = scenario.run()
         assert warned(scenario) == [600]
@@ -77,8 +77,8 @@ for name, ahead in APART.items():
         assert not_before == VERIFIED
         assert occurred_at == not_after == min(START, START - 5 * SECOND + ahead)
         assert without(scenario.books(), "finn") == without(TRUE_BOOKS, "finn")
-        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
-        assert doubted["tenants"] == 2
+        (rechecked,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
+        assert rechecked["tenants"] == 2
         scenario.stays()
 
     @FAULTS.case(f"quiet since a while, the API server's clock ten minutes {name}", NORMAL)
@@ -89,8 +89,8 @@ for name, ahead in APART.items():
             "finn", {"spec": {"packages": ["mail", "voice"]}}, at=scenario.clock.server() - SETTLE - 5 * SECOND
         )
         assert scenario.run().failure is None
-        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
-        assert doubted["tenants"] == 1, "dana alone, who is absent"
+        (rechecked,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
+        assert rechecked["tenants"] == 1, "dana alone, who is absent"
         assert ("finn", ENABLE, "voice") in scenario.corrections()
         scenario.stays()
 
@@ -136,8 +136,8 @@ for name, effect in (("no Date header", f.date(None)), ("an unparsable Date head
         """Nobody knows the other clock: nothing counts as quiet."""
         scenario.strike(effect, f.anything, times=None)
         outcome = scenario.run()
-        (doubted,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
-        assert doubted["tenants"] == 5
+        (rechecked,) = (line for line in scenario.logged if line["event"] == "recheck.waiting")
+        assert rechecked["tenants"] == 5
         scenario.is_true(outcome)
 
 
@@ -200,7 +200,7 @@ class Calendar:
         )
 
     def corrected(self) -> tuple[Any, ...]:
-        """Make the pass, and return when the change was dated and whether that month is closed."""
+        """Make the run, and return when the change was dated and whether that month is closed."""
         assert self.scenario.run().failure is None
         (found,) = self.scenario.write(
             "SELECT occurred_at, evidence, closed_period FROM reconciler.corrections WHERE subject = 'voice'"
@@ -294,5 +294,5 @@ def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("story", FAULTS)
 def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
-    """A pass that this strikes ends as the table says."""
+    """A run that this strikes ends as the table says."""
     story(scenario)

@@ -1,6 +1,6 @@
 """Whatever becomes of the ledger, of the connection to it or of the process itself: every correction once, or none.
 
-Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+Each line of the table names a fault and how a run ends that it strikes: `pytest --collect-only -q` prints it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _Came = TypeVar("_Came")
 
 
 def crossed(scenario: Scenario) -> list[int]:
-    """Return the boundaries of one clean pass that differ: before every step, and after every commit."""
+    """Return the boundaries of one clean run that differ: before every step, and after every commit."""
     scenario.page_size = 500
     boundaries = Boundaries()
     scenario.is_true(scenario.run(boundaries=boundaries))
@@ -120,7 +120,7 @@ PORTAL_ROWS: Final = (
 
 
 def portal_writes(scenario: Scenario) -> threading.Thread:
-    """Let the portal's rows come; where one must wait for the pass, it waits beside it."""
+    """Let the portal's rows come; where one must wait for the run, it waits beside it."""
 
     def write() -> None:
         with scenario.ledger() as ledger:
@@ -247,7 +247,7 @@ def _two_at_once(scenario: Scenario) -> None:
 
 
 def runs_at_once(scenario: Scenario, url: str, number: int = 4) -> None:
-    """Let several passes start together: their corrections are written once."""
+    """Let several runs start together: their corrections are written once."""
     scenario.settles_at_once()
     ready = threading.Barrier(number)
     outcomes = []
@@ -295,7 +295,7 @@ for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])
 
     @FAULTS.case(f"portal's row uncommitted during the check: {fault}", FAILED)
     def _uncommitted_lifecycle(scenario: Scenario, row: str = row) -> None:
-        """The pass does not wait for ever. Whether the portal then commits or rolls back, the next one is right."""
+        """The run does not wait indefinitely. Whether the portal then commits or rolls back, the next one is right."""
         scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
         for end in ("ROLLBACK", "COMMIT"):
             scenario.begin_again()
@@ -307,7 +307,7 @@ for fault, row in (("a stamp", PORTAL_ROWS[2]), ("a new tenant", PORTAL_ROWS[3])
             holds_both(scenario)
             scenario.stays()
 
-    @FAULTS.case(f"portal's row committed while the pass waits for it: {fault}", FAILED)
+    @FAULTS.case(f"portal's row committed while the run waits for it: {fault}", FAILED)
     def _committed_meanwhile(scenario: Scenario, row: str = row) -> None:
         with held(scenario, row) as portal:
             commit = threading.Timer(0.5, lambda: portal.execute("COMMIT"))
@@ -358,7 +358,7 @@ def _locked_beyond_deadline(scenario: Scenario) -> None:
 
 @FAULTS.case("the runs locked beyond the deadline", FAILED)
 def _runs_locked_beyond_deadline(scenario: Scenario) -> None:
-    """Not even the row that says what went wrong may hold the pass up."""
+    """Not even the row that says what went wrong may hold the run up."""
     scenario.deadline = 0.6
     scenario.settles_at_once()
     scenario.monkeypatch.setattr(database, "LOCK_TIMEOUT", 60)
@@ -737,7 +737,7 @@ def _tied(scenario: Scenario) -> None:
 
 @FAULTS.case("a correction tied in time with what it corrects", NORMAL)
 def _tied_with_correction(scenario: Scenario) -> None:
-    """It is the latest all the same, since its id is higher: it is not written again for ever."""
+    """It is the latest all the same, since its id is higher: it is not written again indefinitely."""
     # in the second of each event its field was written, which may have been that event's own write
     scenario.skill_row("acme", "voice", "disabled", on(20, 10))
     scenario.skill_row("beta", "wiki", "enabled", on(21, 11))
@@ -834,7 +834,7 @@ PRIVILEGES: Final = (
     "TEMPORARY ON DATABASE {database}",
 )
 UNRECORDED: Final = {"USAGE ON SCHEMA reconciler", "INSERT ON reconciler.runs", "SELECT ON reconciler.source"}
-"""Without these, not even the failure can be recorded, or the pass ends before it begins to observe."""
+"""Without these, not even the failure can be recorded, or the run ends before it begins to observe."""
 
 
 @pytest.fixture(scope="module")
@@ -931,7 +931,7 @@ def _answers(port: int) -> bool:
     ],
 )
 def test_pgbouncer(scenario: Scenario, pooled_url: str, number: int) -> None:
-    """Nothing of a pass hangs on one server process, and nothing of it is left on one."""
+    """Nothing of a run hangs on one server process, and nothing of it is left on one."""
     seen = set()
     if number == 1:
         boundaries = Boundaries()
@@ -1025,5 +1025,5 @@ def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("story", FAULTS)
 def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
-    """A pass that this strikes ends as the table says."""
+    """A run that this strikes ends as the table says."""
     story(scenario)

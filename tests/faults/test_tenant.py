@@ -1,6 +1,6 @@
 """What is wrong with one tenant stays with that tenant, and what its resource cannot prove is not claimed.
 
-Each line of the table names a fault and how a pass ends that it strikes: `pytest --collect-only -q` prints it.
+Each line of the table names a fault and how a run ends that it strikes: `pytest --collect-only -q` prints it.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _deleted_meanwhile(scenario: Scenario) -> None:
     assert {finding.action for finding in shown(outcome, "acme")} == {Action.DEFER}
     assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
     assert only(scenario.books(), "acme") == only(RECORDED_BOOKS, "acme")
-    # and the next pass sees it twice
+    # and the next run sees it twice
     assert scenario.run().failure is None
     assert only(scenario.books(), "acme").lifecycles[0][3] is not None
 
@@ -295,7 +295,7 @@ def _back_malformed(scenario: Scenario) -> None:
 
 @FAULTS.case("same name with a new uid, recorded as deleted", ONE)
 def _recreated(scenario: Scenario) -> None:
-    """A name that lives again is told to people: its closed life must not be billed on."""
+    """A name that lives again is reported: its closed lifetime must not be billed on."""
     scenario.write("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'dana'", on(16))
     scenario.skill_row("dana", "mail", "disabled", on(16))
     scenario.api.create(tenant("dana", ["mail"], org=ORG), at=on(18))
@@ -416,7 +416,7 @@ unproved(
 
 @pytest.mark.parametrize("fault", [pytest.param("", id="set-list removal - normal")])
 def test_removal_from_a_set(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    """It moves no time: it is looked at twice, and dated by policy."""
+    """It moves no time: it is rechecked, and dated by policy."""
     assert not fault
     with FakeApi(set_lists=True) as api, staged(url, api, tmp_path, monkeypatch) as scenario:
         assert scenario.run().failure is None
@@ -482,5 +482,5 @@ def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("story", FAULTS)
 def test_fault(scenario: Scenario, story: Callable[[Scenario], None]) -> None:
-    """A pass that this strikes ends as the table says."""
+    """A run that this strikes ends as the table says."""
     story(scenario)

@@ -233,7 +233,7 @@ def test_nobody_comes_back_who_is_plainly_true(ledger: Connection, seed: int) ->
 
 
 def _at_once(ledger: Connection) -> None:
-    """Have this connection see each form of parallel work as worth it, even over a small ledger."""
+    """Have this connection see each form of parallel work as worthwhile, even over a small ledger."""
     ledger.execute("ANALYZE public.tenant_skill_events")
     for cost in ("parallel_setup_cost", "parallel_tuple_cost"):
         ledger.execute("SELECT set_config(%s, '0', false)", [cost])

@@ -36,7 +36,7 @@ CORRECTIONS = """\
 
 
 @pytest.fixture(scope="module")
-def told() -> str:
+def story() -> str:
     """What a demo prints that is left alone."""
     done = subprocess.run(COMMAND, check=False, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
@@ -44,16 +44,16 @@ def told() -> str:
 
 
 def timeless(text: str) -> str:
-    """Return what is told on any day: without what is owed by today, the time of day and the ids of runs."""
+    """Return what is story on any day: without what is owed by today, the time of day and the ids of runs."""
     text = re.sub(r"[+-]\d+\.\d\d(?: CHF)?(?: \([+-]\S+\))?", "CHF", text)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     text = re.sub(r"(to now,|found    ) \S+ [\d:]{8}", r"\1 NOW", text)
     return re.sub(r" +", " ", text)
 
 
-def chapter(told: str, number: int) -> str:
+def chapter(story: str, number: int) -> str:
     """Return one chapter of the story."""
-    return re.split(r"^\d\. .+\n-+\n", told, flags=re.MULTILINE)[number]
+    return re.split(r"^\d\. .+\n-+\n", story, flags=re.MULTILINE)[number]
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def test_the_first_run_is_the_backfill(told: str) -> None:
-    backfill = chapter(told, 1)
+def test_the_first_run_is_the_backfill(story: str) -> None:
+    backfill = chapter(story, 1)
     assert "Wrote 12 tenants, 16 skill events, 1 suspension event, impact CHF CHF; 1 to look at." in timeless(backfill)
     assert "12 tenants observed, 0 recorded as open." in backfill
     assert re.search(r"\+  hotel-seeblick +tenant_unrecorded .* 2026-03-19 10:31:26  creation +[+]\d", backfill)
@@ -86,47 +86,47 @@ def test_the_first_run_is_the_backfill(told: str) -> None:
     assert re.search(r"!  velo-stadler +org_unlabelled ", backfill)
 
 
-def test_every_lost_row_is_corrected_at_its_time_with_its_evidence(told: str) -> None:
-    lost = chapter(told, 2)
+def test_every_lost_row_is_corrected_at_its_time_with_its_evidence(story: str) -> None:
+    lost = chapter(story, 2)
     assert timeless(CORRECTIONS) in timeless(lost)
     rows = "3 skill events, 1 suspension event, 1 deletion, 1 organisation"
     assert f"Plan: would write {rows}, impact CHF -" in lost
     assert f"Wrote {rows}, impact CHF -" in lost
 
 
-def test_the_plan_comes_before_the_run_and_writes_nothing(told: str) -> None:
+def test_the_plan_comes_before_the_run_and_writes_nothing(story: str) -> None:
     """What it would write is what the run then does write."""
-    plan, run = chapter(told, 2).split("as a run:\n")
+    plan, run = chapter(story, 2).split("as a run:\n")
     assert "Plan: " in plan
     assert "Wrote " not in plan
     assert "Wrote " in run
 
 
-def test_one_tenants_timeline_says_why_its_rows_are_there(told: str) -> None:
-    assert re.search(r"^2026-05-18 14:02:10  nextcloud-files +disabled  ◆ 4$", told, flags=re.MULTILINE)
-    assert "The setting was last written then (field_manager)" in told
+def test_one_tenants_timeline_says_why_its_rows_are_there(story: str) -> None:
+    assert re.search(r"^2026-05-18 14:02:10  nextcloud-files +disabled  ◆ 4$", story, flags=re.MULTILINE)
+    assert "The setting was last written then (field_manager)" in story
 
 
-def test_the_third_run_finds_nothing(told: str) -> None:
-    nothing = chapter(told, 3)
+def test_the_third_run_finds_nothing(story: str) -> None:
+    nothing = chapter(story, 3)
     assert "Nothing to write: the ledger is true. 12 tenants observed, 11 recorded as open.\n" in nothing
     assert not re.search(r"^[-+~!?] ", nothing, flags=re.MULTILINE)
 
 
-def test_the_last_lines_say_what_to_try_next(told: str) -> None:
-    assert "| reconciler plan --tenants -\n" in told[-100:]
+def test_the_last_lines_say_what_to_try_next(story: str) -> None:
+    assert "| reconciler plan --tenants -\n" in story[-100:]
 
 
-def test_the_story_is_the_same_every_time(told: str) -> None:
+def test_the_story_is_the_same_every_time(story: str) -> None:
     done = subprocess.run(COMMAND, check=True, capture_output=True, text=True, timeout=300)
-    assert timeless(done.stdout) == timeless(told)
+    assert timeless(done.stdout) == timeless(story)
 
 
-def test_its_prose_fits_a_narrow_terminal(told: str) -> None:
-    prose = [line for line in told.splitlines() if not re.match(r"[-+~!?] |   TENANT", line)]
+def test_its_prose_fits_a_narrow_terminal(story: str) -> None:
+    prose = [line for line in story.splitlines() if not re.match(r"[-+~!?] |   TENANT", line)]
     wide = [line for line in prose if len(line) > 100 and "observed" not in line and "organisation" not in line]
     assert wide == []
-    assert not re.search(r"\x1b|[ \t]$", told, flags=re.MULTILINE), "no colours and no blanks at the ends in a file"
+    assert not re.search(r"\x1b|[ \t]$", story, flags=re.MULTILINE), "no colours and no blanks at the ends in a file"
 
 
 def test_the_sample_is_a_list_that_kubectl_could_have_printed() -> None:

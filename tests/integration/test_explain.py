@@ -397,8 +397,8 @@ def test_a_correction_shows_the_range_of_its_impact() -> None:
 
 
 def test_corrections_are_summed_up_and_those_without_a_price_counted() -> None:
-    worth = [Decimal("1.20"), Decimal("-3.40"), None]
-    made = tuple(CORRECTION._replace(id=number, impact_chf=chf) for number, chf in enumerate(worth))
+    impacts = [Decimal("1.20"), Decimal("-3.40"), None]
+    made = tuple(CORRECTION._replace(id=number, impact_chf=chf) for number, chf in enumerate(impacts))
     assert "Together -2.20 CHF, before VAT, up to the runs that found them. 1 not priced." in shown(
         replace(STORY, corrections=made)
     )

@@ -102,7 +102,7 @@ def proved_absent(corrections: list[tuple[Any, ...]], looks: Looks) -> None:
         assert isinstance(looks.shown[0], dict), "no whole list was read"
         if seen[0] is None:
             assert len(seen) > 1, f"{correction[3]} was absent once, and stamped"
-            assert seen[-1] is None, f"{correction[3]} was there at the second look, and stamped"
+            assert seen[-1] is None, f"{correction[3]} was there at the recheck, and stamped"
         else:
             assert all(look and look.deleting_at for look in seen), f"{correction[3]} was stamped while it lived"
 

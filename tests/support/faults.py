@@ -185,7 +185,7 @@ class Fault:
     skip: int = 0
     """How many requests that match pass first, whether or not another fault took them."""
     times: int | None = 1
-    """How often it strikes; None: for ever."""
+    """How often it strikes; None: always."""
     seen: int = 0
     struck: int = 0
 

@@ -17,7 +17,7 @@ PUBLIC: Final = ("public",)
 BOTH: Final = ("public", "reconciler")
 
 OF_A_STOPPED_PASS: Final = ("reconciler.reports", "reconciler.runs")
-"""All that a pass writes which was stopped: its own row, and the report that it was."""
+"""All that a run writes which was stopped: its own row, and the report that it was."""
 
 Contents = dict[str, list[str]]
 """Every row as PostgreSQL prints it, by table."""
@@ -56,7 +56,7 @@ def all_rows(url: str, schemas: tuple[str, ...] = BOTH) -> Contents:
 
 
 def untouched(contents: Contents) -> Contents:
-    """Return what a pass that was stopped leaves as it was."""
+    """Return what a run that was stopped leaves as it was."""
     return {table: rows for table, rows in contents.items() if table not in OF_A_STOPPED_PASS}
 
 

@@ -1,7 +1,7 @@
 """Passes over a small world that is known by heart, and what must be true of one that something has struck.
 
 Six tenants. The portal has lost a row of five of them, so that every kind of correction has something to write; the
-sixth is true. Time passes only where a test or the pass itself lets it.
+sixth is true. Time runs only where a test or the run itself lets it.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from tests.support.faults import Effect, When
 
 START: Final = datetime(2026, 3, 1, 9, tzinfo=UTC)
-"""When a pass begins, unless a test says otherwise."""
+"""When a run begins, unless a test says otherwise."""
 ORG: Final = "2871"
 VERIFIED: Final = datetime(2026, 2, 15, tzinfo=UTC)
-"""Up to when the last pass found everything true: it began a settle later."""
+"""Up to when the last run found everything true: it began a settle later."""
 SLACK: Final = 12
 """Seconds that a busy machine may take to notice that the deadline is over: less than any limit of a single wait."""
 
@@ -78,7 +78,7 @@ CORRECTIONS: Final = {
     ("emil", "tenant_unrecorded", None),
     ("emil", "skill_enable_unrecorded", "mail"),
 }
-"""What one clean pass corrects: tenant, reason, skill."""
+"""What one clean run corrects: tenant, reason, skill."""
 
 RECORDED_BOOKS: Final = BillingRows(
     [(name, ORG, BORN[name], None) for name in RECORDED],
@@ -98,11 +98,11 @@ TRUE_BOOKS: Final = BillingRows(
     ),
     [("cara", ORG, "suspended", on(22, 12, 0, 5))],
 )
-"""The rows after one clean pass. Nobody knows when dana went: what stops costing is dated as early as possible."""
+"""The rows after one clean run. Nobody knows when dana went: what stops costing is dated as early as possible."""
 
 
 class End(enum.StrEnum):
-    """How a pass ends that something has struck."""
+    """How a run ends that something has struck."""
 
     FAILED = "failed"
     """Exit code 1, nothing billed is written."""
@@ -116,7 +116,7 @@ class End(enum.StrEnum):
 
 @dataclass
 class Scenario:
-    """The world, its ledger, and how passes are made over it.
+    """The world, its ledger, and how runs are made over it.
 
     Attributes:
         url: the ledger.
@@ -124,16 +124,16 @@ class Scenario:
         clock: the time of both.
         kubeconfig: how the cluster is reached.
         monkeypatch: the test's.
-        deadline: seconds that a pass has, of the machine's own time.
+        deadline: seconds that a run has, of the machine's own time.
         attempts: how often a request is tried, without waiting in between; None: as it really is.
-        limits: the brake.
+        limits: the safety limits.
         settle: how long the portal may take.
         uncertain: how a correction without evidence is dated.
         accept_source: whether another source may be pinned.
         page_size: tenants a page.
-        asleep: what happens while the pass waits for its second look.
+        asleep: what happens while the run waits for its recheck.
         logged: what was logged.
-        took: seconds of the machine's own time that the last pass took.
+        took: seconds of the machine's own time that the last run took.
     """
 
     url: str
@@ -226,7 +226,7 @@ class Scenario:
         self.api.plant(resource)
 
     def attempt(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Job:
-        """Return a pass that has not begun."""
+        """Return a run that has not begun."""
         deadline = Deadline.after(self.deadline)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         cluster = Cluster(
@@ -249,7 +249,7 @@ class Scenario:
         )
 
     def run(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Outcome:
-        """Make one pass."""
+        """Run once."""
         attempt = self.attempt(url=url, boundaries=boundaries)
         began = time.monotonic()
         with (
@@ -281,7 +281,7 @@ class Scenario:
         return sorted(((name, reason, skill) for name, reason, skill in rows), key=str)
 
     def state(self) -> tuple[BillingRows, list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """Return all that a pass which did not succeed must leave alone."""
+        """Return all that a run which did not succeed must leave alone."""
         return (
             self.books(),
             self.write("SELECT * FROM reconciler.corrections ORDER BY id"),
@@ -300,11 +300,11 @@ class Scenario:
     # what must be true
 
     def has_failed(self, outcome: Outcome, before: Any, says: str = "", *, recorded: bool = True) -> None:
-        """The pass has failed, has written nothing that is billed, and has left a row that says why."""
+        """The run has failed, has written nothing that is billed, and has left a row that says why."""
         self._has_ended(outcome, before, Result.FAILED, 1, says, recorded=recorded)
 
     def was_refused(self, outcome: Outcome, before: Any, says: str = "") -> None:
-        """The pass was refused, has written nothing that is billed, and has left a row that says why."""
+        """The run was refused, has written nothing that is billed, and has left a row that says why."""
         self._has_ended(outcome, before, Result.BLOCKED, 3, says, recorded=True)
 
     def _has_ended(
@@ -324,21 +324,21 @@ class Scenario:
         self.write("UPDATE reconciler.runs SET observed_at = %s", VERIFIED)
 
     def is_true(self, outcome: Outcome) -> None:
-        """The pass has written every right row, once; and the next has nothing to write."""
+        """The run has written every right row, once; and the next has nothing to write."""
         assert outcome.failure is None, outcome.failure
         assert outcome.result is Result.CORRECTED
         assert self.write("SELECT outcome FROM reconciler.runs WHERE id = %s", outcome.run_id) == [("corrected",)]
         self.holds_the_truth()
 
     def holds_the_truth(self, *, stays: bool = True) -> None:
-        """The ledger holds every right row, once; and a pass has nothing to write."""
+        """The ledger holds every right row, once; and a run has nothing to write."""
         assert self.books() == TRUE_BOOKS
         assert sorted(self.corrections(), key=str) == sorted(CORRECTIONS, key=str)
         if stays:
             self.stays()
 
     def stays(self) -> None:
-        """A further pass has nothing to write."""
+        """A further run has nothing to write."""
         books, corrections, _ = self.state()
         again = self.run()
         assert again.failure is None, again.failure
@@ -370,7 +370,7 @@ def without(of: BillingRows, name: str) -> BillingRows:
 
 
 def shown(outcome: Outcome, name: str) -> list[Finding]:
-    """Return what a pass found of one tenant."""
+    """Return what a run found of one tenant."""
     return [finding for finding in outcome.findings if finding.tenant == name]
 
 

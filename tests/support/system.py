@@ -1,4 +1,4 @@
-"""A cluster, a ledger, and passes over the two, for tests that need no more."""
+"""A cluster, a ledger, and runs over the two, for tests that need no more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class System:
-    """A cluster, a ledger that is true to it, and passes over the two in which waiting takes no time."""
+    """A cluster, a ledger that is true to it, and runs over the two in which waiting takes no time."""
 
     api: FakeApi
     ledger: psycopg.Connection[Any]
@@ -55,7 +55,7 @@ class System:
         )
 
     def run(self, mode: Mode = Mode.RUN) -> Outcome:
-        """Make one pass."""
+        """Run once."""
         api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
         source = Cluster(
             resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),

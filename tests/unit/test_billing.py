@@ -392,7 +392,7 @@ def test_no_item_is_billed_for_more_days_than_there_are(
     assert all(number <= (until - first).days for number in counted.values())
 
 
-# --- what a correction is worth ----------------------------------------------------------------------------------
+# --- the impact of a correction ---------------------------------------------------------------------------------
 
 APPENDED = {
     Reason.SKILL_ENABLE_UNRECORDED: "enabled",
