@@ -1,7 +1,7 @@
 """One run, in order. This is the only module that knows it.
 
 List the tenants, find the ones that differ from the ledger, date each change by its evidence, recheck what is in doubt,
-build the plan, check the safety limits, add what it is worth, commit, notify.
+build the plan, check the safety limits, add the impact, commit, notify.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from reconciler.db.usage import histories, prices
 from reconciler.sources.listing import list_tenants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
     from datetime import datetime
 
     import psycopg
@@ -70,15 +70,16 @@ class Job:
     deadline: Deadline
     alerts: Alerts = field(default_factory=Alerts)
     sleep: Callable[[float], object] = time.sleep
+    began: float = field(default_factory=time.monotonic)
+    """In seconds of `time.monotonic`."""
 
 
 def reconcile(job: Job) -> Outcome:
     """Run once. What stopped the run is in the outcome, and in the ledger where that can be reached."""
-    began = time.monotonic()
     nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED)
     if nothing.mode is Mode.RUN:
         job.alerts.begin(nothing.run_id)
-    outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - began)
+    outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - job.began)
     if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
         runs.record_notified(job.database_url, notified)
     return outcome
@@ -102,32 +103,40 @@ def _steps(job: Job, db: psycopg.Connection[Any], known: Outcome) -> Iterator[Ou
     yield (known := replace(known, observed_at=started.observed_at))
 
     with TenantSpool() as spool:
-        began = time.monotonic()
-        listing = list_tenants(job.source, spool, started.last, accept=job.options.accept_source)
+        listing = _list(job, spool, started.last, accept=job.options.accept_source)
         yield (known := _with_list(known, listing))
-        dating = _dating(job, started, listing, began)
+        dating = _dating(job, started, listing)
         first = _compare(job, db, spool, dating)
 
     doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
-    second, listing = _look_again(job, db, dating, first, listing, names=doubtful) if doubtful else (first, listing)
+    if doubtful:
+        second, known = yield from _recheck(job, db, dating, first, listing, known=known, names=doubtful)
+    else:
+        second = first
     plan = _mark(job, db, build_plan(confirm(first, second, doubtful), first))
-    yield (known := _with_plan(_with_list(known, listing), plan, first))
+    yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
     plan = _add_impact(job, db, plan, started.observed_at)
-    known = replace(known, result=plan.result(known.mode), findings=plan.findings)
-    if known.mode is Mode.PLAN:
-        yield known
-    else:
+    yield (known := replace(known, result=plan.result(known.mode), findings=plan.findings))
+    if known.mode is Mode.RUN:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        yield runs.commit(job.database_url, db, plan, known, job.deadline.left)
+        yield from runs.commit(job.database_url, db, plan, known, job.deadline.left)
 
 
-def _dating(job: Job, started: Start, listing: Listing, began: float) -> Dating:
+def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
+    """List the tenants into the spool, and log when that was done."""
+    listing = list_tenants(job.source, spool, last, accept=accept)
+    facts = {"source": listing.source, "resource_version": listing.resource_version}
+    _log.info("tenants.observed", **facts, seconds=round(time.monotonic() - job.began, 3))
+    return listing
+
+
+def _dating(job: Job, started: Start, listing: Listing) -> Dating:
     """Return how changes are dated, with a tolerance for how far the two clocks are apart."""
-    difference = clock_difference(started.observed_at, listing, began)
+    difference = clock_difference(started.observed_at, listing, started.read_at)
     if difference > MAX_CLOCK_DIFFERENCE:
         _log.warning("clocks.differ", seconds=round(difference.total_seconds()), meaning="evidence is less exact")
     return Dating(observed_at=started.observed_at, tolerance=ROUNDING + difference, fallback=job.options.fallback)
@@ -146,9 +155,16 @@ def _compare(
     return Comparison({recorded.name: observed for observed, recorded in found.candidates}, findings, *found[1:])
 
 
-def _look_again(
-    job: Job, db: psycopg.Connection[Any], dating: Dating, first: Comparison, listing: Listing, *, names: list[str]
-) -> tuple[Comparison, Listing]:
+def _recheck(
+    job: Job,
+    db: psycopg.Connection[Any],
+    dating: Dating,
+    first: Comparison,
+    listing: Listing,
+    *,
+    known: Outcome,
+    names: list[str],
+) -> Generator[Outcome, None, tuple[Comparison, Outcome]]:
     """Wait for the settle period, then read these tenants and the ledger again. Only this step waits."""
     settle = job.options.settle.total_seconds()
     _log.info("recheck.waiting", tenants=len(names), settle_seconds=settle)
@@ -156,29 +172,27 @@ def _look_again(
     relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
     with TenantSpool() as spool:
         if relist:
-            listing = list_tenants(job.source, spool, listing, accept=False)
+            yield (known := _with_list(known, _list(job, spool, listing, accept=False)))
         else:
             for name in names:
                 before = first.observed[name]
                 if again := job.source.get(name, before.namespace if before else None):
                     spool.add(again)
-        # what counts is what the first look showed too, and that had happened by its end
+        # only drift that is seen both times counts, so it had happened when the first comparison ended
         second = _compare(job, db, spool, replace(dating, observed_at=first.as_of), names)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
-    return second, listing
+    return second, known
 
 
 def _mark(job: Job, db: psycopg.Connection[Any], plan: Plan) -> Plan:
     """Mark the corrections that lie in invoiced months, and the reports that people accept."""
-    if not plan.findings:
-        return plan
     with transaction(db, job.deadline.left()) as cursor:
         return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor))
 
 
 def _add_impact(job: Job, db: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
-    """Add what each correction is worth up to the observation, at today's prices."""
+    """Add each correction's impact up to the observation, at today's prices."""
     if not plan.corrections:
         return plan
     with transaction(db, job.deadline.left()) as cursor:

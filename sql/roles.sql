@@ -37,7 +37,7 @@ GRANT SELECT, INSERT, UPDATE (deleted_at, zitadel_org_id) ON public.tenant_billi
 
 GRANT SELECT ON public.platform_pricing, public.skill_pricing, public.invoices TO :"role";
 
--- rows of tables and views; not TRUNCATE, TRIGGER and REFERENCES, which change the tables themselves
+-- everything about rows, but not TRUNCATE, TRIGGER and REFERENCES, which are about the tables themselves
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA reconciler TO :"role";
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA reconciler TO :"role";
 

@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Undelivered(Exception):  # noqa: N818 - it names what happened to the message
-    """A receiver could not be notified. The message says why and holds no secret."""
+    """A receiver could not be notified. The message says why and contains no secret."""
 
 
 class Sink(Protocol):

@@ -45,7 +45,7 @@ REPORTED = "BillingDriftReported"
 STOPPED = {Result.BLOCKED: "ReconcilerBlocked", Result.FAILED: "ReconcilerFailed"}
 
 RENEWED = {Result.BLOCKED: {REPORTED}, Result.FAILED: {REPORTED, STOPPED[Result.BLOCKED]}}
-"""The alerts that a refused or failed run renews, because it cannot tell whether they are over."""
+"""The alerts that a refused or failed run renews, because it cannot know whether they have ended."""
 
 
 class Alert(msgspec.Struct, frozen=True, rename="camel"):

@@ -197,7 +197,7 @@ def org_differs(case: Case) -> Iterator[Finding]:
         yield case.finding(Reason.ORG_UNLABELLED, recorded, None)
     elif case.open and recorded == UNKNOWN_ORG:
         yield case.finding(Reason.ORG_RESOLVED, UNKNOWN_ORG, case.open.org)
-    elif case.open and recorded and recorded != case.open.org:
+    elif case.open and recorded is not None and recorded != case.open.org:
         yield case.finding(Reason.ORG_MOVED, recorded, case.open.org)
 
 

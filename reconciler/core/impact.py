@@ -1,4 +1,4 @@
-"""What a correction is worth: the usage with it less the usage without it, in CHF before VAT. Pure."""
+"""The impact of a correction: the usage with it less the usage without it, in CHF before VAT. Pure."""
 
 from __future__ import annotations
 

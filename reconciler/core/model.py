@@ -176,9 +176,9 @@ class Finding(NamedTuple):
     accepted_until: datetime | None = None
     """Until when people accept the report; None if they do not, or if it is not a report."""
     impact_chf: Decimal | None = None
-    """What the correction is worth. Positive: revenue that was being lost. Negative: a customer was overcharged."""
+    """The impact of the correction. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
-    """What it would be worth at either end of its interval, the lower amount first; None if they are the same."""
+    """The impact at either end of its interval, the lower amount first; None if they are the same."""
 
     def dated(self, moment: Moment) -> Finding:
         """Return it with its moment, before anything else is known of it: `_replace` takes twice as long."""
@@ -186,10 +186,17 @@ class Finding(NamedTuple):
 
     def deferred(self) -> Finding:
         """Return it as one that is shown, and left for a later run."""
-        return self._replace(action=Action.DEFER, moment=None, closed_period=False, impact_chf=None, impact_range=None)
+        return self._replace(
+            action=Action.DEFER,
+            moment=None,
+            closed_period=False,
+            accepted_until=None,
+            impact_chf=None,
+            impact_range=None,
+        )
 
     def with_impact(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
-        """Return it with what it is worth, and what it would be worth at either end of its interval."""
+        """Return it with its impact, and the impact at either end of its interval."""
         return Finding(*self[:-2], impact, between)
 
     @property
@@ -231,7 +238,7 @@ class Source(Protocol):
         """True if a tenant may be in one of many namespaces."""
 
     def identity(self) -> str:
-        """Return what tells this source from any other."""
+        """Return what identifies this source."""
 
     def observe(self, spool: Spool, /) -> Listing:
         """Put every tenant into the spool, or raise."""
@@ -288,6 +295,6 @@ class Outcome:
 
     @property
     def impact_chf(self) -> Decimal | None:
-        """What the run's corrections are worth together; None if none of them is priced."""
+        """The impact of the run's corrections together; None if none of them is priced."""
         known = [finding.impact_chf for finding in self.findings if finding.impact_chf is not None]
         return sum(known[1:], known[0]) if known else None

@@ -1,4 +1,4 @@
-"""What must be looked at twice, and what survives it.
+"""Which tenants are rechecked, and which findings the recheck confirms.
 
 The portal changes a custom resource first and writes its row up to `settle` later. Drift that is younger than that may
 be a row still on its way; a tenant that is absent may be one that a list missed. Such tenants are read again, and only

@@ -92,7 +92,7 @@ class Invoicing(NamedTuple):
     ended_at: datetime
     """When it was over, in UTC."""
     verified: bool
-    """True if the ledger is proved to the month's end, but for the tenants below."""
+    """True if the ledger is proved to the month's end, except for the tenants below."""
     but_for: tuple[str, ...]
     but_for_count: int
     """How many tenants that is, counting every tenant that was not read."""

@@ -6,9 +6,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo, errors
-from psycopg.adapt import Loader
+from psycopg import conninfo, errors, postgres
+from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Conninfo, Format
+from psycopg.types.datetime import register_default_adapters
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
@@ -77,6 +78,11 @@ def connect(url: str) -> Connection:
     return connection
 
 
+_PSYCOPGS_OWN = AdaptersMap(types=postgres.types)
+register_default_adapters(_PSYCOPGS_OWN)
+"""psycopg's loaders of times, whatever the program that we are part of has put in their place."""
+
+
 def bound_times(context: AdaptContext) -> None:
     """Load every timestamptz of a connection or cursor as an aware datetime between FIRST and LAST.
 
@@ -94,7 +100,7 @@ class _BoundedTime(Loader):
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        loader = psycopg.adapters.get_loader(oid, self.format)
+        loader = _PSYCOPGS_OWN.get_loader(oid, self.format)
         assert loader  # noqa: S101 - psycopg has one for each of its formats
         # a binary time needs no session to be read; without one, psycopg returns it in UTC
         self._load = loader(oid, context if self.format == Format.TEXT else None).load
@@ -196,6 +202,6 @@ def _first_line(error: psycopg.Error, password: str | None = None) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     # what libpq itself takes from PGPASSWORD or a service file
     defaults = [option.val or b"" for option in Conninfo.get_defaults() if option.keyword == b"password"]
-    for secret in filter(None, (password, *(value.decode() for value in defaults))):
+    for secret in filter(None, (password, *(value.decode(errors="surrogateescape") for value in defaults))):
         line = line.replace(secret, "***")
     return line

@@ -60,7 +60,7 @@ def unknown_tenant(cursor: Cursor, tenant: str, *, refused: bool = False) -> Unk
     """Return the failure that names those that could be meant; `refused` says that it stops a change."""
     remedy = did_you_mean(cursor, tenant)
     failure = UnknownTenant(
-        f'The ledger knows no tenant "{tenant}": no lifecycle row, no event, no correction, no report.',
+        f'The ledger knows no tenant "{tenant}": no lifecycle row, event, correction, report or exception.',
         f"Nothing was changed. {remedy}" if refused else remedy,
     )
     if refused:

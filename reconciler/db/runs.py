@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -20,7 +21,7 @@ from reconciler.db.connection import Connection, Cursor, LedgerUnreachable, conn
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -38,6 +39,8 @@ class Start(NamedTuple):
 
     observed_at: datetime
     """When the observation begins, by the database's clock."""
+    read_at: float
+    """When that was read, in seconds of `time.monotonic`."""
     last: Listing | None
     """The source that the ledger belongs to, and the last list of it; None on the first run."""
 
@@ -47,14 +50,16 @@ def start(db: Connection, seconds: float) -> Start:
     with transaction(db, seconds) as cursor:
         row = cursor.execute(query("source")).fetchone()
         ((now,),) = cursor.execute(query("clock")).fetchall()
-        return Start(now, row and Listing(*row))
+        return Start(now, time.monotonic(), row and Listing(*row))
 
 
-def commit(database_url: str, db: Connection, plan: Plan, outcome: Outcome, time_left: Callable[[], float]) -> Outcome:
-    """Write the plan and the run's own row in one transaction, and return the outcome as it was written.
+def commit(
+    database_url: str, db: Connection, plan: Plan, outcome: Outcome, time_left: Callable[[], float]
+) -> Iterator[Outcome]:
+    """Write the plan and the run's own row in one transaction; yield the outcome before that and as it was written.
 
-    What became stale meanwhile is deferred. If the end of the transaction is not answered, a new connection asks how it
-    ended. `time_left` returns the seconds that the run has left, or raises.
+    What became stale meanwhile is deferred. If the server's answer to COMMIT is lost, a new connection asks how the
+    transaction ended. `time_left` returns the seconds that the run has left, or raises.
 
     Raises:
         Failure: nothing was written, or the failure says how to find out.
@@ -64,6 +69,7 @@ def commit(database_url: str, db: Connection, plan: Plan, outcome: Outcome, time
         with transaction(db, time_left()) as cursor:
             plan = drop_stale(cursor, plan)
             outcome = replace(outcome, result=plan.result(outcome.mode), findings=plan.findings)
+            yield outcome
             apply(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
@@ -74,7 +80,7 @@ def commit(database_url: str, db: Connection, plan: Plan, outcome: Outcome, time
         if not reached_end or not _is_committed(database_url, outcome.run_id):
             raise
         _log.warning("commit.unanswered", run_id=str(outcome.run_id), meaning="the run's row says it was committed")
-    return replace(outcome, recorded=True)
+    yield replace(outcome, recorded=True)
 
 
 def record_stop(database_url: str, outcome: Outcome) -> Outcome:
@@ -108,7 +114,7 @@ def record_notified(database_url: str, notified: Mapping[str, tuple[Report, ...]
 
 
 def _is_committed(database_url: str, run_id: UUID) -> bool:
-    """True if the transaction was committed whose end was not answered: only the run's own row can tell."""
+    """True if the transaction was committed although the server's answer to COMMIT was lost: its own row can tell."""
     try:
         with closing(connect(database_url)) as db, transaction(db) as cursor:
             # the lost session may be committing still: it holds the lock until it has ended

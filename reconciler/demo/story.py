@@ -205,7 +205,7 @@ _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back, so that nothing is left half made or half removed."""
+    """Hold Ctrl-C and SIGTERM back, so that nothing is left behind."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         yield

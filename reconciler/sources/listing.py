@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
-
-import structlog
 
 from reconciler.core.errors import Refusal
 
 if TYPE_CHECKING:
     from reconciler.core.model import Listing, Source, Spool
-
-_log = structlog.get_logger(__name__)
 
 
 class OtherSource(Refusal):
@@ -34,7 +29,6 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
         StaleList: the list is older than the last one.
         Failure: what the source raises where the list is not whole.
     """
-    began = time.monotonic()
     identity = source.identity()
     if last and last.source != identity and not accept:
         raise OtherSource(
@@ -55,8 +49,6 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
             "Nothing was written: the API server is behind, or its etcd was restored. If it was restored, say so "
             "once with --accept-source.",
         )
-    facts = {"resource_version": listing.resource_version, "seconds": round(time.monotonic() - began, 3)}
-    _log.info("tenants.observed", source=identity, **facts)
     return listing
 
 

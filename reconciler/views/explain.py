@@ -225,7 +225,7 @@ def _summary(reason: str) -> str | None:
 def _proof(made: Correction) -> str:
     """Say why that moment was chosen."""
     if made.evidence != Evidence.NONE:
-        return PROOF.get(made.evidence or "", "So says the evidence")
+        return PROOF.get(made.evidence or "", "According to the evidence")
     ends = {made.not_before: "earliest", made.not_after: "latest"}
     taken = f", and the {ends[made.occurred_at]} possible one was taken" if made.occurred_at in ends else ""
     return f"Nothing proves the moment{taken}"

@@ -92,7 +92,7 @@ def _row(cells: tuple[str, ...], first: str, second: str, colour: str = "") -> R
 def _answers(status: Status) -> Iterator[tuple[str, str]]:
     """Yield the sentences that answer the first questions, each with its colour."""
     if until := status.verified_until:
-        but_for = f", but for {plural(status.unverified_count, 'tenant')}" if status.unverified_count else ""
+        but_for = f", except for {plural(status.unverified_count, 'tenant')}" if status.unverified_count else ""
         said = f"Verified true up to {until:%Y-%m-%d %H:%M:%S} UTC, {_long(status.as_of - until)} ago{but_for}."
         yield said, "yellow" if but_for else "green"
     else:
@@ -126,7 +126,7 @@ def _invoicing(invoicing: Invoicing, verified_until: datetime | None) -> tuple[s
     names = [visible(name) for name in invoicing.but_for[:MAX_NAMES]]
     more = invoicing.but_for_count - len(names)
     who = ", ".join(names) + (f" and {more} more" if more else "")
-    return f"{month} can be invoiced but for {plural(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
+    return f"{month} can be invoiced except for {plural(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
 
 
 def _tenants(status: Status) -> Iterator[Row]:

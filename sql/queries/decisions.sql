@@ -7,7 +7,9 @@ SELECT clock_timestamp(),
        EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s)
        OR EXISTS (SELECT FROM public.tenant_skill_events WHERE tenant_name = %(tenant)s)
        OR EXISTS (SELECT FROM public.tenant_suspension_events WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = %(tenant)s),
+       OR EXISTS (SELECT FROM reconciler.corrections WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT FROM reconciler.exceptions WHERE tenant_name = %(tenant)s),
        (SELECT min(since) FROM reconciler.reports WHERE tenant_name = %(tenant)s AND reason = %(reason)s),
        (SELECT expires_at FROM reconciler.exceptions
         WHERE tenant_name = %(tenant)s AND reason = %(reason)s AND expires_at > now())

@@ -5,7 +5,7 @@
 SELECT pg_advisory_xact_lock(hashtextextended('reconciler.migrate', 0))
 
 -- name: try_build_lock
--- Never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index build waits for every
+-- It is only tried, never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index build waits for every
 -- older snapshot, so the two would wait for each other.
 SELECT pg_try_advisory_xact_lock(hashtextextended('reconciler.migrate.build', 0))
 

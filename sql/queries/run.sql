@@ -143,7 +143,7 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
        )::text END,
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
-       -- that run found it true. No run has since a report of it is open, so the search begins before that
+       -- that run found it true. No run has proved it since its oldest open report, so only earlier runs are searched
        (SELECT r.observed_at - %(settle)s::interval FROM reconciler.proving_runs r
         WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')

@@ -939,16 +939,16 @@ def _history(cluster: Cluster) -> list[Object]:
     cluster.delete("acme")
     seen.append(cluster.get("acme"))
 
-    history: dict[str, int] = {}
-    history = []
+    steps: dict[str, int] = {}
+    states = []
     for step, found in enumerate(seen):
         assert found is not None
         metadata = found["metadata"]
         times = [metadata["creationTimestamp"], *(entry["time"] for entry in metadata["managedFields"])]
         for moment in times:
-            history.setdefault(moment, step)
-        entries = [entry | {"time": history[entry["time"]]} for entry in metadata["managedFields"]]
-        history.append(
+            steps.setdefault(moment, step)
+        entries = [entry | {"time": steps[entry["time"]]} for entry in metadata["managedFields"]]
+        states.append(
             {
                 "generation": metadata["generation"],
                 "fields": sorted(entries, key=lambda entry: str(entry["manager"])),
@@ -958,4 +958,4 @@ def _history(cluster: Cluster) -> list[Object]:
                 "status": found.get("status"),
             }
         )
-    return history
+    return states

@@ -52,6 +52,16 @@ def owed(system: System) -> Decimal:
         return statement(cursor, begins, ends).total_chf
 
 
+def test_a_run_that_cannot_write_shows_what_its_corrections_were_worth(priced: System) -> None:
+    priced.ledger.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; "
+        "CREATE TRIGGER refuse BEFORE INSERT ON tenant_skill_events FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    outcome = priced.run()
+    assert outcome.failure
+    assert all(finding.impact_chf is not None for finding in outcome.findings if finding.action.writes)
+
+
 def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: System) -> None:
     before = owed(priced)
     outcome = priced.run()

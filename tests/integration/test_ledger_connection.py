@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import dict_row
-from psycopg.types.numeric import FloatLoader
+from psycopg.types.numeric import Float8BinaryLoader, FloatLoader
 
 from reconciler import ledger as ledger_api
 from reconciler.core.model import Lifecycle
@@ -131,6 +131,17 @@ def test_connection_settings_do_not_change_the_results(ledger: Connection, setti
     record_acme(ledger)
     CONNECTION_SETTINGS[setting](ledger)
     assert call_everything(ledger) == EXPECTED
+
+
+def test_loaders_of_the_whole_program_do_not_change_the_results(ledger: Connection) -> None:
+    record_acme(ledger)
+    psycopgs_own = psycopg.adapters.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.BINARY)
+    assert psycopgs_own
+    psycopg.adapters.register_loader("timestamptz", Float8BinaryLoader)
+    try:
+        assert call_everything(ledger) == EXPECTED
+    finally:
+        psycopg.adapters.register_loader("timestamptz", psycopgs_own)
 
 
 def test_a_pipeline_does_not_change_the_results(ledger: Connection) -> None:

@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler.core import recheck
+from reconciler.core.plan import EmptyList
 from reconciler.db import apply, runs
 from reconciler.deadline import DeadlineExceeded
 from reconciler.sources.cluster import MAX_LIST_RESTARTS
@@ -100,6 +102,22 @@ def test_few_tenants_are_rechecked_by_name_many_by_a_list(
     assert [(finding.tenant, finding.action) for finding in findings] == [(name, "defer") for name in names[:doubtful]]
     assert len(system.api.gets) == asked
     assert sum("continue" not in request.query for request in system.api.lists) == looks
+
+
+def test_a_second_list_that_is_refused_is_the_one_recorded(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recheck, "MIN_RELISTED", 0)
+    monkeypatch.setattr(recheck, "REQUEST_COST", 4)
+    system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
+    for name in ("acme", "gone"):
+        system.record(name, -2 * HOUR)
+    system.on_sleep = lambda: system.api.delete("acme")
+
+    with capture_logs() as logged:
+        outcome = system.run()
+
+    first, second = (line["resource_version"] for line in logged if line["event"] == "tenants.observed")
+    assert isinstance(outcome.failure, EmptyList)
+    assert (outcome.resource_version, first != second) == (second, True)
 
 
 @pytest.mark.parametrize(("absent", "looks"), [(1, 1), (2, 2)])

@@ -257,7 +257,7 @@ JUNE: Final = datetime(2026, 6, 1, tzinfo=UTC)
                 unverified=(Unverified("acme", JUNE), Unverified("late", JUNE - HOUR), Unverified("never", None)),
                 unverified_count=3,
             ),
-            "May 2026 can be invoiced but for 2 tenants: late, never.",
+            "May 2026 can be invoiced except for 2 tenants: late, never.",
         ),
         (
             Status(
@@ -266,7 +266,7 @@ JUNE: Final = datetime(2026, 6, 1, tzinfo=UTC)
                 unverified=tuple(Unverified(name, None) for name in "abcdefg"),
                 unverified_count=9,
             ),
-            "May 2026 can be invoiced but for 9 tenants: a, b, c, d, e and 4 more.",
+            "May 2026 can be invoiced except for 9 tenants: a, b, c, d, e and 4 more.",
         ),
         (
             Status(as_of=datetime(2026, 1, 1, tzinfo=UTC), verified_until=datetime(2026, 1, 1, tzinfo=UTC)),

@@ -306,6 +306,11 @@ ORGS: dict[str, Row] = {
             enabled("a", org="2872"),
         ],
     ),
+    "a label that differs from a row without an organisation is reported": (
+        live_tenant(org="2872"),
+        recorded_tenant(lifecycle_row(org="")),
+        [found(Reason.ORG_MOVED, org="2872", recorded="", observed="2872")],
+    ),
     "a label that differs from a closed row is not reported": (
         live_tenant(org="2872"),
         recorded_tenant(CLOSED),

@@ -51,6 +51,11 @@ def test_the_order_of_a_plan_is_that_of_tenant_reason_and_subject(findings: list
     assert keys == sorted(keys)
 
 
+def test_what_is_deferred_is_not_accepted_any_longer() -> None:
+    accepted = found(Reason.ORG_MOVED, "acme")._replace(accepted_until=NOW)
+    assert accepted.deferred().accepted_until is None
+
+
 @given(_findings)
 def test_the_corrections_are_the_findings_that_write(findings: list[Finding]) -> None:
     assert {f.reason for f in plan(findings).corrections} == {f.reason for f in findings} & set(CORRECTING)
