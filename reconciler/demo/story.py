@@ -56,7 +56,9 @@ there is a file of twelve made-up tenants.
 
 BACKFILL = """
 The ledger has its tables, but no rows. The first run is the backfill: it records every tenant and
-its packages from the creation on, and a suspension from the time in the cluster's status.
+its packages from the creation on, and a suspension from the time in the cluster's status. In
+front of a line, `+` is an inserted or appended row, `-` a stamped deletion, `~` a completed row
+and `!` a report.
 velo-stadler has no label that says who pays: it is recorded under `unknown`, and reported.
 """
 
@@ -77,8 +79,9 @@ Each line says when the change happened, as it will be recorded, and what proves
 `field_manager`: Kubernetes keeps when the owner of a field last wrote, so the change is not later
 than that, and not earlier than what the ledger knew before. `suspended_at` and `deletion` are the
 cluster's own times of the change. If nothing proves the moment, the customer gets the benefit of
-the doubt. CHF is the impact of the correction up to today: `+` was being lost, `-` was being
-overcharged. In brackets: the impact if the change happened at either end of its interval.
+the doubt; only the backfill bills packages from the creation on. CHF is the impact of the
+correction up to today: an amount with `+` was being lost, one with `-` was being overcharged. In
+brackets: the impact if the change happened at either end of its interval.
 
 Now the same as a run:
 """
@@ -90,13 +93,15 @@ there, and what is its impact? `reconciler explain kanzlei-frei` says:
 """
 
 NOTHING = """
-The ledger now agrees with the cluster, so the next run has nothing to write:
+The ledger now agrees with the cluster, so the next run has nothing to write. weingut-pfyfer is
+still listed, because Kubernetes is still removing it:
 """
 
 CLOSING = """
 That was the whole job. In a cluster it runs every five minutes: see cronjob.yaml and the README.
 
-Try next, on your own tenants (DATABASE_URL names a database; a plan writes nothing to it):
+Try next, on your own tenants: let DATABASE_URL name an empty database, in which `migrate` creates
+the tables; a plan writes nothing. After `make demo`, the command is .venv/bin/reconciler.
   reconciler migrate
   kubectl get piecedtenants -A -o yaml --show-managed-fields | reconciler plan --tenants -
 """

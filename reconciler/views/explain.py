@@ -224,6 +224,8 @@ def _summary(reason: str) -> str | None:
 
 def _proof(made: Correction) -> str:
     """Say why that moment was chosen."""
+    if made.evidence == Evidence.CREATION and made.not_before != made.not_after:
+        return "Nothing was recorded of it before, so it counts from the creation on"
     if made.evidence != Evidence.NONE:
         return PROOF.get(made.evidence or "", "According to the evidence")
     ends = {made.not_before: "earliest", made.not_after: "latest"}

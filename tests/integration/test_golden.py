@@ -1,7 +1,7 @@
 """What other programs rely on, held byte for byte: the JSON of plan and run, the schema, the options and variables.
 
-`UPDATE_GOLDEN=1 pytest tests/test_golden.py` writes the files again; a change to one of them is a change of the
-contract, and its diff is to be read as such.
+`UPDATE_GOLDEN=1 .venv/bin/pytest -n0 tests/integration/test_golden.py` writes the files again. A change to one of them
+is a change of the contract: read its diff as such.
 """
 
 from __future__ import annotations

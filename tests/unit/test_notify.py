@@ -345,7 +345,7 @@ def test_without_apprise_the_error_says_how_to_install_it(monkeypatch: pytest.Mo
     with pytest.raises(AppriseMissing) as raised:
         Messenger("json://s3cret")
     assert raised.value.exit_code == 64
-    assert "pip install 'reconciler[notify]'" in raised.value.remedy
+    assert "pip install '.[notify]'" in raised.value.remedy
 
 
 def test_apprise_is_only_loaded_when_used() -> None:
