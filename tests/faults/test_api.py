@@ -27,12 +27,11 @@ from tests.support.struck_runs import (
     corrects_everything,
     fails,
     is_refused,
-    ledger_with_clock,
     staged,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 FAILED, REFUSED, NORMAL, ONE = End.FAILED, End.REFUSED, End.NORMAL, End.ONE
@@ -477,20 +476,6 @@ def _many_pages(scenario: Scenario) -> None:
     outcome = scenario.run()
     assert outcome.failure is None
     assert outcome.tenants_observed == 35
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str, template: str) -> Iterator[str]:
-    """A database for all tests of this file."""
-    with ledger_with_clock(postgres_url, template) as url:
-        yield url
-
-
-@pytest.fixture
-def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
-    """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as scenario:
-        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)

@@ -26,17 +26,13 @@ from tests.support.struck_runs import (
     End,
     Faults,
     Scenario,
-    ledger_with_clock,
     shown,
-    staged,
     without,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from tests.support.fake_api import FakeApi
 
 NORMAL, ONE = End.NORMAL, End.ONE
 SECOND = timedelta(seconds=1)
@@ -276,20 +272,6 @@ def _zone(scenario: Scenario) -> None:
     finally:
         scenario.write(f"ALTER DATABASE {name} RESET timezone")
     assert scenario.write("SELECT identity FROM reconciler.source") == [(SOURCE_UID,)]
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str, template: str) -> Iterator[str]:
-    """A database for all tests of this file."""
-    with ledger_with_clock(postgres_url, template) as url:
-        yield url
-
-
-@pytest.fixture
-def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
-    """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as scenario:
-        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)

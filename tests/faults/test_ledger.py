@@ -41,7 +41,6 @@ from tests.support.struck_runs import (
     End,
     Faults,
     Scenario,
-    ledger_with_clock,
     on,
     spares,
     staged,
@@ -1007,13 +1006,6 @@ def padded(number: int) -> dict[str, Any]:
 
 
 # the scenario
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str, template: str) -> Iterator[str]:
-    """A database for all tests of this file."""
-    with ledger_with_clock(postgres_url, template) as url:
-        yield url
 
 
 @pytest.fixture

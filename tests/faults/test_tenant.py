@@ -27,7 +27,6 @@ from tests.support.struck_runs import (
     Faults,
     Scenario,
     fails,
-    ledger_with_clock,
     on,
     only,
     shown,
@@ -37,7 +36,7 @@ from tests.support.struck_runs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
@@ -464,20 +463,6 @@ def _suspended_in_the_future_alone(scenario: Scenario) -> None:
         scenario.uncertain = uncertain
         assert scenario.run().failure is None
         assert scenario.correction("cara", Reason.SUSPENSION_UNRECORDED) == (at, VERIFIED, START, "none")
-
-
-@pytest.fixture(scope="module")
-def url(postgres_url: str, template: str) -> Iterator[str]:
-    """A database for all tests of this file."""
-    with ledger_with_clock(postgres_url, template) as url:
-        yield url
-
-
-@pytest.fixture
-def scenario(url: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scenario]:
-    """The world that is known by heart."""
-    with staged(url, api, tmp_path, monkeypatch) as scenario:
-        yield scenario
 
 
 @pytest.mark.parametrize("story", FAULTS)
