@@ -28,7 +28,7 @@ COLUMNS = ("wrong", "found", "missed", "moved", "blocked", "waited")
 class Rule(Enum):
     """What lets a job stamp a tenant as deleted."""
 
-    ABSENT = "absent from my list, no brake"
+    ABSENT = "absent from my list, no safety limit"
     BRAKED = "absent from my list"
     OWNED = "absent from its owner's list"
     HEARD = "and from all lists since"

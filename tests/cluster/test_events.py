@@ -141,7 +141,7 @@ def test_the_server_takes_whatever_the_ledger_or_a_tenant_may_hold(cluster: Clus
 
 
 @on_a_real_server
-def test_a_namespace_that_is_gone_keeps_no_other_tenant_from_being_told(real_cluster: RealCluster) -> None:
+def test_a_missing_namespace_does_not_stop_the_other_events(real_cluster: RealCluster) -> None:
     lost = Observed(name="lost", namespace="nowhere", uid=str(uuid4()))
     message = outcome(found(Reason.ORG_MOVED, "lost"), found(Reason.DELETION_UNRECORDED, "gone"), lost=lost)
 

@@ -268,7 +268,7 @@ def test_a_tenant_with_finalizers_lingers(cluster: Cluster) -> None:
     assert cluster.get("acme") is None
 
 
-def test_a_tenant_created_anew_is_another_one(cluster: Cluster) -> None:
+def test_a_recreated_tenant_is_another_one(cluster: Cluster) -> None:
     first = cluster.create(tenant("acme", ["a"]))["metadata"]
     cluster.patch("acme", {"spec": {"packages": []}})
     cluster.delete("acme")
@@ -509,7 +509,7 @@ def test_faults_strike_in_turn_and_then_no_more(api: FakeApi) -> None:
     assert [_get(api).status for _ in range(4)] == [503, 500, 500, 200]
 
 
-def test_a_fault_can_let_requests_pass_first_and_then_last_for_ever(api: FakeApi) -> None:
+def test_a_fault_can_begin_later_and_then_stay(api: FakeApi) -> None:
     api.faults.append(Fault(faults.status(500), skip=2, times=None))
 
     assert [_get(api).status for _ in range(5)] == [200, 200, 500, 500, 500]

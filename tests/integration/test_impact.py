@@ -62,7 +62,7 @@ def test_a_run_that_cannot_write_shows_what_its_corrections_were_worth(priced: S
     assert all(finding.impact_chf is not None for finding in outcome.findings if finding.action.writes)
 
 
-def test_the_impacts_of_a_pass_are_usage_after_it_less_usage_before(priced: System) -> None:
+def test_the_impacts_of_a_run_are_usage_after_less_usage_before(priced: System) -> None:
     before = owed(priced)
     outcome = priced.run()
     assert {finding.reason for finding in outcome.findings if finding.action.writes} == {
@@ -141,7 +141,7 @@ def test_the_json_has_impact_as_text(priced: System) -> None:
     ]
 
 
-def test_a_pass_that_corrects_nothing_is_worth_nothing(priced: System) -> None:
+def test_a_run_that_corrects_nothing_has_no_impact(priced: System) -> None:
     priced.run()
     again = priced.run()
     assert json.loads(document(again))["impact_chf"] == "0.00"

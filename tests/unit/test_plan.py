@@ -84,7 +84,7 @@ def test_a_plan_is_a_value() -> None:
         (each(ENABLE, 1, action=Action.DEFER) + each(Reason.ORG_MOVED, 1), Mode.RUN, Result.DRIFT),
     ],
 )
-def test_how_a_pass_ends(findings: list[Finding], mode: Mode, result: Result) -> None:
+def test_how_a_run_ends(findings: list[Finding], mode: Mode, result: Result) -> None:
     assert plan(findings).result(mode) is result
 
 
