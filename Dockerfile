@@ -23,7 +23,7 @@ RUN python -m hatchling build -t wheel \
 
 
 FROM python:${PYTHON}-slim
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="reconciler" \
       org.opencontainers.image.description="Keeps PieCed's billing ledger true to the PiecedTenants in the cluster" \

@@ -1,3 +1,3 @@
 """Keeps PieCed's billing ledger true to the PiecedTenants in the cluster."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -143,7 +143,7 @@ _WITH_ROWS = """
     SELECT string_agg(oid::regclass::text, ', '), coalesce(sum(pg_relation_size(oid)), 0)::bigint
     FROM pg_class
     WHERE relkind = 'r' AND relnamespace IN ('public'::regnamespace, 'reconciler'::regnamespace)
-      AND pg_relation_size(oid) > 0
+      AND pg_relation_size(oid) > 0 AND oid <> 'reconciler.migrations'::regclass
 """
 _MAX_BYTES = 4_000_000
 """Of rows in a database that is used again."""

@@ -14,6 +14,7 @@ from psycopg.types.datetime import register_default_adapters
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
 from reconciler.db.queries import query
+from reconciler.db.schema import LedgerNotMigrated, raise_unless_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +40,6 @@ class LedgerMisnamed(LedgerUnreachable):
     """DATABASE_URL is not a connection string."""
 
     exit_code = 64
-
-
-class LedgerNotMigrated(Failure):
-    """The database lacks tables or columns that the reconciler needs."""
 
 
 class LedgerDenied(Failure):
@@ -162,6 +159,7 @@ def snapshot(url: str) -> Iterator[Cursor]:
     with closing(connect(url)) as connection:
         connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
         with transaction(connection) as cursor:
+            raise_unless_current(cursor)
             yield cursor
 
 

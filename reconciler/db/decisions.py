@@ -14,6 +14,7 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Lifecycle
 from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.queries import query
+from reconciler.db.schema import raise_unless_current
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,6 +76,7 @@ def revoke(cursor: Cursor, tenant: str, reason: Reason) -> datetime | None:
 
 def _reports(cursor: Cursor, tenant: str, reason: Reason) -> tuple[datetime, datetime | None, datetime | None]:
     """Return the clock, since when such a report is open, and until when it is accepted."""
+    raise_unless_current(cursor)
     named = {"tenant": tenant, "reason": reason}
     ((now, is_known, *times),) = cursor.execute(query("tenant_reports"), named).fetchall()
     if not is_known:
@@ -92,6 +94,7 @@ def reopen(cursor: Cursor, lookup: Lookup, *, note: str, by: str) -> Reopening:
         NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.
         NotTheOwner: the role may not change created_at.
     """
+    raise_unless_current(cursor)
     tenant = lookup.tenant
     cursor.execute(query("lock"))
     _check_source(cursor, lookup.listing)

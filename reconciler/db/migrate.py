@@ -1,8 +1,9 @@
-"""The migration: create what is missing of the ledger and of the reconciler's own schema, and report it.
+"""The migration: create what is missing of the ledger, bring the reconciler's own schema up to date, and report it.
 
-A statement of the numbered files runs only if the object that it creates is missing, so an existing object is never
-locked or changed. (CREATE INDEX IF NOT EXISTS, for one, waits for a lock against inserts before it looks whether the
-index exists.) For the same reason, an index on a table that existed before is built concurrently.
+Schema `public` is shared, and is only added to. A statement runs only if the object that it creates is missing, so an
+existing object is never locked or changed. (CREATE INDEX IF NOT EXISTS, for one, waits for a lock against inserts
+before it looks whether the index exists.) For the same reason, an index on a table that existed before is built
+concurrently. Schema `reconciler` is ours, and is altered by the numbered steps of `reconciler.db.schema`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import psycopg
 import stamina
 from psycopg import conninfo, errors
 
+from reconciler import __version__
 from reconciler.core.errors import Failure
 from reconciler.db.connection import Connection, Cursor, connect, transaction, translated
-from reconciler.db.queries import files_in, query
+from reconciler.db.queries import query
+from reconciler.db.schema import FIRST_SCHEMA, STEPS, raise_if_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,8 +48,8 @@ class MigrationHeldUp(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """One statement of the numbered files, with the comments on what it creates."""
+class _Creation:
+    """One statement that creates something, with the comments on that."""
 
     creates: str
     """Worded as in the report, and as the catalog query words it."""
@@ -58,6 +61,16 @@ class _Step:
     def index(self) -> str:
         return self.creates.removeprefix("index ")
 
+    @property
+    def comments(self) -> bytes:
+        """The comments alone: those of version 0.1.0 had other words."""
+        return "".join(self.sql.partition("\nCOMMENT ON ")[1:]).encode()
+
+    @property
+    def is_ours(self) -> bool:
+        """True for what is in schema `reconciler`, and for that schema."""
+        return self.creates.split(" ")[1].split(".")[0] == "reconciler"
+
 
 _CREATES = re.compile(
     r"""
@@ -67,6 +80,8 @@ _CREATES = re.compile(
     """,
     re.VERBOSE,
 )
+_CHANGES = re.compile(r"^(?P<verb>CREATE|DROP) (?:UNIQUE )?(?P<kind>TABLE|VIEW|INDEX) (?P<name>[\w.]+)", re.MULTILINE)
+"""What a step creates and drops."""
 
 
 def migrate(connection: Connection) -> list[str]:
@@ -77,20 +92,22 @@ def migrate(connection: Connection) -> list[str]:
 
     Returns:
         What was created, in the order of the files: "schema reconciler", "table public.invoices",
-        "index public.reconciler_skill_state", "row public.platform_pricing 1". Empty if nothing was missing.
+        "index public.reconciler_skill_state", "row public.platform_pricing 1"; then the steps that were applied:
+        "step 004_migrations". Empty if nothing was missing.
 
     Raises:
+        LedgerTooNew: a later version has migrated this database.
         Failure: one of this module, or for any other error one of `reconciler.db.connection`.
     """
     # a snapshot from the start of the transaction would not show what the migration before it created
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    steps = _steps()
-    created, indexes = _create_missing(connection, steps)
-    report = {step: step.creates for step in created}
+    creations = _creations()
+    created, indexes, applied = _bring_up_to_date(connection, creations)
+    report = {creation: creation.creates for creation in created}
     if indexes:
         with _build_lock(connection):
-            report |= {step: done for step in indexes if (done := _build_index(connection, step))}
-    return [report[step] for step in steps if step in report]
+            report |= {creation: done for creation in indexes if (done := _build_index(connection, creation))}
+    return [*(report[creation] for creation in creations if creation in report), *applied]
 
 
 def _is_temporary(error: Exception) -> bool:
@@ -106,26 +123,67 @@ def _is_race(error: Exception) -> bool:
 
 
 @stamina.retry(on=_is_race, attempts=5, timeout=60.0)
-def _create_missing(connection: Connection, steps: Sequence[_Step]) -> tuple[list[_Step], list[_Step]]:
-    """Create what is missing in one transaction, except indexes on tables that existed before; return both."""
-    created: list[_Step] = []
-    indexes: list[_Step] = []
+def _bring_up_to_date(
+    connection: Connection, creations: Sequence[_Creation]
+) -> tuple[list[_Creation], list[_Creation], list[str]]:
+    """Create what is missing and apply the steps that are due, in one transaction.
+
+    Returns:
+        What was created, the indexes that are still to be built because their tables existed before, and the steps
+        that were applied, worded for the report.
+    """
+    created: list[_Creation] = []
+    indexes: list[_Creation] = []
     with transaction(connection) as cursor:
         cursor.execute(query("migration_lock"))
         existing = _existing(cursor)
-        for step in steps:
-            if step.creates in existing:
+        has_steps = "table reconciler.migrations" in existing
+        for creation in creations:
+            # a step may have dropped or replaced what the first version of our own schema had
+            if creation.creates in existing or (has_steps and creation.is_ours):
+                if creation.is_ours and not has_steps:
+                    cursor.execute(creation.comments)
                 continue
-            if f"table {step.table}" in existing:
-                indexes.append(step)
+            if f"table {creation.table}" in existing:
+                indexes.append(creation)
                 continue
-            with _translated_step(connection, step):
+            with _worded(connection, creation.creates):
                 # this transaction created the table, so no other can be inserting into it
-                cursor.execute(step.sql.replace(" CONCURRENTLY", "").encode())
-            if step.creates not in _existing(cursor):
-                raise _name_taken(step)
-            created.append(step)
-    return created, indexes
+                cursor.execute(creation.sql.replace(" CONCURRENTLY", "").encode())
+            if creation.creates not in _existing(cursor):
+                raise _name_taken(creation)
+            created.append(creation)
+        applied = _apply_steps(connection, cursor, has_steps=has_steps)
+        _raise_if_dropped(creations, _existing(cursor))
+    return created, indexes, applied
+
+
+def _apply_steps(connection: Connection, cursor: Cursor, *, has_steps: bool) -> list[str]:
+    """Apply the steps that this database has not had, in order, and return them worded for the report."""
+    last = raise_if_newer(cursor) if has_steps else 0
+    due = [step for step in STEPS if step.number > last]
+    for step in due:
+        with _worded(connection, f"step {step.name}"):
+            cursor.execute(step.sql)
+            cursor.execute(query("record_step"), {"number": step.number, "name": step.name, "version": __version__})
+    return [f"step {step.name}" for step in due]
+
+
+def _raise_if_dropped(creations: Sequence[_Creation], existing: set[str]) -> None:
+    """Raise if something of our own schema is gone: to create it again would hide that its rows are lost."""
+    expected = {creation.creates: None for creation in creations if creation.is_ours}
+    for statement in (match for step in STEPS for match in _CHANGES.finditer(step.sql.decode())):
+        words = f"{statement['kind'].lower()} {statement['name']}"
+        if statement["verb"] == "DROP":
+            expected.pop(words)
+        else:
+            expected[words] = None
+    if dropped := [words for words in expected if words not in existing]:
+        raise MigrationConflict(
+            f"Schema reconciler has had every step, but lacks: {', '.join(dropped)}.",
+            "Somebody dropped it. Restore a table from a backup, since its rows are part of the proof; create a view "
+            "or an index as sql/schema/ has it.",
+        )
 
 
 def _existing(cursor: Cursor) -> set[str]:
@@ -135,39 +193,39 @@ def _existing(cursor: Cursor) -> set[str]:
     return existing
 
 
-def _build_index(connection: Connection, step: _Step) -> str | None:
+def _build_index(connection: Connection, creation: _Creation) -> str | None:
     """Build an index without blocking writes to its table; return the report's line, None if another session did it."""
-    create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", step.sql, count=1).encode()
-    drop = f"DROP INDEX CONCURRENTLY IF EXISTS {step.index}".encode()
+    create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", creation.sql, count=1).encode()
+    drop = f"DROP INDEX CONCURRENTLY IF EXISTS {creation.index}".encode()
     rebuilt = False
     for attempt in _attempts_while_busy():
         with attempt, translated():
-            exists, valid = _index_state(connection, step)
+            exists, valid = _index_state(connection, creation)
             if valid:
                 return None
             if exists:
                 # not REINDEX: if it dies too, it leaves a second index behind that nobody looks for
                 rebuilt = True
-                _execute_bounded(connection, step, drop)
+                _execute_bounded(connection, creation, drop)
             try:
-                _execute_bounded(connection, step, create)
+                _execute_bounded(connection, creation, create)
             except errors.UniqueViolation as error:
                 # even an invalid unique index refuses new rows
-                _execute_bounded(connection, step, drop)
+                _execute_bounded(connection, creation, drop)
                 raise MigrationConflict(
-                    f"Rows of {step.table} violate the unique index {step.index}: {error.diag.message_detail}",
+                    f"Rows of {creation.table} violate the unique index {creation.index}: {error.diag.message_detail}",
                     "Resolve the duplicate rows with the portal's owner, then run `reconciler migrate` again.",
                 ) from error
-            if _index_state(connection, step) != (True, True):
-                raise _name_taken(step)
-    return f"{step.creates} (rebuilt: an earlier build had died)" if rebuilt else step.creates
+            if _index_state(connection, creation) != (True, True):
+                raise _name_taken(creation)
+    return f"{creation.creates} (rebuilt: an earlier build had died)" if rebuilt else creation.creates
 
 
 def _attempts_while_busy() -> Iterable[stamina.Attempt]:
     return stamina.retry_context(on=_is_temporary, attempts=None, timeout=MAX_BUILD_SECONDS, wait_max=2.0)
 
 
-def _index_state(connection: Connection, step: _Step) -> tuple[bool, bool]:
+def _index_state(connection: Connection, creation: _Creation) -> tuple[bool, bool]:
     """Return whether an index exists and whether it is valid, if no session is building it.
 
     That is read twice, because a build may end after the catalog is read and before the locks are. An index that is
@@ -176,18 +234,18 @@ def _index_state(connection: Connection, step: _Step) -> tuple[bool, bool]:
     Raises:
         MigrationBusy: a session is building an index on the same table.
     """
-    named = {"index": step.index, "table": step.table}
+    named = {"index": creation.index, "table": creation.table}
     first, second = (connection.execute(query("index_state"), named).fetchall() for _ in range(2))
     ((oid, is_valid, is_building),) = second
     if is_building or first != second:
         raise MigrationBusy(
-            f"Another session is building an index on {step.table}.",
+            f"Another session is building an index on {creation.table}.",
             "Wait until it is done (pg_stat_progress_create_index shows it), then run `reconciler migrate` again.",
         )
     return oid is not None, bool(is_valid)
 
 
-def _execute_bounded(connection: Connection, step: _Step, statement: bytes) -> None:
+def _execute_bounded(connection: Connection, creation: _Creation, statement: bytes) -> None:
     """Run a statement outside a transaction and cancel it after `MAX_BUILD_SECONDS`.
 
     The request to cancel comes from this process: behind a transaction pooler, a timeout set on the session would
@@ -204,11 +262,11 @@ def _execute_bounded(connection: Connection, step: _Step, statement: bytes) -> N
     watch = threading.Thread(target=cancel, daemon=True)
     watch.start()
     try:
-        with _translated_step(connection, step):
+        with _worded(connection, creation.creates):
             connection.execute(statement)
     except errors.QueryCanceled as error:
         raise MigrationHeldUp(
-            f"The {step.creates} was not built in time; it waits for every older transaction to end.",
+            f"The {creation.creates} was not built in time; it waits for every older transaction to end.",
             "End transactions that stay open (pg_stat_activity: xact_start), then run `reconciler migrate` again. "
             "Writes to the table go on meanwhile.",
         ) from error
@@ -243,38 +301,38 @@ def _build_lock(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _translated_step(connection: Connection, step: _Step) -> Iterator[None]:
-    """Turn the errors that a person can do something about into failures that name the object."""
+def _worded(connection: Connection, words: str) -> Iterator[None]:
+    """Turn the errors that a person can do something about into failures that name the object or the step."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
         raise MigrationDenied(
-            f"The role {connection.info.user} may not create the {step.creates}: {error.diag.message_primary}",
+            f"The role {connection.info.user} may not create the {words}: {error.diag.message_primary}",
             "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database.",
         ) from error
     except (errors.UndefinedColumn, errors.UndefinedTable, errors.WrongObjectType, errors.InvalidForeignKey) as error:
         raise MigrationConflict(
-            f"The {step.creates} does not fit the existing tables: {error.diag.message_primary}",
+            f"The {words} does not fit the existing tables: {error.diag.message_primary}",
             "Is DATABASE_URL the portal's database? An existing table is never altered: compare it with "
             "sql/schema/001_ledger.sql.",
         ) from error
 
 
-def _name_taken(step: _Step) -> MigrationConflict:
+def _name_taken(creation: _Creation) -> MigrationConflict:
     return MigrationConflict(
-        f"The {step.creates} could not be created: something else has that name.",
+        f"The {creation.creates} could not be created: something else has that name.",
         "Look it up (\\d in psql), and rename it.",
     )
 
 
-def _steps() -> tuple[_Step, ...]:
-    text = "\n".join(file.read_text(encoding="utf-8") for file in files_in("schema"))
-    return tuple(map(_parse_step, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
+def _creations() -> tuple[_Creation, ...]:
+    text = "\n".join(FIRST_SCHEMA)
+    return tuple(map(_parse, re.split(r"^(?=CREATE |INSERT )", text, flags=re.MULTILINE)[1:]))
 
 
-def _parse_step(sql: str) -> _Step:
+def _parse(sql: str) -> _Creation:
     match = _CREATES.match(sql)
     if match is None:
         raise ValueError(f"The migration cannot tell what this statement creates: {sql.splitlines()[0]}")
     kind, name, table, schema, into, id_ = match.groups(default="")
-    return _Step(f"{kind.lower()} {schema}{name}" if kind else f"row {into} {id_}", table, sql)
+    return _Creation(f"{kind.lower()} {schema}{name}" if kind else f"row {into} {id_}", table, sql)

@@ -19,6 +19,7 @@ from reconciler.core.reasons import Reason
 from reconciler.db.apply import apply, drop_stale
 from reconciler.db.connection import Connection, Cursor, LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
+from reconciler.db.schema import raise_unless_current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Start(NamedTuple):
 def start(db: Connection, seconds: float) -> Start:
     """Read what a run starts from, within so many seconds."""
     with transaction(db, seconds) as cursor:
+        raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
         ((now,),) = cursor.execute(query("clock")).fetchall()
         return Start(now, time.monotonic(), row and Listing(*row))

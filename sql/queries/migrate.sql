@@ -37,3 +37,15 @@ SELECT i.indexrelid, i.indisvalid,
        )
 FROM (SELECT to_regclass(%(index)s) AS oid) AS named
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = named.oid
+
+-- name: has_steps
+-- Whether schema reconciler exists, and has had steps: version 0.1.0 had none.
+SELECT to_regnamespace('reconciler') IS NOT NULL,
+       EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'reconciler' AND tablename = 'migrations')
+
+-- name: last_step
+-- The last numbered step that the schema has had, and the version that applied it.
+SELECT number, name, version FROM reconciler.migrations ORDER BY number DESC LIMIT 1
+
+-- name: record_step
+INSERT INTO reconciler.migrations (number, name, version) VALUES (%(number)s, %(name)s, %(version)s)

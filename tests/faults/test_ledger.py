@@ -784,7 +784,7 @@ def _read_only(scenario: Scenario) -> None:
 def test_wrong_database(scenario: Scenario, empty_url: str, fault: str) -> None:
     before = scenario.state()
     outcome = scenario.run(url=empty_url)
-    scenario.has_failed(outcome, before, "lacks something that the reconciler needs", recorded=False)
+    scenario.has_failed(outcome, before, "has no schema reconciler", recorded=False)
     assert outcome.failure
     assert fault in outcome.failure.remedy
 

@@ -27,6 +27,7 @@ from tests.simulation.portal import CLOCK
 from tests.support.command import invoke
 from tests.support.harness import FakeCluster
 from tests.support.population import objects, population, settle
+from tests.support.schema import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,26 +175,8 @@ def test_the_json_over_two_hundred_tenants_is_unchanged(
     held("population-again.jsonl", by_line(reconciled("run", path)))
 
 
-CATALOG = """
-SELECT format('%s.%s.%s %s%s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-              CASE WHEN a.attnotnull THEN ' !' ELSE '' END,
-              coalesce(' =' || pg_get_expr(d.adbin, d.adrelid), '')
-                || CASE a.attidentity WHEN '' THEN '' ELSE ' identity' END)
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE n.nspname IN ('public', 'reconciler') AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-UNION ALL
-SELECT format('%s: %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
-WHERE connamespace IN ('public'::regnamespace, 'reconciler'::regnamespace) AND contype <> 'n'
-UNION ALL
-SELECT indexdef FROM pg_indexes WHERE schemaname IN ('public', 'reconciler')
-ORDER BY 1
-"""
-
-
 def test_the_schema_is_unchanged(ledger: psycopg.Connection[Any]) -> None:
-    lines = [line for (line,) in ledger.execute(CATALOG)]
-    held("schema.txt", "".join(f"{line}\n" for line in sorted(lines)))
+    held("schema.txt", "".join(f"{line}\n" for line in catalog(ledger)))
 
 
 def test_every_option_and_variable_is_unchanged() -> None:
