@@ -55,6 +55,8 @@ DOCUMENTATION = {
     "reconciler_findings_accepted": "Reports in the last successful run that are accepted for a time.",
     "reconciler_corrections_total": "Corrections of the ledger by all runs so far.",
     "reconciler_impact_chf_total": f"Impact of the corrections of all runs, in CHF before VAT. {SIGNS}",
+    "reconciler_notifications_owed": "Earlier runs whose corrections a receiver had not been notified of before the "
+    "last run.",
     "reconciler_alerts_undelivered_total": "Messages about runs that could not be delivered since this process "
     "started, by receiver.",
 }
@@ -119,6 +121,8 @@ def _updated(outcome: Outcome, ended_at: float) -> dict[str, Value]:
             ("negative",): -sum(chf for chf in written if chf < 0),
         },
     }
+    if outcome.recorded:
+        values["reconciler_notifications_owed"] = len(outcome.owed)
     if succeeded:
         values |= _of_the_ledger(outcome, ended_at)
     # The totals of a successful run are complete: a reason that is missing was never corrected. Otherwise they may be

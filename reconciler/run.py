@@ -76,12 +76,12 @@ class Job:
 
 def reconcile(job: Job) -> Outcome:
     """Run once. What stopped the run is in the outcome, and in the ledger where that can be reached."""
-    nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED)
+    nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED, recipients=job.alerts.names)
     if nothing.mode is Mode.RUN:
         job.alerts.begin(nothing.run_id)
     outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - job.began)
     if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
-        runs.record_notified(job.database_url, notified)
+        runs.record_notified(job.database_url, outcome, notified)
     return outcome
 
 
@@ -101,6 +101,8 @@ def _steps(job: Job, db: psycopg.Connection[Any], known: Outcome) -> Iterator[Ou
     """Yield what is known of the run after each step."""
     started = runs.start(db, job.deadline.left())
     yield (known := replace(known, observed_at=started.observed_at))
+    if known.mode is Mode.RUN:
+        runs.raise_unless_permitted(db, job.deadline.left())
 
     with TenantSpool() as spool:
         listing = _list(job, spool, started.last, accept=job.options.accept_source)
@@ -123,7 +125,8 @@ def _steps(job: Job, db: psycopg.Connection[Any], known: Outcome) -> Iterator[Ou
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        yield from runs.commit(job.database_url, db, plan, known, job.deadline.left)
+        limits = job.options.limits
+        yield from runs.commit(job.database_url, db, plan, known, limits=limits, time_left=job.deadline.left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:

@@ -37,9 +37,14 @@ GRANT SELECT, INSERT, UPDATE (deleted_at, zitadel_org_id) ON public.tenant_billi
 
 GRANT SELECT ON public.platform_pricing, public.skill_pricing, public.invoices TO :"role";
 
--- everything about rows, but not TRUNCATE, TRIGGER and REFERENCES, which are about the tables themselves
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA reconciler TO :"role";
-GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA reconciler TO :"role";
+-- a role that could rewrite the proof would prove nothing: of runs and corrections, a later run fills in two columns.
+-- REVOKE, because an earlier version of this script granted everything
+REVOKE ALL ON ALL TABLES IN SCHEMA reconciler FROM :"role";
+GRANT SELECT ON ALL TABLES IN SCHEMA reconciler TO :"role";
+GRANT INSERT, UPDATE (notified) ON reconciler.runs TO :"role";
+GRANT INSERT, UPDATE (taken_back_at) ON reconciler.corrections TO :"role";
+GRANT INSERT, UPDATE ON reconciler.source, reconciler.totals TO :"role";
+GRANT INSERT, UPDATE, DELETE ON reconciler.reports, reconciler.exceptions TO :"role";
 
 COMMIT;
 

@@ -68,6 +68,11 @@ class Alerts:
     """Called with the name of each sink that failed."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return the name of every sink."""
+        return tuple(sink.name for sink in self.all_sinks)
+
+    @property
     def all_sinks(self) -> tuple[Sink, ...]:
         """Return every sink that is notified of the end of a run."""
         return (*self.sinks, self.heartbeat) if self.heartbeat else self.sinks
@@ -78,19 +83,17 @@ class Alerts:
             self._wait_for(heartbeat, Deadline.after(BEGIN_SECONDS).start(partial(heartbeat.begin, run_id)))
 
     def notify(self, outcome: Outcome) -> dict[str, tuple[Report, ...]]:
-        """Notify all sinks at the same time, and return what each has now seen: the reports to remember, by its name.
+        """Notify all sinks at the same time; return those that were, by name, each with the reports to remember.
 
         A failure is logged and does not change the outcome.
         """
         deadline = Deadline.after(NOTIFY_SECONDS)
-        messages = [(sink, outcome if sink.deduplicates else unseen(outcome, sink.name)) for sink in self.all_sinks]
+        messages = [(sink, _message(outcome, sink)) for sink in self.all_sinks]
         calls = [
             (sink, message, deadline.start(partial(sink.notify, message))) for sink, message in messages if message
         ]
         notified = [(sink, message) for sink, message, delivery in calls if self._wait_for(sink, delivery)]
-        return {
-            sink.name: reports for sink, message in notified if not sink.deduplicates and (reports := _reports(message))
-        }
+        return {sink.name: () if sink.deduplicates else _reports(message) for sink, message in notified}
 
     def _wait_for(self, sink: Sink, delivery: Callable[[], None]) -> bool:
         """Return whether the message was delivered; log and count it if not."""
@@ -109,19 +112,26 @@ class Alerts:
         return False
 
 
+def _message(outcome: Outcome, sink: Sink) -> Outcome | None:
+    """Return what a sink is notified of, or None if that is nothing."""
+    outcome = replace(outcome, owed=tuple(run for run in outcome.owed if sink.name in run.recipients))
+    return outcome if sink.deduplicates else unseen(outcome, sink.name)
+
+
 def unseen(outcome: Outcome, sink: str) -> Outcome | None:
     """Return the part of an outcome that a sink has not seen, or None if there is none.
 
-    That is every correction, and each report that the sink was not notified of in this form within a day. Deferred and
-    accepted findings never count. A run that was refused or failed is a report of its own.
+    That is every correction, also of earlier runs if it is owed, and each report that the sink was not notified of in
+    this form within a day. Deferred and accepted findings never count. A run that was refused or failed is a report of
+    its own.
     """
     notified = outcome.notified.get(sink, frozenset())
     if outcome.failure:
-        return None if stop_report(outcome) in notified else replace(outcome, findings=())
+        return replace(outcome, findings=()) if outcome.owed or stop_report(outcome) not in notified else None
     findings = tuple(
         f for f in outcome.findings if f.is_drift and (f.action.writes or finding_report(f) not in notified)
     )
-    return replace(outcome, findings=findings) if findings else None
+    return replace(outcome, findings=findings) if findings or outcome.owed else None
 
 
 def _reports(message: Outcome) -> tuple[Report, ...]:

@@ -16,7 +16,7 @@ import msgspec
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import Endpoint
-from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, paragraph
+from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, owed_lines, paragraph
 from reconciler.core.model import Action, Mode, Result
 from reconciler.core.reasons import RUNBOOK
 from reconciler.deadline import Deadline, DeadlineExceeded
@@ -153,21 +153,23 @@ class Alertmanager:
         ]
 
     def _alerts(self, outcome: Outcome, now: datetime) -> list[Alert]:
-        """Return the alerts of a run: one for each reason, or one if it was refused or failed."""
+        """Return the alerts of a run: one for each reason, and one if it was refused or failed."""
         starts_at, ends_at = min(outcome.observed_at or now, now), now + self._duration
 
         def alert(labels: dict[str, str], annotations: dict[str, str]) -> Alert:
             return Alert(labels | {"job": self._job}, annotations, starts_at, ends_at)
 
-        if outcome.failure:
-            labels = {"alertname": STOPPED[outcome.result], "severity": "critical"}
-            return [alert(labels, _stopped(outcome, outcome.failure))]
+        stopped = (
+            [alert({"alertname": STOPPED[outcome.result], "severity": "critical"}, _stopped(outcome, outcome.failure))]
+            if outcome.failure
+            else []
+        )
 
         def kind(finding: Finding) -> tuple[bool, str]:
             return finding.action is Action.REPORT, finding.reason.value
 
-        drift = sorted((finding for finding in outcome.findings if finding.is_drift), key=kind)
-        return [
+        drift = sorted((finding for finding in outcome.news if finding.is_drift), key=kind)
+        return stopped + [
             alert(
                 {"alertname": REPORTED if reported else CORRECTED, "severity": "warning", "reason": reason},
                 _drift([*findings], outcome),
@@ -192,7 +194,9 @@ def _drift(findings: Sequence[Finding], outcome: Outcome) -> dict[str, str]:
     headline = f"{'; '.join([counted, *impact_texts(findings)])}."
     return {
         "summary": f"{first.reason}: {counted}",
-        "description": f"{paragraph(headline, findings, MAX_DESCRIBED)}\nRun {outcome.run_id}.",
+        "description": "\n".join(
+            [paragraph(headline, findings, MAX_DESCRIBED), *owed_lines(outcome), f"Run {outcome.run_id}."]
+        ),
     }
 
 

@@ -124,15 +124,14 @@ def _entries(outcome: Outcome, kind: Kind, resource: str) -> Iterator[_Entry]:
     tenants = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "name": resource}
     if failure := outcome.failure:
         yield _Entry(tenants, outcome.result.value, Action.REPORT.value, f"{failure} {failure.remedy}")
-        return
-    for finding in outcome.findings[:MAX_EVENTS]:
+    for finding in outcome.news[:MAX_EVENTS]:
         tenant = {"apiVersion": kind.api_version, "kind": kind.name, "name": finding.tenant}
         if observed := outcome.observed.get(finding.tenant):
             known = {"namespace": observed.namespace, "uid": observed.uid}
             tenant |= {name: value for name, value in known.items() if value}
         yield _Entry(tenant, finding.reason.value, finding.action.value, _note(finding), finding.subject or "")
     rest: dict[tuple[Reason, Action], list[Finding]] = {}
-    for finding in outcome.findings[MAX_EVENTS:]:
+    for finding in outcome.news[MAX_EVENTS:]:
         rest.setdefault((finding.reason, finding.action), []).append(finding)
     for (reason, action), findings in rest.items():
         yield _Entry(tenants, reason.value, action.value, _summary(findings, outcome.run_id))

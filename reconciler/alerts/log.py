@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 100
 """Findings that get a line each; the rest are counted by reason."""
+UNNOTIFIED = "an earlier run wrote them, and nobody was notified; they follow"
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +27,9 @@ class Log:
 
     def notify(self, outcome: Outcome) -> None:
         """Log corrections and reports. The caller of the run logs why a run was refused or failed."""
-        drift = [finding for finding in outcome.findings if finding.is_drift] if outcome.failure is None else []
+        for run in outcome.owed:
+            _log.warning("corrections.owed", run_id=str(run.run_id), corrections=len(run.findings), meaning=UNNOTIFIED)
+        drift = [finding for finding in outcome.news if finding.is_drift]
         for finding in drift[:MAX_LINES]:
             _log.warning("drift.corrected" if finding.action.writes else "drift.reported", **_facts(outcome, finding))
         for reason, more in sorted(Counter(finding.reason for finding in drift[MAX_LINES:]).items()):

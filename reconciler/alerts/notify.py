@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.alerts import Undelivered
 from reconciler.alerts.http import WrongAddress
-from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, paragraph, shortened
+from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, owed_lines, paragraph, shortened
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action
 from reconciler.core.reasons import RUNBOOK, Reason
@@ -88,7 +88,7 @@ def severity(outcome: Outcome) -> str:
     """Return `failure` if the run was refused or failed, `warning` if a person has to look, `info` if all is fixed."""
     if outcome.failure:
         return "failure"
-    return "warning" if any(finding.action is Action.REPORT for finding in outcome.findings) else "info"
+    return "warning" if any(finding.action is Action.REPORT for finding in outcome.news) else "info"
 
 
 def title(outcome: Outcome) -> str:
@@ -102,11 +102,12 @@ def title(outcome: Outcome) -> str:
 
 def body(outcome: Outcome) -> str:
     """Return the message in plain text, with as many findings and as much advice as fit."""
-    if outcome.failure:
-        return _without_mentions("\n\n".join(_stopped(outcome, outcome.failure)))
+    stopped = [*_stopped(outcome, outcome.failure)] if outcome.failure else []
+    if not outcome.news:
+        return _without_mentions("\n\n".join(stopped))
     text = ""
     for limit, advice in DETAILS:
-        text = "\n\n".join(_drift(outcome, limit, advice=advice))
+        text = "\n\n".join([*stopped, *_drift(outcome, limit, advice=advice)])
         if len(text) <= MAX_BODY:
             break
     return _without_mentions(shortened(text, MAX_BODY))
@@ -118,12 +119,12 @@ def _without_mentions(text: str) -> str:
 
 
 def _counted(outcome: Outcome) -> str:
-    reports = sum(finding.action is Action.REPORT for finding in outcome.findings)
-    corrections = sum(finding.action.writes for finding in outcome.findings)
-    tenants = len({finding.tenant for finding in outcome.findings})
+    reports = sum(finding.action is Action.REPORT for finding in outcome.news)
+    corrections = sum(finding.action.writes for finding in outcome.news)
+    tenants = len({finding.tenant for finding in outcome.news})
     parts = [f"{reports} to look at"] * bool(reports) + [f"{corrections} corrected"] * bool(corrections)
     line = f"reconciler: {', '.join(parts)}, on {plural(tenants, 'tenant')}"
-    return "; ".join([line, *impact_texts(outcome.findings)])
+    return "; ".join([line, *impact_texts(outcome.news)])
 
 
 def _stopped(outcome: Outcome, failure: Failure) -> Iterator[str]:
@@ -139,7 +140,7 @@ def _drift(outcome: Outcome, limit: int, *, advice: bool) -> Iterator[str]:
     """Yield a paragraph for each reason, those that wait for a person first, and one for all together."""
     order = list(Reason)
     for reports, done in ((True, "to look at"), (False, "corrected")):
-        of_kind = [f for f in outcome.findings if (f.action is Action.REPORT) is reports]
+        of_kind = [f for f in outcome.news if (f.action is Action.REPORT) is reports]
         for reason in sorted({finding.reason for finding in of_kind}, key=order.index):
             findings = [f for f in of_kind if f.reason is reason]
             headline = "; ".join([f"{reason}: {len(findings)} {done}", *impact_texts(findings)])
@@ -148,12 +149,13 @@ def _drift(outcome: Outcome, limit: int, *, advice: bool) -> Iterator[str]:
 
 
 def _closing_lines(outcome: Outcome) -> Iterator[str]:
-    reasons = {finding.reason for finding in outcome.findings}
-    if len(reasons) > 1 and (sums := impact_texts(outcome.findings)):
+    reasons = {finding.reason for finding in outcome.news}
+    if len(reasons) > 1 and (sums := impact_texts(outcome.news)):
         yield f"Together: {', '.join(sums)}."
-    if closed := sum(finding.closed_period for finding in outcome.findings):
+    if closed := sum(finding.closed_period for finding in outcome.news):
         rows = plural(closed, "correction")
         yield f"{rows} in a closed period, which is already invoiced: finance owes an adjustment."
+    yield from owed_lines(outcome)
     yield f"`reconciler explain TENANT` shows a tenant's history, `reconciler status` what is open. {_run(outcome)}"
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.model import Action, Result
 from reconciler.core.reasons import RUNBOOK
-from reconciler.views.terminal import visible
+from reconciler.views.terminal import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from reconciler.core.model import Finding
+    from reconciler.core.model import Finding, Outcome
 
 MAX_NAME = 100
 """Characters of one name or state that are shown."""
@@ -43,6 +43,15 @@ def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice:
     if advice:
         lines = [meaning, *lines, f"To do: {remedy}"]
     return "\n".join([headline, *lines])
+
+
+def owed_lines(outcome: Outcome) -> list[str]:
+    """Return a line for each earlier run whose corrections are part of the message."""
+    return [
+        f"{plural(len(run.findings), 'correction')} of these were written by the earlier run {run.run_id}, and nobody "
+        "was notified."
+        for run in outcome.owed
+    ]
 
 
 def describe(finding: Finding) -> str:

@@ -10,8 +10,10 @@ Pure. Evidence, best first:
     none           nothing: what starts to cost is dated as late as possible, what stops costing as early as possible
 
 The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
-found the tenant true. It ends when the observation began, or earlier if evidence says so. A moment never lies before
-the event that it corrects: it would not become the latest, and the same correction would be written again indefinitely.
+found the tenant true. It ends when the observation began, or earlier if evidence says so. A moment lies at least a
+microsecond after the event that it corrects: else it might not become the latest, and the same correction would be
+written again indefinitely. A stamp lies at least a second after the start of its lifetime. A correction that somebody
+undid is written again with the moment that it had.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
+from reconciler.core.model import Correction, Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 ROUNDING = timedelta(seconds=1)
 """Kubernetes truncates its times to whole seconds."""
+INSTANT = timedelta(microseconds=1)
+"""What PostgreSQL tells apart."""
+SHORTEST_LIFETIME = timedelta(seconds=1)
 
 
 def clock_difference(observed_at: datetime, listing: Listing, began: float) -> timedelta:
@@ -72,10 +77,12 @@ class Dating:
         for finding in findings:
             # changes that supersede the same event get the same moment: above all the packages of a new tenant
             change = finding.reason, finding.supersedes
-            if change not in moments:
+            moment = _undone(finding, recorded) or moments.get(change)
+            if moment is None:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
-                moments[change] = self._moment(finding, observed, recorded, deletion)
-            moment = moments[change]
+                moment = self._moment(finding, observed, recorded, deletion)
+                moment = moment and self._following(finding, recorded, moment)
+                moments[change] = moment
             yield finding.dated(moment) if moment else finding
 
     def _moment(
@@ -102,6 +109,16 @@ class Dating:
             case _:
                 pass  # neither a report nor the organisation of a row has a moment
         return moment
+
+    def _following(self, finding: Finding, recorded: Recorded, moment: Moment) -> Moment:
+        """Return the moment, late enough to follow what it corrects: at one instant, the order of ids would decide."""
+        after = finding.supersedes.occurred_at + INSTANT if finding.supersedes else moment.occurred_at
+        if finding.reason is Reason.DELETION_UNRECORDED and recorded.lifecycle:
+            # else it would be a lifetime without a day
+            after = min(recorded.lifecycle.created_at, self.observed_at) + SHORTEST_LIFETIME
+        if moment.occurred_at >= after:
+            return moment
+        return moment._replace(occurred_at=after, not_after=max(moment.not_after, after))
 
     def _interval(self, finding: Finding, observed: Observed | None, recorded: Recorded) -> Interval:
         """Return the interval before any evidence is considered."""
@@ -172,6 +189,16 @@ class Dating:
         late = starts_to_cost or self.fallback is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
+
+
+def _undone(finding: Finding, recorded: Recorded) -> Moment | None:
+    """Return the moment that the same correction had before somebody undid it: what it proved has not changed."""
+    if not recorded.corrected or finding.reason.table is None:
+        return None
+    superseded = finding.supersedes.id if finding.supersedes else None
+    moment = recorded.corrected.get(Correction(finding.reason.table, finding.subject, finding.observed, superseded))
+    is_of_this_lifetime = moment and recorded.lifecycle and recorded.lifecycle.created_at <= moment.occurred_at
+    return moment if is_of_this_lifetime else None
 
 
 def _is_of_earlier_lifetime(finding: Finding, recorded: Recorded) -> bool:

@@ -134,6 +134,24 @@ class Lifecycle:
     deleted_at: datetime | None = None
 
 
+class Moment(NamedTuple):
+    """When a change happened: the moment chosen, inside the interval that it must lie in, and what proves it."""
+
+    occurred_at: datetime
+    not_before: datetime
+    not_after: datetime
+    evidence: Evidence
+
+
+class Correction(NamedTuple):
+    """What identifies a correction of one lifetime: the same one is never written twice while it stands."""
+
+    table: str
+    subject: str | None
+    observed: str | None
+    supersedes_id: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What the ledger says of one tenant: its lifecycle row and the latest event of every key."""
@@ -144,15 +162,8 @@ class Recorded:
     suspension: Event | None = None
     verified_at: datetime | None = None
     """Up to when this tenant is proved: the start of the last run that found it true, less settle."""
-
-
-class Moment(NamedTuple):
-    """When a change happened: the moment chosen, inside the interval that it must lie in, and what proves it."""
-
-    occurred_at: datetime
-    not_before: datetime
-    not_after: datetime
-    evidence: Evidence
+    corrected: Mapping[Correction, Moment] = field(default_factory=dict)
+    """The moments of the corrections that were written about it and not taken back."""
 
 
 class Finding(NamedTuple):
@@ -266,6 +277,14 @@ class Total(NamedTuple):
     """What customers were being overcharged, as a negative amount."""
 
 
+class Owed(NamedTuple):
+    """The corrections of an earlier run that some recipients of alerts were never notified of."""
+
+    run_id: UUID
+    recipients: frozenset[str]
+    findings: tuple[Finding, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What one run saw and did: output, alerts and the run's row are made of it."""
@@ -290,8 +309,17 @@ class Outcome:
     """All corrections by all runs, this one included."""
     notified: Mapping[str, frozenset[Report]] = field(default_factory=dict)
     """By the name of a sink: the reports that it was notified of within a day and that have not changed since."""
+    recipients: tuple[str, ...] = ()
+    """The names of all sinks that are notified of the run."""
+    owed: tuple[Owed, ...] = ()
+    """What these recipients were never notified of, the earliest run first: it died, or a sink failed."""
     recorded: bool = False
     """True if the ledger has the run's own row."""
+
+    @property
+    def news(self) -> tuple[Finding, ...]:
+        """What people are notified of: the findings of a run that was not stopped, and what is owed."""
+        return sum((run.findings for run in self.owed), () if self.failure else self.findings)
 
     @property
     def impact_chf(self) -> Decimal | None:

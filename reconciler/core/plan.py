@@ -77,6 +77,23 @@ class Plan:
             return self
         return replace(self, findings=tuple(_mark(finding, closed, accepted) for finding in self.findings))
 
+    def limit(self, limits: Limits) -> int:
+        """Return how many tenants a run over this ledger may correct for one reason."""
+        return max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
+
+    def parked(self, causes: Mapping[str, str], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
+        """Return the plan without the corrections of the tenants that cannot be written, and a report of each.
+
+        Why they cannot is by tenant; until when reports are accepted is by tenant and reason.
+        """
+        orgs = {finding.tenant: finding.org for finding in self.corrections if finding.tenant in causes}
+        reports = [
+            Finding(Reason.TENANT_PARKED, tenant, org, Reason.TENANT_PARKED.action, observed=causes[tenant])
+            for tenant, org in orgs.items()
+        ]
+        kept = (f.deferred() if f.tenant in orgs and f.action.writes else f for f in self.findings)
+        return replace(self, findings=_sorted([*kept, *(_mark(report, {}, accepted) for report in reports)]))
+
     def raise_if_unsafe(self, limits: Limits) -> None:
         """Refuse a plan that looks like a fault of what was observed, not of the ledger.
 
@@ -87,7 +104,7 @@ class Plan:
             TooMuchDrift: more tenants would be corrected for a reason than `limits` allows.
         """
         refuse_empty(self.tenants_observed, self.tenants_recorded)
-        allowed = max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
+        allowed = self.limit(limits)
         # the backfill: an empty ledger has nothing that could become wrong
         unseen = {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
         corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in unseen}
@@ -117,11 +134,15 @@ def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
 def build_plan(findings: Iterable[Finding], first: Comparison) -> Plan:
     """Return the plan of the findings that survived the recheck, with the counts of the first comparison."""
     return Plan(
-        findings=tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or ""))),
+        findings=_sorted(findings),
         tenants_observed=first.tenants_observed,
         tenants_recorded=first.tenants_recorded,
         ledger_is_empty=first.ledger_is_empty,
     )
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or "")))
 
 
 def _mark(

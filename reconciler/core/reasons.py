@@ -176,6 +176,14 @@ class Reason(enum.StrEnum):
         remedy="Find out what wrote it, usually a machine with a wrong clock. The owner of the ledger has to correct "
         "its time by hand.",
     )
+    TENANT_PARKED = _Entry(
+        name="tenant_parked",
+        summary="Something about the tenant cannot be written.",
+        meaning="The ledger refused or changed what the run was to write about this tenant. Nothing of it was written, "
+        "so the tenant is invoiced as the ledger stands. Every other tenant went on, and each run tries again.",
+        remedy="The finding says what stood in the way: a trigger, a rule or a policy on the table, a value too large "
+        "for its column. Remove it, and the next run writes what is due; `reconciler plan` shows that.",
+    )
 
     @property
     def corrects(self) -> bool:

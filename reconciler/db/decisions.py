@@ -101,12 +101,12 @@ def reopen(cursor: Cursor, lookup: Lookup, *, note: str, by: str) -> Reopening:
     ((now,),) = cursor.execute(query("clock")).fetchall()
     closed = _closed_lifetime(cursor, tenant)
     begun = new_lifetime(lookup, closed, now)
-    cursor.execute(query("keep_closed_lifetime"), {"tenant": tenant, "by": by, "note": note})
     try:
+        cursor.execute(query("keep_closed_lifetime"), {"tenant": tenant, "by": by, "note": note})
         cursor.execute(query("begin_lifetime"), {"tenant": tenant, "created_at": begun.created_at, "org": begun.org})
     except psycopg.errors.InsufficientPrivilege as error:
         raise NotTheOwner(
-            f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not change created_at.",
+            f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not reopen.",
             "Nothing was written. Repeat the command with DATABASE_URL of the owner of the ledger's tables.",
         ) from error
     return Reopening(tenant, closed, begun)

@@ -80,8 +80,10 @@ _CREATES = re.compile(
     """,
     re.VERBOSE,
 )
-_CHANGES = re.compile(r"^(?P<verb>CREATE|DROP) (?:UNIQUE )?(?P<kind>TABLE|VIEW|INDEX) (?P<name>[\w.]+)", re.MULTILINE)
-"""What a step creates and drops."""
+_CHANGES = re.compile(
+    r"^(?P<verb>CREATE|DROP) (?:UNIQUE )?(?P<kind>TABLE|VIEW|INDEX) (?:reconciler\.)?(?P<name>\w+)", re.MULTILINE
+)
+"""What a step creates and drops, all of it in schema `reconciler`."""
 
 
 def migrate(connection: Connection) -> list[str]:
@@ -173,7 +175,7 @@ def _raise_if_dropped(creations: Sequence[_Creation], existing: set[str]) -> Non
     """Raise if something of our own schema is gone: to create it again would hide that its rows are lost."""
     expected = {creation.creates: None for creation in creations if creation.is_ours}
     for statement in (match for step in STEPS for match in _CHANGES.finditer(step.sql.decode())):
-        words = f"{statement['kind'].lower()} {statement['name']}"
+        words = f"{statement['kind'].lower()} reconciler.{statement['name']}"
         if statement["verb"] == "DROP":
             expected.pop(words)
         else:

@@ -14,10 +14,10 @@ from psycopg.types.json import Jsonb
 
 from reconciler import __version__
 from reconciler.core.errors import Failure
-from reconciler.core.model import Listing, Mode, Report, Total
+from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
 from reconciler.core.reasons import Reason
-from reconciler.db.apply import apply, drop_stale
-from reconciler.db.connection import Connection, Cursor, LedgerUnreachable, connect, transaction
+from reconciler.db.apply import drop_stale, record, write
+from reconciler.db.connection import Connection, Cursor, LedgerDenied, LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.model import Outcome
-    from reconciler.core.plan import Plan
+    from reconciler.core.plan import Limits, Plan
 
 RECORD_SECONDS = 1.0
 """How long recording may wait for anything once the run itself has ended: its deadline may be over already."""
@@ -55,13 +55,31 @@ def start(db: Connection, seconds: float) -> Start:
         return Start(now, time.monotonic(), row and Listing(*row))
 
 
+def raise_unless_permitted(db: Connection, seconds: float) -> None:
+    """Raise if the role of this run lacks a privilege, before anything is observed.
+
+    Raises:
+        LedgerDenied: with what it lacks.
+    """
+    with transaction(db, seconds) as cursor:
+        sequences = [sequence for (sequence,) in cursor.execute(query("event_sequences")) if sequence]
+        cursor.execute(query("missing_privileges"), {"sequences": sequences})
+        if missing := ", ".join(privilege for (privilege,) in cursor):
+            raise LedgerDenied(
+                f"The reconciler's role lacks privileges on the ledger: {missing}.",
+                "Nothing was observed or written. Run sql/roles.sql as the owner of the ledger's tables: a new version "
+                "may need more than the one before.",
+            )
+
+
 def commit(
-    database_url: str, db: Connection, plan: Plan, outcome: Outcome, time_left: Callable[[], float]
+    database_url: str, db: Connection, plan: Plan, outcome: Outcome, *, limits: Limits, time_left: Callable[[], float]
 ) -> Iterator[Outcome]:
     """Write the plan and the run's own row in one transaction; yield the outcome before that and as it was written.
 
-    What became stale meanwhile is deferred. If the server's answer to COMMIT is lost, a new connection asks how the
-    transaction ended. `time_left` returns the seconds that the run has left, or raises.
+    What became stale meanwhile is deferred, and tenants that cannot be written are parked. If the server's answer to
+    COMMIT is lost, a new connection asks how the transaction ended. `time_left` returns the seconds that the run has
+    left, or raises.
 
     Raises:
         Failure: nothing was written, or the failure says how to find out.
@@ -70,9 +88,10 @@ def commit(
     try:
         with transaction(db, time_left()) as cursor:
             plan = drop_stale(cursor, plan)
-            outcome = replace(outcome, result=plan.result(outcome.mode), findings=plan.findings)
-            yield outcome
-            apply(cursor, plan, _row(outcome))
+            yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
+            plan = write(cursor, plan, outcome.run_id, plan.limit(limits))
+            yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
+            record(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
             outcome = _with_memory(cursor, outcome)
@@ -103,14 +122,22 @@ def record_stop(database_url: str, outcome: Outcome) -> Outcome:
         return outcome
 
 
-def record_notified(database_url: str, notified: Mapping[str, tuple[Report, ...]]) -> None:
-    """Record which sink was notified of which reports. What cannot be recorded is sent again by the next run."""
+def record_notified(database_url: str, outcome: Outcome, notified: Mapping[str, tuple[Report, ...]]) -> None:
+    """Record which sink was notified of which reports, and of the corrections of this run and of earlier ones.
+
+    What cannot be recorded is sent again by the next run.
+    """
+    corrected = [run.run_id for run in outcome.owed] + [outcome.run_id] * _has_corrected(outcome)
+    if not corrected and not any(notified.values()):
+        return
     try:
         with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
             for sink, reports in notified.items():
-                tenants, reasons, subjects = zip(*reports, strict=True)
-                columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
-                cursor.execute(query("mark_notified"), {"sink": sink, **columns})
+                if reports:
+                    tenants, reasons, subjects = zip(*reports, strict=True)
+                    columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
+                    cursor.execute(query("mark_notified"), {"sink": sink, **columns})
+                cursor.execute(query("mark_run_notified"), {"sink": sink, "runs": corrected})
     except Failure as failure:
         _log.warning("alerts.unrecorded", error=str(failure), meaning="the next run notifies of the same again")
 
@@ -137,7 +164,43 @@ def _with_memory(cursor: Cursor, outcome: Outcome) -> Outcome:
     notified: dict[str, set[Report]] = {}
     for sink, *report in cursor.execute(query("notified")):
         notified.setdefault(sink, set()).add(Report(*report))
-    return replace(outcome, totals=totals, notified={sink: frozenset(reports) for sink, reports in notified.items()})
+    return replace(
+        outcome,
+        totals=totals,
+        notified={sink: frozenset(reports) for sink, reports in notified.items()},
+        owed=tuple(_owed(cursor, outcome)),
+    )
+
+
+def _owed(cursor: Cursor, outcome: Outcome) -> Iterator[Owed]:
+    """Yield the earlier runs whose corrections recipients of this run were never notified of."""
+    asked = {"recipients": [*outcome.recipients], "run_id": outcome.run_id}
+    runs = cursor.execute(query("owed_runs"), asked).fetchall()
+    for run_id, recipients in runs:
+        rows = cursor.execute(query("corrections_of_run"), {"run_id": run_id})
+        yield Owed(run_id, frozenset(recipients), tuple(map(_finding, rows)))
+
+
+def _finding(row: tuple[Any, ...]) -> Finding:
+    """Return a correction as the run that wrote it had it."""
+    reason, tenant, org, action, subject, recorded, observed, at, start, end, evidence, closed, impact, low, high = row
+    return Finding(
+        Reason(reason),
+        tenant,
+        org,
+        Action(action),
+        subject,
+        recorded,
+        observed,
+        moment=Moment(at, start, end, Evidence(evidence)) if evidence else None,
+        closed_period=closed,
+        impact_chf=impact,
+        impact_range=None if low is None else (low, high),
+    )
+
+
+def _has_corrected(outcome: Outcome) -> bool:
+    return outcome.failure is None and any(finding.action.writes for finding in outcome.findings)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -159,4 +222,5 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "counts": Jsonb(counts),
         "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
         "error": str(outcome.failure) if outcome.failure else None,
+        "notified": Jsonb(dict.fromkeys(outcome.recipients) if _has_corrected(outcome) else {}),
     }

@@ -148,13 +148,49 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
         WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
-        ORDER BY r.observed_at DESC LIMIT 1)
+        ORDER BY r.observed_at DESC LIMIT 1),
+       -- what was corrected before: the same again was undone by hand, and keeps its moment
+       (SELECT json_agg(json_build_array(
+                 event_table, subject, observed, supersedes_event_id, occurred_at, not_before, not_after, evidence))::text
+        FROM reconciler.corrections c
+        WHERE c.tenant_name = d.tenant_name AND c.taken_back_at IS NULL AND c.evidence IS NOT NULL
+              AND (c.life_began_at IS NULL OR c.life_began_at = d.created_at))
 FROM differs d
 ORDER BY tenant_name COLLATE "C"
 
 -- name: source
 -- The source that this ledger belongs to, and the resourceVersion of its last list.
 SELECT identity, resource_version FROM reconciler.source
+
+-- name: missing_privileges
+-- What a run needs of sql/roles.sql and this role lacks, worded as in GRANT.
+SELECT concat(privilege, ' (' || "column" || ')', ' ON ', name)
+FROM (VALUES
+  ('public.tenant_billing_lifecycle', 'SELECT', NULL), ('public.tenant_billing_lifecycle', 'INSERT', NULL),
+  ('public.tenant_billing_lifecycle', 'UPDATE', 'deleted_at'),
+  ('public.tenant_billing_lifecycle', 'UPDATE', 'zitadel_org_id'),
+  ('public.tenant_skill_events', 'SELECT', NULL), ('public.tenant_skill_events', 'INSERT', NULL),
+  ('public.tenant_suspension_events', 'SELECT', NULL), ('public.tenant_suspension_events', 'INSERT', NULL),
+  ('public.platform_pricing', 'SELECT', NULL), ('public.skill_pricing', 'SELECT', NULL),
+  ('public.invoices', 'SELECT', NULL),
+  ('reconciler.runs', 'SELECT', NULL), ('reconciler.runs', 'INSERT', NULL), ('reconciler.runs', 'UPDATE', 'notified'),
+  ('reconciler.proving_runs', 'SELECT', NULL),
+  ('reconciler.corrections', 'SELECT', NULL), ('reconciler.corrections', 'INSERT', NULL),
+  ('reconciler.corrections', 'UPDATE', 'taken_back_at'),
+  ('reconciler.source', 'SELECT', NULL), ('reconciler.source', 'INSERT', NULL), ('reconciler.source', 'UPDATE', NULL),
+  ('reconciler.totals', 'SELECT', NULL), ('reconciler.totals', 'INSERT', NULL), ('reconciler.totals', 'UPDATE', NULL),
+  ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
+  ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
+  ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL)
+) AS needed (name, privilege, "column")
+WHERE NOT CASE WHEN "column" IS NULL THEN has_table_privilege(name, privilege)
+               ELSE has_column_privilege(name, "column", privilege) END
+UNION ALL
+SELECT 'USAGE ON SEQUENCE ' || sequence FROM unnest(%(sequences)s::text[]) AS sequence
+WHERE NOT has_sequence_privilege(sequence, 'USAGE')
+UNION ALL
+SELECT 'TEMPORARY ON DATABASE ' || quote_ident(current_database())
+WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 
 -- name: invoiced_periods
 -- The periods that were invoiced to these organisations.
@@ -168,6 +204,9 @@ SELECT tenant_name, reason, expires_at FROM reconciler.exceptions WHERE expires_
 -- name: lock
 -- One run writes at a time. The statements after this one see everything that an earlier run has written.
 SELECT pg_advisory_xact_lock(7234897103)
+
+-- name: write_limit
+SELECT set_config('lock_timeout', %(limit)s, true)
 
 -- name: plan_table
 -- The plan's corrections, for this transaction only.
@@ -184,21 +223,34 @@ CREATE TEMPORARY TABLE planned (
   not_after timestamptz,
   evidence text,
   closed_period boolean NOT NULL,
-  impact_chf numeric(10,2),
-  impact_min_chf numeric(10,2),
-  impact_max_chf numeric(10,2),
+  -- unlimited, so that an amount too large is refused where it is written, as the fault of its tenant
+  impact_chf numeric,
+  impact_min_chf numeric,
+  impact_max_chf numeric,
   event_table text NOT NULL,
   event_kind text,
   supersedes_event_id bigint,
-  row_state text NOT NULL
+  row_state text NOT NULL,
+  event_id bigint
 ) ON COMMIT DROP
 
 -- name: copy_plan
-COPY planned FROM STDIN
+COPY planned (
+  reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after, evidence,
+  closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state)
+FROM STDIN
+
+-- name: empty_plan
+TRUNCATE planned
 
 -- name: drop_stale
--- Remove the tenants whose record has changed since the plan was built, and return them.
-WITH checked AS (
+-- Remove the tenants whose record has changed since the plan was built, or is being changed, and return them.
+WITH free AS (
+  -- a row that another session holds must not hold up all the others
+  SELECT tenant_name FROM public.tenant_billing_lifecycle
+  WHERE tenant_name IN (SELECT tenant_name FROM planned WHERE action IN ('stamp', 'update'))
+  FOR NO KEY UPDATE SKIP LOCKED
+), checked AS (
   SELECT p.tenant_name,
          p.row_state IS DISTINCT FROM CASE WHEN l.tenant_name IS NULL THEN 'absent'
                                            WHEN l.deleted_at IS NULL THEN 'open'
@@ -206,6 +258,8 @@ WITH checked AS (
          -- reopened meanwhile: it was planned for the lifetime before
          OR (p.row_state = 'open' AND p.occurred_at < l.created_at
              AND EXISTS (SELECT FROM reconciler.closed_lives c WHERE c.tenant_name = p.tenant_name))
+         OR (p.action IN ('stamp', 'update') AND p.row_state <> 'absent'
+             AND p.tenant_name NOT IN (SELECT tenant_name FROM free))
          OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
          OR (p.event_table = 'tenant_skill_events' AND p.supersedes_event_id IS DISTINCT FROM (
               SELECT e.id FROM public.tenant_skill_events e
@@ -236,33 +290,100 @@ UPDATE public.tenant_billing_lifecycle l SET zitadel_org_id = p.zitadel_org_id
 FROM planned p
 WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
 
+-- name: event_sequences
+-- What the ids of skill and of suspension events are drawn from. A sequence need not belong to its column.
+SELECT coalesce(pg_get_serial_sequence('public.' || name, 'id'), (
+         SELECT d.refobjid::regclass::text
+         FROM pg_catalog.pg_attribute a
+         JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
+         JOIN pg_catalog.pg_class s ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid
+         WHERE a.attrelid = ('public.' || name)::regclass AND a.attname = 'id' AND s.relkind = 'S'))
+FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) WITH ORDINALITY AS events (name, number)
+ORDER BY number
+
+-- name: number_events
+-- Draw the ids of the events before they are written.
+UPDATE planned
+SET event_id = nextval(CASE event_table WHEN 'tenant_skill_events' THEN %(skill)s::regclass
+                                        WHEN 'tenant_suspension_events' THEN %(suspension)s::regclass END)
+
+-- name: take_back_undone
+-- The same correction was written before, and the ledger, looked at under the lock, does not show it: an unknown hand
+-- took its row out or set it back. It must not stand in the way.
+UPDATE reconciler.corrections c SET taken_back_at = now()
+FROM planned p LEFT JOIN public.tenant_billing_lifecycle l
+  ON p.event_table = 'tenant_billing_lifecycle' AND l.tenant_name = p.tenant_name
+WHERE c.taken_back_at IS NULL
+  AND (c.tenant_name, c.event_table, coalesce(c.subject, ''), coalesce(c.supersedes_event_id, 0), c.observed,
+       coalesce(c.life_began_at, '-infinity'))
+      = (p.tenant_name, p.event_table, coalesce(p.subject, ''), coalesce(p.supersedes_event_id, 0), p.observed,
+         coalesce(l.created_at, '-infinity'))
+RETURNING c.id
+
 -- name: write_corrections
--- The events, and the proof of each correction with the id of its event. No event, no proof: one count checks both.
+-- The events, and the proof of each correction with the id of its event.
 WITH skill_event AS (
-  INSERT INTO public.tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
-  SELECT tenant_name, zitadel_org_id, subject, event_kind, occurred_at
+  INSERT INTO public.tenant_skill_events (id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
+  OVERRIDING SYSTEM VALUE
+  SELECT event_id, tenant_name, zitadel_org_id, subject, event_kind, occurred_at
   FROM planned WHERE event_table = 'tenant_skill_events'
-  RETURNING id, tenant_name, skill_id
 ), suspension_event AS (
-  INSERT INTO public.tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at)
-  SELECT tenant_name, zitadel_org_id, event_kind, occurred_at
+  INSERT INTO public.tenant_suspension_events (id, tenant_name, zitadel_org_id, event_kind, occurred_at)
+  OVERRIDING SYSTEM VALUE
+  SELECT event_id, tenant_name, zitadel_org_id, event_kind, occurred_at
   FROM planned WHERE event_table = 'tenant_suspension_events'
-  RETURNING id, tenant_name
 )
 INSERT INTO reconciler.corrections (
   run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
   evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf,
   impact_min_chf, impact_max_chf)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
-       p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, coalesce(s.id, u.id), p.supersedes_event_id,
+       p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
        CASE WHEN p.event_table = 'tenant_billing_lifecycle' THEN (
          SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = p.tenant_name) END,
        p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
 FROM planned p
-LEFT JOIN skill_event s
-       ON p.event_table = 'tenant_skill_events' AND s.tenant_name = p.tenant_name AND s.skill_id = p.subject
-LEFT JOIN suspension_event u ON p.event_table = 'tenant_suspension_events' AND u.tenant_name = p.tenant_name
-WHERE p.event_table = 'tenant_billing_lifecycle' OR coalesce(s.id, u.id) IS NOT NULL
+
+-- name: not_in_force
+-- What was written but is not in force, whatever triggers, rules or ids did, and how: the row is missing, columns of it
+-- read otherwise, or it is not the latest of its key.
+SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
+         CASE WHEN (e.tenant_name, e.skill_id) <> (p.tenant_name, p.subject) THEN 'key' END,
+         CASE WHEN e.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
+         CASE WHEN e.event_kind <> p.event_kind THEN 'event_kind' END,
+         CASE WHEN e.occurred_at <> p.occurred_at THEN 'occurred_at' END], NULL) END
+FROM planned p LEFT JOIN public.tenant_skill_events e ON e.id = p.event_id
+WHERE p.event_table = 'tenant_skill_events'
+  AND ((e.tenant_name, e.skill_id, e.zitadel_org_id, e.event_kind, e.occurred_at)
+       IS DISTINCT FROM (p.tenant_name, p.subject, p.zitadel_org_id, p.event_kind, p.occurred_at)
+       OR e.id <> (SELECT l.id FROM public.tenant_skill_events l
+                   WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
+                   ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1))
+UNION ALL
+SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
+         CASE WHEN e.tenant_name <> p.tenant_name THEN 'key' END,
+         CASE WHEN e.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
+         CASE WHEN e.event_kind <> p.event_kind THEN 'event_kind' END,
+         CASE WHEN e.occurred_at <> p.occurred_at THEN 'occurred_at' END], NULL) END
+FROM planned p LEFT JOIN public.tenant_suspension_events e ON e.id = p.event_id
+WHERE p.event_table = 'tenant_suspension_events'
+  AND ((e.tenant_name, e.zitadel_org_id, e.event_kind, e.occurred_at)
+       IS DISTINCT FROM (p.tenant_name, p.zitadel_org_id, p.event_kind, p.occurred_at)
+       OR e.id <> (SELECT l.id FROM public.tenant_suspension_events l
+                   WHERE l.tenant_name = p.tenant_name
+                   ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1))
+UNION ALL
+SELECT p.tenant_name, p.event_table, CASE WHEN l.tenant_name IS NULL THEN '{row}' ELSE array_remove(ARRAY[
+         CASE WHEN p.action <> 'stamp' AND l.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
+         CASE WHEN p.action = 'insert' AND l.created_at <> p.occurred_at THEN 'created_at' END,
+         CASE WHEN p.action = 'stamp' AND l.deleted_at IS DISTINCT FROM p.occurred_at THEN 'deleted_at' END], NULL) END
+FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+WHERE p.event_table = 'tenant_billing_lifecycle'
+  AND NOT coalesce(CASE p.action WHEN 'insert' THEN (l.zitadel_org_id, l.created_at) = (p.zitadel_org_id, p.occurred_at)
+                                 WHEN 'stamp' THEN l.deleted_at = p.occurred_at
+                                 ELSE l.zitadel_org_id = p.zitadel_org_id END, false)
+ORDER BY 1, 2
 
 -- name: count_corrections
 INSERT INTO reconciler.totals AS t (reason, corrections, positive_chf, negative_chf)
@@ -317,13 +438,35 @@ UPDATE reconciler.reports r SET told = r.told || jsonb_build_object(%(sink)s::te
 FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[]) AS told (tenant_name, reason, subject)
 WHERE (r.tenant_name, r.reason, r.subject) = (told.tenant_name, told.reason, told.subject)
 
+-- name: mark_run_notified
+UPDATE reconciler.runs SET notified = notified || jsonb_build_object(%(sink)s::text, now())
+WHERE id = ANY (%(runs)s::uuid[]) AND notified ? %(sink)s::text
+
+-- name: owed_runs
+-- The runs of the last 30 days whose corrections some of these recipients were never notified of, and who they are.
+SELECT id, names FROM (
+  SELECT id, started_at, ARRAY(
+    SELECT key FROM jsonb_each(notified) WHERE value = 'null' AND key = ANY (%(recipients)s::text[])) AS names
+  FROM reconciler.runs
+  WHERE jsonb_path_exists(notified, '$.* ? (@ == null)') AND started_at > now() - interval '30 days'
+        AND id <> %(run_id)s
+) runs
+WHERE names <> '{}'
+ORDER BY started_at
+
+-- name: corrections_of_run
+SELECT reason, tenant_name, zitadel_org_id, action, subject, recorded, observed, occurred_at, not_before, not_after,
+       evidence, closed_period, impact_chf, impact_min_chf, impact_max_chf
+FROM reconciler.corrections WHERE run_id = %(run_id)s ORDER BY id
+
 -- name: record_run
 INSERT INTO reconciler.runs (
   id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
-  tenants_observed, tenants_recorded, counts, unverified, error)
+  tenants_observed, tenants_recorded, counts, unverified, error, notified)
 VALUES (
   %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
-  %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s, %(error)s)
+  %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s, %(error)s,
+  %(notified)s)
 
 -- name: pin_source
 INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)

@@ -111,7 +111,7 @@ def test_a_sink_that_deduplicates_gets_every_outcome_whole() -> None:
     clean = replace(
         make_outcome(make_finding(Action.DEFER), REPORTED, result=Result.CLEAN), notified={"receiver": SEEN}
     )
-    assert Alerts(sinks=(sink,)).notify(clean) == {}
+    assert Alerts(sinks=(sink,)).notify(clean) == {"receiver": ()}
     assert sink.outcomes == [clean]
 
 

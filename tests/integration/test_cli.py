@@ -152,7 +152,7 @@ def _no_database(place: Place) -> list[str]:
     return []
 
 
-@_bad("a database without the reconciler's tables", 1, "reconciler.source", "`reconciler migrate`")
+@_bad("a database without the reconciler's tables", 1, "no schema reconciler", "`reconciler migrate`")
 def _not_migrated(place: Place) -> list[str]:
     with closing(connect(place.url)) as ledger:
         ledger.execute("DROP SCHEMA reconciler CASCADE")

@@ -145,11 +145,11 @@ def test_a_deadline_that_ends_while_rows_are_written_leaves_none(
     """Time is looked at once more before the commit."""
     system.api.create(tenant("acme", ["search"]), at=system.now - 2 * HOUR)
 
-    def apply_too_late(*given: Any) -> None:
-        apply.apply(*given)
+    def record_too_late(*given: Any) -> None:
+        apply.record(*given)
         object.__setattr__(system.deadline, "ends", 0.0)
 
-    monkeypatch.setattr(runs, "apply", apply_too_late)
+    monkeypatch.setattr(runs, "record", record_too_late)
     outcome = system.run()
 
     assert isinstance(outcome.failure, DeadlineExceeded)

@@ -65,6 +65,9 @@ PERMITTED = [
     ),
     "SELECT * FROM reconciler.corrections",
     "SELECT * FROM reconciler.proving_runs",
+    "SELECT * FROM reconciler.migrations",
+    "UPDATE reconciler.runs SET notified = '{}'",
+    "UPDATE reconciler.corrections SET taken_back_at = now()",
 ]
 
 FORBIDDEN = [
@@ -78,6 +81,12 @@ FORBIDDEN = [
     "TRUNCATE tenant_skill_events",
     "TRUNCATE tenant_billing_lifecycle",
     "TRUNCATE reconciler.corrections",
+    "DELETE FROM reconciler.corrections",
+    "UPDATE reconciler.corrections SET impact_chf = 0",
+    "DELETE FROM reconciler.runs",
+    "UPDATE reconciler.runs SET outcome = 'clean'",
+    "UPDATE reconciler.migrations SET number = 999",
+    "DELETE FROM reconciler.closed_lives",
     "ALTER TABLE tenant_skill_events ADD COLUMN note text",
     "ALTER TABLE reconciler.corrections DROP COLUMN reason",
     "DROP TABLE tenant_skill_events",

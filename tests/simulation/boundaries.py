@@ -64,7 +64,11 @@ class Boundaries:
                 traceback: TracebackType | None,
             ) -> bool:
                 if error is None:
-                    boundaries.cross("before commit")
+                    try:
+                        boundaries.cross("before commit")
+                    except BaseException as struck:
+                        super().__exit__(type(struck), struck, struck.__traceback__)
+                        raise
                 result = super().__exit__(kind, error, traceback)
                 if error is None:
                     boundaries.cross("after commit")

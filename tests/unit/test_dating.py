@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
-from reconciler.core.model import Action, Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
+from reconciler.core.model import (
+    Action,
+    Correction,
+    Event,
+    Evidence,
+    FallbackDating,
+    Finding,
+    Moment,
+    Observed,
+    Recorded,
+    Table,
+)
 from reconciler.core.reasons import Reason
 from tests.support.comparison import (
     BORN,
@@ -43,6 +54,7 @@ CUSTOMER, DETECTED = FallbackDating.CUSTOMER, FallbackDating.DETECTED
 
 VERIFIED = BORN + 20 * DAY
 WRITTEN = BORN + 30 * DAY
+INSTANT = timedelta(microseconds=1)
 
 
 def dated(observed: Observed | None, recorded: Recorded, dating: Dating = Dating(observed_at=NOW)) -> list[Finding]:  # noqa: B008 - it is frozen
@@ -122,7 +134,8 @@ def test_the_backfill_says_until_when_a_package_may_have_been_added() -> None:
 def test_the_backfill_never_enables_before_the_event_that_it_corrects() -> None:
     observed = live_tenant(packages=("a",), generation=1)
     recorded = recorded_tenant(None, skills={"a": DISABLED})
-    assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, DISABLED.occurred_at)
+    start = DISABLED.occurred_at
+    assert moment(ENABLE, observed, recorded) == Moment(start + INSTANT, start, start + INSTANT, Evidence.CREATION)
 
 
 def test_the_backfill_suspends_when_the_operator_saw_it() -> None:
@@ -178,16 +191,25 @@ def test_a_deletion_that_takes_effect_later_is_stamped_at_the_observation() -> N
 
 def test_a_deletion_is_not_stamped_before_the_creation() -> None:
     observed = live_tenant(deleting_at=BORN)
-    assert moment(DELETED, observed, recorded_tenant(lifecycle_row(created_at=BORN + HOUR))) == exactly(
-        Evidence.DELETION, BORN + HOUR
-    )
+    start = BORN + HOUR
+    found = moment(DELETED, observed, recorded_tenant(lifecycle_row(created_at=start)))
+    assert found == Moment(start + SECOND, start, start + SECOND, Evidence.DELETION)
+
+
+def test_a_lifetime_lasts_at_least_a_second() -> None:
+    """Also the events that it closes are dated at its end."""
+    recorded = recorded_tenant(skills={"a": Event(9, "enabled", BORN)})
+    assert [f.moment.occurred_at for f in dated(live_tenant(deleting_at=BORN), recorded) if f.moment] == [
+        BORN + SECOND,
+        BORN + SECOND,
+    ]
 
 
 def test_an_absence_is_stamped_by_policy() -> None:
     recorded = recorded_tenant(verified_at=VERIFIED)
     assert moment(DELETED, None, recorded) == Moment(VERIFIED, VERIFIED, NOW, Evidence.NONE)
     assert moment(DELETED, None, recorded, fallback=DETECTED) == Moment(NOW, VERIFIED, NOW, Evidence.NONE)
-    assert moment(DELETED, None, recorded_tenant()) == Moment(BORN, BORN, NOW, Evidence.NONE)
+    assert moment(DELETED, None, recorded_tenant()) == Moment(BORN + SECOND, BORN, NOW, Evidence.NONE)
 
 
 @pytest.mark.parametrize(
@@ -237,16 +259,18 @@ def test_a_closing_event_of_a_future_stamp_is_dated_at_observation() -> None:
 def test_a_closing_event_never_precedes_the_event_that_it_closes() -> None:
     late = Event(9, "enabled", WRITTEN + DAY)
     recorded = recorded_tenant(lifecycle_row(deleted_at=WRITTEN), skills={"a": late})
-    assert moment(CLOSE, None, recorded) == exactly(Evidence.DELETION, late.occurred_at)
+    end = late.occurred_at + INSTANT
+    assert moment(CLOSE, None, recorded) == Moment(end, late.occurred_at, end, Evidence.DELETION)
 
 
 def test_a_closing_event_after_a_late_event_moves_no_stamp() -> None:
     late = Event(9, "enabled", WRITTEN + DAY)
     recorded = recorded_tenant(skills={"a": late, "b": ENABLED})
     findings = dated(live_tenant(deleting_at=WRITTEN), recorded)
+    end = late.occurred_at + INSTANT
     assert [(f.reason, f.subject, f.moment) for f in findings] == [
         (DELETED, None, exactly(Evidence.DELETION, WRITTEN)),
-        (CLOSE, "a", exactly(Evidence.DELETION, late.occurred_at)),
+        (CLOSE, "a", Moment(end, late.occurred_at, end, Evidence.DELETION)),
         (CLOSE, "b", exactly(Evidence.DELETION, WRITTEN)),
     ]
 
@@ -279,7 +303,7 @@ def test_a_suspension_seen_before_the_last_resumption_proves_nothing() -> None:
     recorded = recorded_tenant(suspension=Event(4, "resumed", WRITTEN + HOUR))
     expected = proved(Evidence.FIELD_MANAGER, WRITTEN + 2 * HOUR, WRITTEN + HOUR)
     assert moment(SUSPEND, observed, recorded) == expected
-    expected = Moment(WRITTEN + HOUR, WRITTEN + HOUR, NOW, Evidence.NONE)
+    expected = Moment(WRITTEN + HOUR + INSTANT, WRITTEN + HOUR, NOW, Evidence.NONE)
     assert moment(SUSPEND, observed._replace(suspend_written_at=None), recorded) == expected
 
 
@@ -323,7 +347,8 @@ def test_a_write_in_the_corrected_events_second_proves_nothing(
     assert found is not None
     assert found.evidence is (evidence if proves else Evidence.NONE)
     if proves:
-        assert found == proved(evidence, max(written_at, event_at), event_at)
+        at = max(written_at, event_at + INSTANT)
+        assert found == Moment(at, event_at, at, evidence)
     else:
         assert (found.not_before, found.not_after) == (event_at, NOW)
 
@@ -395,7 +420,8 @@ def test_the_interval_begins_at_the_latest_of_what_is_known() -> None:
         (VERIFIED + 2 * DAY, VERIFIED + DAY, VERIFIED + 2 * DAY),
     ):
         recorded = recorded_tenant(lifecycle_row(created_at=created_at), skills={"a": enabled}, verified_at=verified_at)
-        assert moment(DISABLE, observed, recorded) == Moment(expected, expected, NOW, Evidence.NONE)
+        at = max(expected, VERIFIED + INSTANT)
+        assert moment(DISABLE, observed, recorded) == Moment(at, expected, NOW, Evidence.NONE)
 
 
 def test_a_future_start_of_billing_moves_no_correction() -> None:
@@ -407,7 +433,26 @@ def test_a_correction_follows_an_event_after_the_observation_began() -> None:
     observed_at = NOW - HOUR
     event = Event(9, "enabled", NOW - SECOND)
     found = moment(DISABLE, live_tenant(), recorded_tenant(skills={"a": event}), observed_at=observed_at)
-    assert found == exactly(Evidence.NONE, event.occurred_at)
+    end = event.occurred_at + INSTANT
+    assert found == Moment(end, event.occurred_at, end, Evidence.NONE)
+
+
+def test_a_correction_that_was_undone_keeps_its_moment() -> None:
+    """The runs since then have proved it, not what the ledger says now."""
+    before = Moment(WRITTEN, BORN, WRITTEN + DAY, Evidence.FIELD_MANAGER)
+    corrected = {Correction(Table.SKILL_EVENTS, "a", "enabled", None): before}
+    recorded = replace(recorded_tenant(verified_at=WRITTEN + 2 * DAY), corrected=corrected)
+    (a, b) = dated(live_tenant(packages=("a", "b")), recorded)
+    assert a.moment == before
+    assert b.moment == Moment(NOW, WRITTEN + 2 * DAY, NOW, Evidence.NONE)
+
+
+def test_a_correction_of_another_lifetime_lends_no_moment() -> None:
+    before = Moment(BORN, BORN, BORN, Evidence.CREATION)
+    corrected = {Correction(Table.SKILL_EVENTS, "a", "enabled", None): before}
+    recorded = replace(recorded_tenant(lifecycle_row(created_at=WRITTEN)), corrected=corrected)
+    (found,) = dated(live_tenant(packages=("a",)), recorded)
+    assert found.moment == Moment(NOW, WRITTEN, NOW, Evidence.NONE)
 
 
 def test_a_report_and_an_organisation_have_no_moment() -> None:
@@ -448,9 +493,9 @@ def test_a_moment_lies_in_its_interval_and_not_before_what_it_corrects(pair: Can
         occurred_at, not_before, not_after, _ = finding.moment
         superseded = finding.supersedes.occurred_at if finding.supersedes else not_before
         assert not_before <= occurred_at <= not_after
-        assert superseded <= occurred_at
+        assert superseded < occurred_at or not finding.supersedes
         assert superseded <= not_before
-        assert not_after <= max(dating.observed_at, superseded)
+        assert not_after <= max(dating.observed_at, superseded) + SECOND
 
 
 @given(observed_and_recorded(), _datings)
@@ -469,7 +514,7 @@ def test_without_evidence_a_cost_starts_late_and_stops_early(pair: Candidate, da
             assert favoured.moment.occurred_at == favoured.moment.not_after
         else:
             assert favoured.reason in STOPS_COSTING
-            assert favoured.moment.occurred_at == favoured.moment.not_before
+            assert favoured.moment.occurred_at <= favoured.moment.not_before + SECOND
 
 
 @given(observed_and_recorded(), _datings)
@@ -483,5 +528,5 @@ def test_a_closing_event_is_dated_at_deletion_or_its_event(pair: Candidate, dati
             stamped = lifecycle.deleted_at if lifecycle else None
             deleted_at = stamps[0] if stamps else stamped
             assert deleted_at is not None
-            expected = max(min(deleted_at, dating.observed_at), finding.supersedes.occurred_at)
-            assert finding.moment.occurred_at == expected
+            deleted_at = deleted_at if stamps else min(deleted_at, dating.observed_at)
+            assert finding.moment.occurred_at == max(deleted_at, finding.supersedes.occurred_at + INSTANT)
