@@ -19,6 +19,7 @@ to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` co
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from calendar import monthrange
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 FEE = None
 """The item that stands for the monthly fee; every other item is a skill id."""
@@ -44,6 +45,8 @@ _CACHE_SIZE = 2**14
 """Cached results: thousands of tenants were created on the same few hundred days."""
 _CACHED_ITEMS = 2**6
 """Cached results: most items of a tenant are on for as long as the others."""
+_CACHED_RANGES = 2**3
+"""Ranges of days that a cached result is about, at the most: more of them are rarely alike, and would fill memory."""
 _ON = {"enabled", "resumed"}
 
 DayRange = tuple[int, int]
@@ -164,7 +167,33 @@ def cost_of(
 ) -> Decimal:
     """Return what an item has ever cost until `as_of`, in CHF: the sum of its lines."""
     ranges = _billable_days(_states(item, events), lifetimes, FIRST, as_of)
-    return sum((_owed(item, price, each) for each in ranges.values()), NOTHING)
+    cost = NOTHING
+    for each in ranges.values():
+        cost += (_owed if len(each) <= _CACHED_RANGES else _owed.__wrapped__)(item, price, each)
+    return cost
+
+
+def condensed(events: Iterable[Event], cuts: Sequence[datetime]) -> Iterator[Event]:
+    """Yield as few of an item's events as bill the same, at most two for each UTC day and each part of a cut day.
+
+    It stays the same wherever lifetimes begin, end or change hands and further events are added, if only at `cuts`,
+    which are sorted. Between two midnights or cuts all that counts is whether the item was ever on, and how it ended:
+    the first event that turns it on says the one, the last event the other.
+    """
+    kept: list[Event] = []
+    until = FIRST
+    for event in events:
+        at = event.occurred_at
+        if at > until or not kept:
+            yield from kept
+            kept = [event]
+            # up to the end, so that what happens at a cut is told from what follows it
+            until = datetime.combine((at - _INSTANT).date() + timedelta(days=1), time(), UTC)
+            if (place := bisect_left(cuts, at)) < len(cuts):
+                until = min(until, cuts[place])
+        else:
+            kept[kept[0].kind in _ON :] = [event]
+    yield from kept
 
 
 def _states(item: str | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -201,9 +230,13 @@ def _billable_days(
             if since < until:
                 first, last = max(since.toordinal(), counted + 1), (until - _INSTANT).toordinal()
                 if first <= last:
-                    ranges.setdefault(lifetime.org, []).append((first, last))
+                    its = ranges.setdefault(lifetime.org, [])
+                    if its and its[-1][1] == first - 1:
+                        its[-1] = its[-1][0], last
+                    else:
+                        its.append((first, last))
                     counted = last
-    return {org: tuple(its) for org, its in ranges.items()}
+    return {org: tuple(each) for org, each in ranges.items()}
 
 
 def _months(ranges: Iterable[DayRange]) -> dict[date, int]:
@@ -222,8 +255,9 @@ def _months(ranges: Iterable[DayRange]) -> dict[date, int]:
 @lru_cache(_CACHE_SIZE)
 def _owed(item: str | None, price: Decimal, ranges: tuple[DayRange, ...]) -> Decimal:
     """Return what an item costs an organisation for these days: the sum of its lines."""
+    by_month_length = _by_month_length if len(ranges) <= _CACHED_RANGES else _by_month_length.__wrapped__
     return sum(
-        (months * _amount(item, price, days, length) for days, length, months in _by_month_length(ranges)), NOTHING
+        (months * _amount(item, price, days, length) for days, length, months in by_month_length(ranges)), NOTHING
     )
 
 

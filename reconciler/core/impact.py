@@ -5,28 +5,30 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import chain, groupby, islice
+from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
-from reconciler.core.billing import NOTHING, Lifetime, cost_of
+from reconciler.core.billing import FEE, NOTHING, Lifetime, condensed, cost_of
 from reconciler.core.model import Event, Table
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from decimal import Decimal
 
-    from reconciler.core.billing import History, Prices
+    from reconciler.core.billing import Prices
     from reconciler.core.model import Finding
     from reconciler.core.plan import Plan
 
-    ReadHistories = Callable[[set[str], set[tuple[str, str | None]]], Mapping[str, History]]
-    """Reads the whole histories of some tenants, and of others that of one item each."""
+    Items = Iterable[tuple[str | None, Iterable[Event]]]
+    """Everything of one tenant that can be billed, each item once with its events."""
+    ReadHistories = Callable[[set[str], set[tuple[str, str | None]]], Iterable[tuple[str, tuple[Lifetime, ...], Items]]]
+    """Reads the whole histories of some tenants, and of others that of one item each, one tenant after another."""
 
 TENANTS_BATCH = 500
-"""Tenants whose histories are held in memory at a time."""
+"""Tenants whose histories are asked for at once."""
 _CACHED_ITEMS = 2**6
 """Results that are kept: most items of a tenant are on for as long as the others."""
 
@@ -39,9 +41,9 @@ def add_impact(plan: Plan, prices: Prices, as_of: datetime, read_histories: Read
     by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
     while batch := dict(islice(by_tenant, TENANTS_BATCH)):
         corrections = [finding for found in batch.values() for finding in found if finding.action.writes]
-        histories = read_histories(*needed_histories(corrections))
-        for name, found in batch.items():
-            findings += with_impact(found, histories[name], prices, as_of) if name in histories else found
+        for name, lifetimes, items in read_histories(*needed_histories(corrections)):
+            batch[name] = with_impact(batch[name], lifetimes, items, prices, as_of)
+        findings += chain.from_iterable(batch.values())
     return replace(plan, findings=tuple(findings))
 
 
@@ -54,52 +56,111 @@ def needed_histories(corrections: Sequence[Finding]) -> tuple[set[str], set[tupl
     return whole, {(finding.tenant, finding.subject) for finding in corrections if finding.tenant not in whole}
 
 
-def with_impact(findings: Sequence[Finding], history: History, prices: Prices, as_of: datetime) -> tuple[Finding, ...]:
+def with_impact(
+    findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], items: Items, prices: Prices, as_of: datetime
+) -> tuple[Finding, ...]:
     """Return the findings of one tenant, each correction among them with its impact.
 
     The corrections are made one after another, so that their impacts add up to what all of them together change.
     `impact_range` is the impact at the ends of the correction's interval while the others stay; None where that is the
     same. An event that closes a skill has none of its own: it moves with the deletion that it follows.
+
+    Items are taken one by one, and of their events only those that count are kept: neither need fit into memory.
     """
-    account = _Account(lifetimes=history.lifetimes, events=history.items, prices=prices, as_of=as_of)
-    return tuple(account.correct(finding) if finding.action.writes else finding for finding in findings)
+    changes = list(_changes(findings, lifetimes, as_of))
+    of_row = [change for change in changes if not change.kind]
+    of_item: dict[str | None, list[_Change]] = {FEE: []}
+    for change in changes:
+        if change.kind:
+            of_item.setdefault(change.finding.subject, []).append(change)
+    cuts: list[datetime] = []
+    for item, events in items:
+        cuts = cuts or _cuts(changes, lifetimes, as_of)
+        its = of_item.pop(item, [])
+        if price := prices.price(item):
+            _make(_in_order(of_row, its), item, price, tuple(condensed(events, cuts)), as_of)
+    for item, its in of_item.items():
+        if price := prices.price(item):
+            _make(_in_order(of_row, its), item, price, (), as_of)
+    priced = list(findings)
+    for change in changes:
+        priced[change.number] = change.priced()
+    return tuple(priced)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Account:
-    """One tenant's history while it is being corrected."""
+@dataclass(slots=True)
+class _Change:
+    """A correction while what it is worth is added up."""
 
-    lifetimes: tuple[Lifetime, ...]
-    events: dict[str | None, tuple[Event, ...]]
-    prices: Prices
-    as_of: datetime
+    number: int
+    """Its place among the findings."""
+    finding: Finding
+    kind: str | None
+    """Of the event that it appends; None if it changes the lifecycle row."""
+    instants: Sequence[datetime]
+    """When it happened, and the ends of its interval where they are others."""
+    lifetimes: tuple[tuple[Lifetime, ...], ...]
+    """Before it, and of a changed row after it, for each instant."""
+    worth: Sequence[Decimal] = ()
+    """For each instant."""
 
-    def correct(self, finding: Finding) -> Finding:
-        """Make a correction, and return it with its impact."""
-        item, moment, kind = finding.subject, finding.moment, finding.reason.event_kind
-        if kind and not self.prices.price(item):
-            return finding.with_impact(NOTHING)
-        instants = [moment.occurred_at if moment else self.as_of]
+    def add(self, without: Decimal, costs: Sequence[Decimal]) -> None:
+        """Add what it is worth in one item."""
+        worth = [cost - without for cost in costs]
+        self.worth = list(map(add, self.worth, worth)) if self.worth else worth
+
+    def priced(self) -> Finding:
+        """Return the finding with its impact."""
+        impact, *others = self.worth or [NOTHING]
+        if not others:
+            return self.finding.with_impact(impact)
+        low, high = min(self.worth), max(self.worth)
+        return self.finding.with_impact(impact, (low, high) if low < high else None)
+
+
+def _in_order(of_row: list[_Change], of_item: list[_Change]) -> list[_Change]:
+    """Return the corrections that concern an item in their order."""
+    return sorted(of_row + of_item, key=attrgetter("number")) if of_row and of_item else of_row or of_item
+
+
+def _cuts(changes: Iterable[_Change], lifetimes: tuple[Lifetime, ...], as_of: datetime) -> list[datetime]:
+    """Return the instants between which nothing but events changes what is billed."""
+    ends = {at for lifetime in lifetimes for at in lifetime[1:] if at}
+    return sorted(ends.union([as_of], *(change.instants for change in changes)))
+
+
+def _changes(findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], as_of: datetime) -> Iterator[_Change]:
+    """Yield the corrections, one after another, with the lifetimes that each of them finds."""
+    for number, finding in enumerate(findings):
+        if not finding.action.writes:
+            continue
+        moment, kind = finding.moment, finding.reason.event_kind
+        instants = [moment.occurred_at if moment else as_of]
         if moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
             instants += [end for end in moment[1:3] if end != moment.occurred_at]
         if kind:
-            events = self.events.get(item, ())
-            corrected = [_append(events, kind, at) for at in instants]
-            without, *costs = [self._cost(item, each, self.lifetimes) for each in (events, *corrected)]
-            self.events[item] = corrected[0]
+            yield _Change(number, finding, kind, instants, (lifetimes,))
         else:
-            lifetimes = [_change_row(self.lifetimes, finding, at) for at in instants]
-            without, *costs = [self._costs(each) for each in (self.lifetimes, *lifetimes)]
-            self.lifetimes = lifetimes[0]
-        low, high = min(costs) - without, max(costs) - without
-        return finding.with_impact(costs[0] - without, (low, high) if low < high else None)
+            after = [_change_row(lifetimes, finding, at) for at in instants]
+            yield _Change(number, finding, None, instants, (lifetimes, *after))
+            lifetimes = after[0]
 
-    def _costs(self, lifetimes: tuple[Lifetime, ...]) -> Decimal:
-        return sum((self._cost(item, events, lifetimes) for item, events in self.events.items()), NOTHING)
 
-    def _cost(self, item: str | None, events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...]) -> Decimal:
-        price = self.prices.price(item)
-        return cost_of(item, price, events, lifetimes, self.as_of) if price else NOTHING
+def _make(
+    changes: Iterable[_Change], item: str | None, price: Decimal, events: tuple[Event, ...], as_of: datetime
+) -> None:
+    """Make the corrections that concern an item, one after another, and add what each is worth in it."""
+    for change in changes:
+        if not (change.kind or events or item is FEE):
+            continue  # a skill without events costs nothing, whenever the tenant lived
+        before, *after = change.lifetimes
+        without = cost_of(item, price, events, before, as_of)
+        if change.kind:
+            corrected = [_append(events, change.kind, at) for at in change.instants]
+            change.add(without, [cost_of(item, price, each, before, as_of) for each in corrected])
+            events = corrected[0]
+        else:
+            change.add(without, [cost_of(item, price, events, each, as_of) for each in after])
 
 
 @lru_cache(_CACHED_ITEMS)

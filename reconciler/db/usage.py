@@ -5,22 +5,25 @@ The query `usage` prices a whole period; `reconciler.core.billing` prices one te
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement
+from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Prices, Statement
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Event
 from reconciler.db.queries import query
 from reconciler.db.status import read_unverified, read_verification
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from collections.abc import Set as AbstractSet
 
     from reconciler.db.connection import Cursor
 
+ROWS_BATCH = 5_000
+"""Rows that are in memory at a time."""
 MAX_NAMES = 5
 """Tenants that a message names."""
 
@@ -58,10 +61,11 @@ def prices(cursor: Cursor) -> Prices:
 
 def histories(
     cursor: Cursor, names: Collection[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
-) -> dict[str, History]:
-    """Return all that is recorded of these tenants, by name; of an unknown one, an empty history.
+) -> Iterator[tuple[str, tuple[Lifetime, ...], Iterator[tuple[str | None, Iterator[Event]]]]]:
+    """Yield all that is recorded of these tenants: the name, the lifetimes, and each item with its events.
 
-    `items` are other tenants, each with an item, see `core.billing.FEE`: of their skills, only these are read.
+    `items` are other tenants, each with an item, see `core.billing.FEE`: of their skills, only these are read. Items
+    and events are read while they are taken, in their order, so that no history has to fit into memory.
     """
     known = {*names, *(tenant for tenant, _ in items)}
     parameters = {
@@ -70,21 +74,16 @@ def histories(
         "tenants": [tenant for tenant, _ in items],
         "skills": [item for _, item in items],
     }
-    lifetimes: dict[str, list[Lifetime]] = defaultdict(list)
+    lifetimes: dict[str, tuple[Lifetime, ...]] = dict.fromkeys(known, ())
     for tenant, org, began_at, ended_at in cursor.execute(query("tenant_lifetimes"), parameters):
-        lifetimes[tenant].append(Lifetime(org=org, began_at=began_at, ended_at=ended_at))
-    skills: dict[str, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
-    suspensions: dict[str, list[Event]] = defaultdict(list)
-    for tenant, skill, *event in cursor.execute(query("tenant_events"), parameters):
-        (suspensions[tenant] if skill is None else skills[tenant][skill]).append(Event(*event))
-    return {
-        name: History(
-            lifetimes=tuple(lifetimes[name]),
-            skills={skill: tuple(events) for skill, events in skills[name].items()},
-            suspensions=tuple(suspensions[name]),
-        )
-        for name in known
-    }
+        lifetimes[tenant] += (Lifetime(org=org, began_at=began_at, ended_at=ended_at),)
+    with cursor.connection.cursor("histories") as stream:
+        stream.itersize = ROWS_BATCH
+        for name, rows in groupby(stream.execute(query("tenant_events"), parameters), key=itemgetter(0)):
+            events = ((item, (Event(*row[2:]) for row in its)) for item, its in groupby(rows, key=itemgetter(1)))
+            yield name, lifetimes.pop(name), events
+    for name, lived in lifetimes.items():
+        yield name, lived, iter(())
 
 
 def refuse_unverified(cursor: Cursor, statement: Statement, *, settle: timedelta) -> None:

@@ -109,8 +109,8 @@ FROM (
 ORDER BY created_at, is_last
 
 -- name: tenant_events
--- Every event of these tenants, the latest last: those of their skills, and under null those of their suspension. Of
--- a tenant that is named with a skill, only the events of that skill.
+-- Every event of these tenants, tenant by tenant and key by key, the latest last: those of their skills, and under null
+-- those of their suspension. Of a tenant that is named with a skill, only the events of that skill.
 SELECT tenant_name, skill_id, id, event_kind, occurred_at
 FROM (
   SELECT tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
@@ -123,4 +123,4 @@ FROM (
   SELECT tenant_name, NULL, id, event_kind, occurred_at FROM public.tenant_suspension_events
   WHERE tenant_name = ANY (%(names)s::text[])
 ) event
-ORDER BY occurred_at, id
+ORDER BY tenant_name, skill_id, occurred_at, id

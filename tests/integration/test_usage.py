@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
-from reconciler.core.impact import with_impact
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
@@ -26,10 +25,23 @@ from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES, fenced, names, table
 from tests.unit import test_billing
-from tests.unit.test_billing import JUNE, MAY, ORGS, WORKED, any_prices, corrected, correction, may, on, periods
+from tests.unit.test_billing import (
+    JUNE,
+    MAY,
+    ORGS,
+    WORKED,
+    any_prices,
+    corrected,
+    correction,
+    may,
+    on,
+    periods,
+    valued,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 Connection = psycopg.Connection[Any]
 
@@ -96,10 +108,24 @@ def usage(
     return list(statement(cursor, first, until, org, tenant).lines)
 
 
+def whole_histories(
+    cursor: psycopg.Cursor[Any], names: Sequence[str], items: AbstractSet[tuple[str, str | None]] = frozenset()
+) -> dict[str, History]:
+    """Return what `histories` reads, by tenant."""
+    found = {}
+    for name, lifetimes, its in histories(cursor, names, items):
+        skills = {item: tuple(events) for item, events in its}
+        suspensions = skills.pop(FEE, ())
+        found[name] = History(
+            lifetimes=lifetimes, skills={str(item): events for item, events in skills.items()}, suspensions=suspensions
+        )
+    return found
+
+
 def lines_by_rules(cursor: psycopg.Cursor[Any], tenants: Sequence[str], first: date, until: date) -> list[Line]:
     """Return the lines that the rules in Python give for the ledger."""
     at, now = prices(cursor), as_of(cursor)
-    read = histories(cursor, tenants)
+    read = whole_histories(cursor, tenants)
     made = [line for name in tenants for line in lines(name, read[name], at, first=first, until=until, as_of=now)]
     return sorted(made, key=in_order)
 
@@ -173,7 +199,7 @@ def test_lifetimes_written_by_hand_are_ordered_by_their_beginning(
     with transaction(ledger) as cursor:
         write_histories(cursor, {"acme": of}, test_billing.PRICES, current=current)
         assert [(line.org, line.days) for line in usage(cursor, MAY, JUNE)] == days
-        assert histories(cursor, ["acme"])["acme"].lifetimes == of.lifetimes
+        assert whole_histories(cursor, ["acme"])["acme"].lifetimes == of.lifetimes
 
 
 def test_a_period_may_be_as_long_as_there_are_days(ledger: Connection) -> None:
@@ -220,7 +246,7 @@ def test_a_history_is_read_as_it_was_written(ledger: Connection) -> None:
     )
     with transaction(ledger) as cursor:
         write_histories(cursor, {"acme": again, "beta": WORKED}, test_billing.PRICES)
-        read = histories(cursor, ["acme", "nobody"])
+        read = whole_histories(cursor, ["acme", "nobody"])
     assert read.keys() == {"acme", "nobody"}
     assert read["nobody"] == History()
     assert read["acme"].lifetimes == again.lifetimes
@@ -236,8 +262,8 @@ def test_only_the_named_item_of_a_tenant_is_read(ledger: Connection) -> None:
     both = replace(WORKED, skills={**WORKED.skills, "books": test_billing.events(("enabled", may(11)))})
     with transaction(ledger) as cursor:
         write_histories(cursor, {"acme": both, "beta": both, "gamma": both}, test_billing.PRICES)
-        whole = histories(cursor, ["acme", "beta", "gamma"])
-        read = histories(cursor, ["acme"], {("beta", "books"), ("gamma", None), ("nobody", "books")})
+        whole = whole_histories(cursor, ["acme", "beta", "gamma"])
+        read = whole_histories(cursor, ["acme"], {("beta", "books"), ("gamma", None), ("nobody", "books")})
     assert read.keys() == {"acme", "beta", "gamma", "nobody"}
     assert read["acme"] == whole["acme"]
     assert read["beta"] == replace(whole["beta"], skills={"books": whole["beta"].skills["books"]})
@@ -252,7 +278,7 @@ def test_times_beyond_pythons_come_as_the_ends_of_its_own(ledger: Connection) ->
     )
     with transaction(ledger) as cursor:
         write_histories(cursor, {"acme": of}, test_billing.PRICES)
-        (read,) = histories(cursor, ["acme"]).values()
+        (read,) = whole_histories(cursor, ["acme"]).values()
     assert read.lifetimes == of.lifetimes
     assert [event.occurred_at for event in read.skills["files"]] == [FIRST, LAST, LAST]
 
@@ -274,10 +300,10 @@ def test_impacts_are_what_the_query_says_less_what_it_said(ledger: Connection) -
     made = [correction(reason, moment, subject=skill, org="7") for reason, skill, moment in CORRECTIONS]
     with transaction(ledger) as cursor:
         write_histories(cursor, {"acme": open_}, at)
-        (read,) = histories(cursor, ["acme"]).values()
+        (read,) = whole_histories(cursor, ["acme"]).values()
         now = as_of(cursor)
         everything = date(2026, 1, 1), (now + timedelta(days=1)).date()
-        for priced in with_impact(made, read, prices(cursor), now):
+        for priced in valued(made, read, prices(cursor), now):
             before = total(usage(cursor, *everything))
             if priced.reason is Reason.DELETION_UNRECORDED:
                 cursor.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(26, 12)])
@@ -539,7 +565,7 @@ def test_the_role_of_the_runs_may_read_usage_and_histories(command: Command, rol
     assert command("--month", "2026-05", "--verified").code == 3
     assert command("--month", "2026-05").out == as_owner.out
     with connect(role_url) as connection, transaction(connection) as cursor:
-        assert histories(cursor, ["acme"])["acme"].lifetimes == WORKED.lifetimes
+        assert whole_histories(cursor, ["acme"])["acme"].lifetimes == WORKED.lifetimes
         assert prices(cursor) == test_billing.PRICES
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, lines
+from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, condensed, cost_of, lines
 from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
 from reconciler.core.reasons import CORRECTING, Reason
@@ -432,6 +433,11 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
     return replace(of, lifetimes=lifetimes)
 
 
+def valued(findings: Sequence[Finding], of: History, prices: Prices, as_of: datetime) -> tuple[Finding, ...]:
+    """Return the findings with their impact on a whole history."""
+    return with_impact(findings, of.lifetimes, of.items.items(), prices, as_of)
+
+
 def usage_of(of: History, prices: Prices, as_of: datetime) -> Decimal:
     """Return what a tenant was billed in all the time of these tests."""
     return total(lines("acme", of, prices, first=LONG_AGO.date(), until=LATER.date(), as_of=as_of))
@@ -453,7 +459,7 @@ def corrections(draw: st.DrawFn) -> list[Finding]:
 def test_an_impact_is_the_usage_with_the_correction_less_that_without(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    for finding, priced in zip(made, with_impact(made, of, prices, as_of), strict=True):
+    for finding, priced in zip(made, valued(made, of, prices, as_of), strict=True):
         before, after = of, corrected(of, finding)
         without = usage_of(before, prices, as_of)
         assert priced.impact_chf == usage_of(after, prices, as_of) - without
@@ -471,7 +477,7 @@ def test_an_impact_is_the_usage_with_the_correction_less_that_without(
 def test_impacts_add_up_to_what_all_corrections_change_together(
     of: History, made: list[Finding], prices: Prices, as_of: datetime
 ) -> None:
-    impacts = [priced.impact_chf or Decimal(0) for priced in with_impact(made, of, prices, as_of)]
+    impacts = [priced.impact_chf or Decimal(0) for priced in valued(made, of, prices, as_of)]
     without = usage_of(of, prices, as_of)
     for finding in made:
         of = corrected(of, finding)
@@ -484,7 +490,39 @@ def test_what_no_correction_is_concerned_with_changes_no_impact(
 ) -> None:
     whole, items = needed_histories(made)
     needed = of if whole else replace(of, skills={s: of.skills[s] for s in of.skills if ("acme", s) in items})
-    assert with_impact(made, needed, prices, as_of) == with_impact(made, of, prices, as_of)
+    assert valued(made, needed, prices, as_of) == valued(made, of, prices, as_of)
+
+
+cuts = st.lists(near | st.sampled_from([FIRST, LONG_AGO, LAST]), max_size=4).map(sorted)
+
+
+@given(histories(near), cuts, st.data())
+def test_condensed_events_bill_the_same_whatever_is_cut_where(
+    of: History, at: list[datetime], data: st.DataObject
+) -> None:
+    """A lifetime may begin and end, and an event be added, at any of the cuts."""
+    instants_ = st.sampled_from(at or [AS_OF])
+    bounds = sorted(data.draw(st.lists(st.tuples(instants_, instants_), max_size=2)))
+    lifetimes = tuple(Lifetime(org=str(n), began_at=began, ended_at=end) for n, (began, end) in enumerate(bounds))
+    as_of = data.draw(instants_)
+    for item, its in of.items.items():
+        fewer = tuple(condensed(its, at or [AS_OF]))
+        assert set(fewer) <= set(its)
+        kinds = ("suspended", "resumed") if item is FEE else ("enabled", "disabled")
+        added = Event(99, data.draw(st.sampled_from(kinds)), data.draw(instants_))
+        for more in ([], [added]):
+            whole, part = (tuple(sorted([*some, *more], key=attrgetter("occurred_at"))) for some in (its, fewer))
+            assert cost_of(item, Decimal(1), part, lifetimes, as_of) == cost_of(
+                item, Decimal(1), whole, lifetimes, as_of
+            )
+
+
+def test_events_of_one_day_condense_to_two() -> None:
+    toggled = events(
+        *(("enabled" if n % 2 else "disabled", may(5, 1) + n * timedelta(minutes=1)) for n in range(1, 99))
+    )
+    assert list(condensed(toggled, [])) == [toggled[0], toggled[-1]]
+    assert list(condensed(toggled, [may(5, 2)])) == [toggled[0], toggled[59], toggled[60], toggled[-1]]
 
 
 OPEN = history(LIVED, search=events(("enabled", may(1))), suspensions=events(("resumed", may(1))))
@@ -517,14 +555,14 @@ AS_OF = may(20, 12)
     ],
 )
 def test_what_a_correction_is_worth(finding: Finding, impact: str, between: tuple[str, str] | None) -> None:
-    (priced,) = with_impact([finding], OPEN, PRICES, AS_OF)
+    (priced,) = valued([finding], OPEN, PRICES, AS_OF)
     assert str(priced.impact_chf) == impact
     assert priced.impact_range == (between and tuple(map(Decimal, between)))
 
 
 def test_a_resumption_is_what_the_tenant_owes_from_then_on() -> None:
     suspended = history(LIVED, suspensions=events(("suspended", may(1))))
-    (priced,) = with_impact([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
+    (priced,) = valued([correction(Reason.RESUMPTION_UNRECORDED, may(19))], suspended, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("3.16")
 
 
@@ -534,7 +572,7 @@ def test_a_backfill_is_worth_all_that_it_records() -> None:
         correction(Reason.SKILL_ENABLE_UNRECORDED, may(10, 8), may(10, 8), may(19), subject="search"),
         correction(Reason.SUSPENSION_UNRECORDED, may(15)),
     ]
-    priced = with_impact(made, History(), PRICES, AS_OF)
+    priced = valued(made, History(), PRICES, AS_OF)
     assert [str(finding.impact_chf) for finding in priced] == ["17.39", "3.67", "-9.49"]
     assert [finding.impact_range for finding in priced] == [None, (Decimal("0.67"), Decimal("3.67")), None]
 
@@ -544,7 +582,7 @@ def test_an_event_closed_with_the_deletion_has_no_impact() -> None:
         correction(Reason.DELETION_UNRECORDED, may(11), may(9), may(20)),
         correction(Reason.SKILL_OPEN_AFTER_DELETION, may(11), may(9), may(20), subject="search"),
     ]
-    stamped, closed = with_impact(made, OPEN, PRICES, AS_OF)
+    stamped, closed = valued(made, OPEN, PRICES, AS_OF)
     assert (closed.impact_chf, closed.impact_range) == (Decimal("0.00"), None)
     assert stamped.impact_chf == usage_of(corrected(OPEN, made[0]), PRICES, AS_OF) - usage_of(OPEN, PRICES, AS_OF)
 
@@ -553,12 +591,12 @@ def test_an_event_closed_with_the_deletion_has_no_impact() -> None:
 def test_what_is_not_written_is_worth_nothing_and_changes_nothing(action: Action) -> None:
     enabled = correction(Reason.SKILL_ENABLE_UNRECORDED, may(11), subject="files")
     aside = enabled._replace(action=action)
-    assert with_impact([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *with_impact([enabled], OPEN, PRICES, AS_OF))
+    assert valued([aside, enabled], OPEN, PRICES, AS_OF) == (aside, *valued([enabled], OPEN, PRICES, AS_OF))
 
 
 def test_a_life_since_the_first_of_all_times_has_its_price_too() -> None:
     of = History(lifetimes=(Lifetime(org="1", began_at=FIRST),))
-    (priced,) = with_impact([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
+    (priced,) = valued([correction(Reason.DELETION_UNRECORDED, may(20))], of, PRICES, AS_OF)
     assert priced.impact_chf == Decimal("-1.58")
 
 
@@ -570,5 +608,5 @@ def test_joining_two_lines_has_the_impact_of_their_rounding() -> None:
         files=on((may(3), may(7))),
     )
     prices = replace(PRICES, monthly_fee_chf=Decimal(0))
-    (priced,) = with_impact([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
+    (priced,) = valued([correction(Reason.ORG_RESOLVED, may(6), org="1")], of, prices, LATER)
     assert priced.impact_chf == Decimal("-0.01")
