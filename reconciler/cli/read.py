@@ -38,9 +38,12 @@ def explain(*, tenant: str, month: date | None, all_events: bool, picture: str |
     if picture:
         save(story, picture, period=period, all_events=all_events)
     if output == "json":
-        click.echo(document(story, period=period))
+        for part in document(story, period=period):
+            click.echo(part, nl=False)
+        click.echo()
     else:
-        click.echo(printed(story, period=period, all_events=all_events))
+        for lines in printed(story, period=period, all_events=all_events):
+            click.echo(lines)
 
 
 @click.command()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from heapq import merge
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.model import Action, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
     from uuid import UUID
 
@@ -83,7 +85,8 @@ class Story:
     verified_at: datetime | None = None
     """When the last run over the cluster began that found the tenant true."""
     lifetimes: tuple[RecordedLifetime, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    entries: Iterable[Entry] = ()
+    """Everything that happened. There may be millions: they are read anew each time that they are asked for."""
     corrections: tuple[Correction, ...] = ()
     reports: tuple[OpenReport, ...] = ()
     exceptions: tuple[Exemption, ...] = ()
@@ -112,20 +115,28 @@ _LIFECYCLE_KINDS: Mapping[str, str] = {Action.INSERT: "created", Action.STAMP: "
 
 
 def join_corrections(
-    lifetimes: Sequence[RecordedLifetime], events: Sequence[Entry], corrections: Sequence[Correction]
-) -> tuple[Entry, ...]:
-    """Return everything that happened by time, each with the number of the correction that wrote it."""
+    lifetimes: Sequence[RecordedLifetime], events: Iterable[Entry], corrections: Sequence[Correction]
+) -> Iterator[Entry]:
+    """Yield everything that happened by time, each with the number of the correction that wrote it.
+
+    The events must be in the order of their times.
+    """
     numbers: dict[tuple[object, ...], int] = {}
     for number, correction in enumerate(corrections, 1):
         if correction.event_id is not None:
             numbers[correction.event_table, correction.event_id] = number
         elif correction.action in _LIFECYCLE_KINDS:
             numbers[_LIFECYCLE_KINDS[correction.action], correction.life_began_at] = number
-    ranked = [(1, event._replace(correction=numbers.get((event.event_table, event.id)))) for event in events]
+    of_row = []
     for lifetime in lifetimes:
         for rank, kind, at in ((0, "created", lifetime.created_at), (2, "deleted", lifetime.deleted_at)):
             if at:
                 written_by = numbers.get((kind, lifetime.created_at))
-                ranked.append((rank, Entry(Table.LIFECYCLE, None, lifetime.org, None, kind, at, written_by)))
+                of_row.append((at, rank, Entry(Table.LIFECYCLE, None, lifetime.org, None, kind, at, written_by)))
+    of_row.sort(key=_by_time)
+    ranked = ((each.at, 1, each._replace(correction=numbers.get((each.event_table, each.id)))) for each in events)
     # at the same instant a tenant is created first and deleted last; events keep their own order
-    return tuple(entry for _, entry in sorted(ranked, key=lambda one: (one[1].at, one[0])))
+    return (entry for *_, entry in merge(ranked, of_row, key=_by_time))
+
+
+_by_time = itemgetter(0, 1)

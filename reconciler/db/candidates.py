@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -18,6 +18,7 @@ import msgspec
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Correction, Event, Evidence, Lifecycle, Moment, Observed, Recorded
 from reconciler.db.queries import query
+from reconciler.db.spool import full, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from reconciler.db.connection import Cursor
 
 BLOCK_BYTES = 2**20
+MAX_SKILLS = 20_000
+"""Skills of one tenant that a run can decide about. A custom resource holds fewer."""
 NULL = r"\N"
+SPOOLED = "The observed tenants"
+"""What cannot be kept, where the disk is full."""
 
 COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
 """What of a resource has a column of its own, because it is compared with the ledger."""
@@ -43,12 +48,12 @@ _decode_corrected = msgspec.json.Decoder(
 _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).decode
 
 
-class SpoolFault(Failure):
-    """The tenants could not be kept on this machine's disk."""
-
-
 class RepeatedTenant(Failure):
     """The list names one resource twice."""
+
+
+class HistoryTooLong(Failure):
+    """More is recorded of one tenant than a run can hold in memory."""
 
 
 class Candidate(NamedTuple):
@@ -75,7 +80,7 @@ class TenantSpool:
     """A temporary file of observed tenants, in COPY's text format. A context manager that removes it at its end."""
 
     def __init__(self) -> None:
-        with _on_disk():
+        with on_disk(SPOOLED):
             self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115 - __exit__ closes it
 
     def __enter__(self) -> Self:
@@ -91,18 +96,18 @@ class TenantSpool:
         try:
             self._file.write(_row(tenant))
         except OSError as error:
-            # entering `_on_disk` for each would cost half as much again as writing it
-            raise _full(error) from None
+            # entering `on_disk` for each would cost half as much again as writing it
+            raise full(error, SPOOLED) from None
 
     def restart(self) -> None:
         """Remove every tenant that was added."""
-        with _on_disk():
+        with on_disk(SPOOLED):
             self._file.seek(0)
             self._file.truncate()
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file, a block at a time."""
-        with _on_disk():
+        with on_disk(SPOOLED):
             self._file.flush()
             self._file.seek(0)
             while block := self._file.read(BLOCK_BYTES):
@@ -132,7 +137,8 @@ def find_candidates(
         _resolve_duplicates(cursor)
         ((*counts, middle, _),) = cursor.execute(query("counts")).fetchall()
     only = None if names is None else list(names)
-    parameters = {"names": only, "everyone": everyone, "middle": middle, "settle": settle, "first": FIRST, "last": LAST}
+    parameters = {"names": only, "everyone": everyone, "middle": middle, "settle": settle, "max_skills": MAX_SKILLS}
+    parameters |= {"first": FIRST, "last": LAST}
     cursor.execute(query("find_candidates"), parameters)
     return Candidates([_candidate(row) for row in cursor], *counts)
 
@@ -210,18 +216,12 @@ def _array_literal(texts: tuple[str, ...]) -> str:
     return literal
 
 
-@contextmanager
-def _on_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _full(error) from None
-
-
-def _full(error: OSError) -> SpoolFault:
-    return SpoolFault(
-        f"The observed tenants could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
-        "Nothing was written. Make room there, or name another folder in TMPDIR.",
+def too_many_skills(tenant: str) -> HistoryTooLong:
+    """Return the failure that keeps a tenant from being compared with its record."""
+    return HistoryTooLong(
+        f"The ledger has more than {MAX_SKILLS:,} skills of {tenant} that are on or have just been turned off: "
+        "too many for a run to hold.",
+        "Nothing of this tenant was written. Look for the program that wrote them, and take them out of the ledger.",
     )
 
 
@@ -232,11 +232,13 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
     if detail is not None:
         fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
         observed = msgspec.convert([fields[field] for field in Observed._fields], Observed)
-    latest = _decode_skills(skills).items() if skills else ()
+    latest = _decode_skills(skills) if skills else {}
+    if len(latest) > MAX_SKILLS:
+        observed, latest = Observed(name=columns[0], problem=str(too_many_skills(columns[0]))), {}
     recorded = Recorded(
         name=columns[0],
         lifecycle=None if org is None else Lifecycle(org=org, created_at=created_at, deleted_at=deleted_at),
-        skills={skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest},
+        skills={skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest.items()},
         suspension=None if id_ is None else Event(id_, kind, occurred_at),
         verified_at=verified_at,
         corrected={

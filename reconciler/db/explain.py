@@ -9,10 +9,13 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
 from reconciler.core.status import Exemption, OpenReport
 from reconciler.db.queries import query
+from reconciler.db.spool import Rows
 
 if TYPE_CHECKING:
     from reconciler.db.connection import Cursor
 
+ROWS_BATCH = 5_000
+"""Events that are in memory at a time."""
 MAX_RUNS_SEARCHED = 10_000
 """Runs among which the one is searched that last found the tenant true."""
 MAX_NAMES = 5_000
@@ -38,10 +41,13 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
 
     lifetimes = tuple(RecordedLifetime(*row) for row in rows("explain_lifetimes"))
     corrections = tuple(Correction(*row) for row in rows("explain_corrections"))
-    events = [Entry(*row) for row in rows("explain_events")]
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))
     exceptions = tuple(Exemption(*row) for row in rows("explain_exceptions"))
-    if not (lifetimes or corrections or events or reports or exceptions):
+    with cursor.connection.cursor("events") as stream:
+        stream.itersize = ROWS_BATCH
+        events = (Entry(*row) for row in stream.execute(query("explain_events"), {"tenant": tenant}))
+        entries = Rows(Entry, join_corrections(lifetimes, events, corrections))
+    if not (corrections or reports or exceptions or any(True for _ in entries)):
         raise unknown_tenant(cursor, tenant)
     ((as_of,),), ((verified_at,),) = rows("clock"), rows("explain_verified")
     return Story(
@@ -49,7 +55,7 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
         as_of=as_of,
         verified_at=verified_at,
         lifetimes=lifetimes,
-        entries=join_corrections(lifetimes, events, corrections),
+        entries=entries,
         corrections=corrections,
         reports=reports,
         exceptions=exceptions,

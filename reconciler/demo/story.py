@@ -202,7 +202,7 @@ class _Story:
     def _explain(self, name: str) -> None:
         """Print one tenant's timeline."""
         with closing(connect(self.url)) as connection, transaction(connection) as cursor:
-            click.echo(explain.printed(read_story(cursor, name)))
+            click.echo("\n".join(explain.printed(read_story(cursor, name))))
 
 
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,9 @@ from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
 from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
 from reconciler.core.reasons import Reason
-from reconciler.views import as_json, terminal
+from reconciler.views import json_in_parts, terminal
 from reconciler.views.terminal import plural, visible
-from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline
+from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline, add
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 20
 """Events that are listed without --all-events."""
+MAX_PICTURED = 1_000
+"""Events that are listed in a table that fits its columns, and in a picture for a mail."""
+MAX_SKILLS = 200
+"""Skills that have a lane."""
 MAIL_WIDTH = 120
 """Columns of the picture that is sent by mail."""
 
@@ -62,47 +68,100 @@ class PictureUnwritten(Failure):
     """The file of the picture could not be written."""
 
 
-def timeline(story: Story, period: Period | None = None) -> Timeline:
-    """Return the picture of a story or a period of it: a lane for the tenant, its suspension and each skill."""
-    labels = _labels(story)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the whole of a story's entries says, so that they need not be in memory."""
+
+    skills: Sequence[str]
+    """Those that have a lane, by name."""
+    has_more_skills: bool
+    first: datetime
+    """The earliest time that is one, or now."""
+    org: str | None
+    """The organisation of the latest entry."""
+    has_one_org: bool
+    listed: int
+    """Entries inside the period."""
+    listed_corrections: int
+
+
+def survey(story: Story, period: Period | None = None) -> Survey:
+    """Read a story's entries once; a period restricts what is listed."""
+    corrected = {made.subject or "" for made in story.corrections if made.event_table == Table.SKILL_EVENTS}
+    skills, has_more = set(corrected), False
+    first, org, orgs = story.as_of, None, set[str]()
+    listed = listed_corrections = 0
+    for entry in story.entries:
+        if entry.event_table == Table.SKILL_EVENTS and (skill := entry.skill or "") not in skills:
+            skills.add(skill)
+            if len(skills) > 2 * MAX_SKILLS:
+                skills, has_more = set(_first_skills(skills, corrected)), True
+        if FIRST < entry.at < first:
+            first = entry.at
+        org = entry.org
+        if len(orgs) <= 1:
+            orgs.add(org)
+        if period is None or period.contains(entry.at):
+            listed += 1
+            listed_corrections += entry.correction is not None
+    return Survey(
+        skills=sorted(_first_skills(skills, corrected)),
+        has_more_skills=has_more or len(skills) > MAX_SKILLS,
+        first=min((made.at for made in story.corrections if FIRST < made.at < first), default=first),
+        org=org,
+        has_one_org=len(orgs) == 1,
+        listed=listed,
+        listed_corrections=listed_corrections,
+    )
+
+
+def _first_skills(skills: set[str], corrected: set[str]) -> list[str]:
+    """Return as many as have a lane: those that were corrected, and then the first ones by name."""
+    return sorted(skills, key=lambda skill: (skill not in corrected, skill))[:MAX_SKILLS]
+
+
+def timeline(story: Story, width: int, period: Period | None = None, known: Survey | None = None) -> Timeline:
+    """Return the picture of a story or a period of it: a lane for the tenant, its suspension and each skill.
+
+    It is drawn from no more than a picture of that width shows.
+    """
+    known = known or survey(story)
+    labels = {(Table.LIFECYCLE.value, ""): "tenant", (Table.SUSPENSION_EVENTS.value, ""): "suspended"}
+    labels |= {(Table.SKILL_EVENTS.value, skill): _named(skill) for skill in known.skills}
     changes: dict[tuple[str, str], list[Change]] = {lane: [] for lane in labels}
     marks: dict[tuple[str, str], list[Mark]] = {lane: [] for lane in labels}
-    for lifetime in story.lifetimes:
-        ends = ((lifetime.created_at, True), (lifetime.deleted_at, False))
-        changes[Table.LIFECYCLE, ""] += [Change(at, on) for at, on in ends if at]
-    for entry in story.entries:
-        if entry.event_table != Table.LIFECYCLE:
-            on = entry.kind in {"enabled", "suspended"}
-            changes[entry.event_table, entry.skill or ""].append(Change(entry.at, on))
     for number, made in enumerate(story.corrections, 1):
-        if made.occurred_at and made.not_before and made.not_after:
-            mark = Mark(number, made.occurred_at, made.not_before, made.not_after)
-            marks[made.event_table, made.subject or ""].append(mark)
+        lane = made.event_table, made.subject or ""
+        if made.occurred_at and made.not_before and made.not_after and lane in marks:
+            marks[lane].append(Mark(number, made.occurred_at, made.not_before, made.not_after))
     lanes = [
         Lane(label=label, style=STYLES[Table(lane[0])], changes=changes[lane], marks=marks[lane])
         for lane, label in labels.items()
     ]
-    times = [entry.at for entry in story.entries] + [made.at for made in story.corrections]
-    first = min((at for at in times if FIRST < at <= story.as_of), default=story.as_of)
-    shown = period or Period(first, story.as_of)
-    return Timeline(lanes=lanes, start=shown.start, end=shown.end, known_until=story.as_of)
+    shown = period or Period(known.first, story.as_of)
+    picture = Timeline(lanes=lanes, start=shown.start, end=shown.end, known_until=story.as_of)
+    scale = picture.scale(width)
+    for lifetime in story.lifetimes:
+        ends = ((lifetime.created_at, True), (lifetime.deleted_at, False))
+        changes[Table.LIFECYCLE, ""] += [Change(at, on) for at, on in ends if at]
+    for entry in story.entries:
+        if (
+            entry.event_table != Table.LIFECYCLE
+            and (its := changes.get((entry.event_table, entry.skill or ""))) is not None
+        ):
+            add(its, Change(entry.at, entry.kind in {"enabled", "suspended"}), scale)
+    return picture
 
 
-def _labels(story: Story) -> dict[tuple[str, str], str]:
-    """Return the label of each lane, from above, by its table and skill."""
-    labels = {(Table.LIFECYCLE.value, ""): "tenant", (Table.SUSPENSION_EVENTS.value, ""): "suspended"}
-    skills = {entry.skill or "" for entry in story.entries if entry.event_table == Table.SKILL_EVENTS}
-    skills |= {made.subject or "" for made in story.corrections if made.event_table == Table.SKILL_EVENTS}
-    return labels | {(Table.SKILL_EVENTS.value, skill): _named(skill) for skill in sorted(skills)}
-
-
-def printed(story: Story, *, period: Period | None = None, all_events: bool = False) -> str:
-    """Return a story for people, as it fits standard output.
+def printed(story: Story, *, period: Period | None = None, all_events: bool = False) -> Iterator[str]:
+    """Yield a story for people in parts, each without its last line feed, as they fit standard output.
 
     The picture fits the terminal even if it goes to a file; text is folded only on a terminal.
     """
     width = Console().width
-    return terminal.printed(lambda console: draw(story, console, width=width, period=period, all_events=all_events))
+    return terminal.printed_in_parts(
+        _drawn(story, width=width, period=period, max_events=None if all_events else MAX_EVENTS)
+    )
 
 
 def svg(story: Story, *, period: Period | None = None, all_events: bool = False) -> str:
@@ -137,26 +196,45 @@ def draw(story: Story, console: Console, *, width: int, period: Period | None = 
 
     Text is folded at the console's width, the picture fits `width`; a period restricts it to what lies in it.
     """
-    picture = timeline(story, period)
+    max_events = MAX_PICTURED if all_events else MAX_EVENTS
+    for each in _drawn(story, width=width, period=period, max_events=max_events):
+        console.print(each)
+
+
+def _drawn(story: Story, *, width: int, period: Period | None, max_events: int | None) -> Iterator[RenderableType]:
+    known = survey(story, period)
+    picture = timeline(story, width, period, known)
     sections = (
-        _heading(story),
+        _heading(story, known),
         (*_caption(story, picture.scale(width)), *picture.drawn(width)),
+        _more_skills(known),
         (Text(LEGEND, style="dim"),),
         _corrections(story, period),
         _reports(story),
         _exceptions(story),
-        _events(story, period, all_events=all_events),
+        _events(story, period, known, max_events),
     )
-    for number, lines in enumerate(filter(None, map(tuple, sections))):
-        if number:
-            console.print()
-        for line in lines:
-            console.print(line)
+    is_first = True
+    for lines in sections:
+        for number, line in enumerate(lines):
+            if number == 0 and not is_first:
+                yield Text()
+            is_first = False
+            yield line
 
 
-def _heading(story: Story) -> Iterator[Text]:
-    orgs = [lifetime.org for lifetime in story.lifetimes] or [entry.org for entry in story.entries]
-    yield Text.assemble((visible(story.tenant), "bold"), f", organisation {visible(orgs[-1])}" if orgs else "")
+def _more_skills(known: Survey) -> Iterator[Text]:
+    if known.has_more_skills:
+        yield Text(
+            f"More skills than {MAX_SKILLS} have events: those that were corrected and then the first ones by name "
+            "have a line here; --output json shows all events.",
+            "yellow",
+        )
+
+
+def _heading(story: Story, known: Survey) -> Iterator[Text]:
+    org = story.lifetimes[-1].org if story.lifetimes else known.org
+    yield Text.assemble((visible(story.tenant), "bold"), "" if org is None else f", organisation {visible(org)}")
     for lifetime in story.lifetimes:
         until = f"deleted {_time(lifetime.deleted_at)}" if lifetime.deleted_at else "open"
         yield Text(f"created {_time(lifetime.created_at)}, {until}")
@@ -177,7 +255,7 @@ def _caption(story: Story, scale: Scale) -> Iterator[Text]:
 
 def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType]:
     """Yield each correction: when, what, why that moment, its impact, by which run."""
-    shown = _inside(story.corrections, period)
+    shown = list(_inside(story.corrections, period))
     others = len(story.corrections) - len(shown)
     outside = f"{plural(others, 'correction')} outside of this month." if others else ""
     if not shown:
@@ -260,31 +338,44 @@ def _exceptions(story: Story) -> Iterator[RenderableType]:
         yield _block(Text("~", "cyan"), Text(f"{visible(each.reason)}  until {_time(each.expires_at)}{over}"), details)
 
 
-def _events(story: Story, period: Period | None, *, all_events: bool) -> Iterator[RenderableType]:
+def _events(story: Story, period: Period | None, known: Survey, max_events: int | None) -> Iterator[RenderableType]:
     """Yield every event by time, each marked as the portal's own or a correction."""
-    shown = [entry for _, entry in _inside(story.entries, period)]
-    if len(shown) > MAX_EVENTS and not all_events:
-        made = sum(entry.correction is not None for entry in shown)
-        yield Text(f"{len(shown)} events, {made} of them corrections; --all-events lists them")
+    if max_events is not None and known.listed > max_events:
+        option = "--all-events lists" if max_events == MAX_EVENTS else "--output json has"
+        yield Text(f"{known.listed} events, {known.listed_corrections} of them corrections; {option} them")
         return
-    if not shown:
+    if not known.listed:
         yield Text("No event.")
         return
     yield Text("Events: everything that happened, by the ledger", style="bold")
-    one_org = len({entry.org for entry in story.entries}) == 1
-    grid = Grid.grid(padding=(0, 2, 0, 0))
-    for entry in shown:
-        cells = [Text(_time(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
-        cells += [] if one_org else [Text(visible(entry.org), overflow="fold")]
-        by = Text("portal", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
-        late = [Text("after now", "bold red")] if entry.at > story.as_of else []
-        grid.add_row(*cells, by, *late)
-    yield grid
+    rows = (_cells(story, entry, one_org=known.has_one_org) for _, entry in _inside(story.entries, period))
+    if known.listed <= MAX_PICTURED:
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        for cells in rows:
+            grid.add_row(*cells)
+        yield grid
+        return
+    # of so many, rich's own grid would need gigabytes: a thousand at a time, and without colours
+    while some := list(islice(rows, MAX_PICTURED)):
+        widths = [max(cell.cell_len for cell in column if cell) for column in zip_longest(*some)]
+        for cells in some:
+            for cell, width in zip(cells[:-1], widths, strict=False):
+                cell.pad_right(width - cell.cell_len)
+        yield "\n".join("  ".join(cell.plain for cell in cells) for cells in some)
 
 
-def _inside(found: Sequence[_Dated], period: Period | None) -> list[tuple[int, _Dated]]:
-    """Return what lies in the period, each with its number from 1; all of it if there is no period."""
-    return [(number, each) for number, each in enumerate(found, 1) if period is None or period.contains(each.at)]
+def _cells(story: Story, entry: Entry, *, one_org: bool) -> list[Text]:
+    """Return an event's cells in the list."""
+    cells = [Text(_time(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
+    cells += [] if one_org else [Text(visible(entry.org), overflow="fold")]
+    by = Text("portal", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
+    late = [Text("after now", "bold red")] if entry.at > story.as_of else []
+    return [*cells, by, *late]
+
+
+def _inside(found: Iterable[_Dated], period: Period | None) -> Iterator[tuple[int, _Dated]]:
+    """Yield what lies in the period, each with its number from 1; all of it if there is no period."""
+    return ((number, each) for number, each in enumerate(found, 1) if period is None or period.contains(each.at))
 
 
 def _block(sign: Text, head: Text, details: Iterable[tuple[str, str]]) -> RenderableType:
@@ -314,21 +405,27 @@ def _chf(amount: Decimal) -> str:
     return f"{amount:+.2f} CHF" if amount else "0.00 CHF"
 
 
-def document(story: Story, *, period: Period | None = None) -> str:
-    """Return a story as one JSON document; of a period, only the events and corrections inside it. Times are in UTC."""
-    content = {
-        "tenant": story.tenant,
-        "as_of": story.as_of,
-        "verified_at": story.verified_at,
-        "from": period and period.start,
-        "until": period and period.end,
-        "lives": [lifetime._asdict() for lifetime in story.lifetimes],
-        "events": [
-            {**entry._asdict(), "by": "portal" if entry.correction is None else "reconciler"}
-            for _, entry in _inside(story.entries, period)
-        ],
-        "corrections": [{"number": number, **made._asdict()} for number, made in _inside(story.corrections, period)],
-        "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
-        "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],
-    }
-    return as_json(content)
+def document(story: Story, *, period: Period | None = None) -> Iterator[str]:
+    """Yield a story as one JSON document, in parts; of a period, only the events and corrections inside it.
+
+    Times are in UTC.
+    """
+    return json_in_parts(
+        {
+            "tenant": story.tenant,
+            "as_of": story.as_of,
+            "verified_at": story.verified_at,
+            "from": period and period.start,
+            "until": period and period.end,
+            "lives": [lifetime._asdict() for lifetime in story.lifetimes],
+            "events": (
+                {**entry._asdict(), "by": "portal" if entry.correction is None else "reconciler"}
+                for _, entry in _inside(story.entries, period)
+            ),
+            "corrections": [
+                {"number": number, **made._asdict()} for number, made in _inside(story.corrections, period)
+            ],
+            "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
+            "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],
+        }
+    )

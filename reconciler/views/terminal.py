@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
 WIDTH_OF_A_FILE = 10_000
@@ -26,14 +26,33 @@ def visible(text: str) -> str:
 
 def printed(draw: Callable[[Console], None]) -> str:
     """Return what `draw` prints as it fits standard output: its width and colours on a terminal, neither in a file."""
+    console = _console()
+    with console.capture() as captured:
+        draw(console)
+    return _without_trailing_blanks(captured.get())
+
+
+def printed_in_parts(drawn: Iterable[RenderableType]) -> Iterator[str]:
+    """Yield each of these as `printed` does, so that not all of them are in memory at once; text is left as it is."""
+    console = _console()
+    for each in drawn:
+        if isinstance(each, str):
+            yield each
+        else:
+            with console.capture() as captured:
+                console.print(each)
+            yield _without_trailing_blanks(captured.get())
+
+
+def _console() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_OF_A_FILE)
-    with console.capture() as captured:
-        draw(console)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_A_FILE)
+
+
+def _without_trailing_blanks(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 class Row(NamedTuple):

@@ -25,6 +25,8 @@ ON, OFF, RISES, FALLS, CHANGES, MARK, GOES_ON, NOTHING = "━·╺╸╍◆▸ "
 MARK_STYLE = "bold magenta"
 FAINT = OFF + "╰┄╯"
 
+MAX_CHANGES = 3
+"""Changes of a lane that a column is drawn from."""
 NARROWEST = 8
 """Columns that a picture has even on the narrowest terminal."""
 DAY = timedelta(days=1)
@@ -93,6 +95,10 @@ class Scale:
         """Return the column that an instant lies in; the first or the last one where it lies outside."""
         return min(max((at - self.start) // self.column, 0), self.count - 1)
 
+    def ends_in(self, at: datetime) -> int:
+        """Return the column that begins before an instant and ends with it or after it; -1 for what is before all."""
+        return max((at - self.start - timedelta.resolution) // self.column, -1)
+
     @property
     def known(self) -> int:
         """How many of the columns lie before `known_until`."""
@@ -103,6 +109,19 @@ class Scale:
         """How long a column is."""
         unit, name = (DAY, "day") if self.column >= DAY else (COLUMNS[0], "hour")
         return plural(self.column // unit, name)
+
+
+def add(changes: list[Change], change: Change, scale: Scale) -> None:
+    """Add the next change of a lane to those that its picture needs: three for each column at the most.
+
+    In a column that shows more than one change, only how it begins and how it ends counts.
+    """
+    was_on = bool(changes) and changes[-1].on
+    if change.on is was_on or change.at > scale.known_until:
+        return
+    if len(changes) >= MAX_CHANGES and scale.ends_in(changes[-MAX_CHANGES].at) == scale.ends_in(change.at):
+        changes.pop()
+    changes.append(change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

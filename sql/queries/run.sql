@@ -73,6 +73,9 @@ FROM (
 -- skills on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now. If the
 -- condition is null, the tenant comes back.
 --
+-- Of a candidate with more than a thousand skills come those that a run has to decide about, and of no candidate more
+-- than one more than `max_skills`.
+--
 -- The times in the JSON of skills are clamped to the years that a Python datetime can hold; the connection does it for
 -- the columns. PostgreSQL's infinity becomes the last of them, which is after now too.
 WITH skills AS (
@@ -136,10 +139,22 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
          FROM (
-           SELECT DISTINCT ON (skill_id) skill_id, id, event_kind, occurred_at
-           FROM public.tenant_skill_events e WHERE e.tenant_name = d.tenant_name
-           ORDER BY skill_id, occurred_at DESC, id DESC
-         ) latest
+           SELECT skill_id, id, event_kind, occurred_at
+           FROM (
+             SELECT *, row_number() OVER (ORDER BY is_recent, occurred_at DESC) AS place
+             FROM (
+               SELECT DISTINCT ON (skill_id) skill_id, id, event_kind, occurred_at,
+                      occurred_at > now() - %(settle)s::interval - interval '1 day' AS is_recent
+               FROM public.tenant_skill_events e WHERE e.tenant_name = d.tenant_name
+               ORDER BY skill_id, occurred_at DESC, id DESC
+             ) latest
+           ) ranked
+           -- of skills that are off and not listed, only the last one counts: the tenant was not gone before it. Recent
+           -- ones come too, because a run looks for the last one before it began to observe
+           WHERE place <= 1000 OR event_kind = 'enabled' OR skill_id = ANY (d.packages) OR is_recent
+                 OR occurred_at <= %(first)s
+           LIMIT %(max_skills)s + 1
+         ) counting
        )::text END,
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when

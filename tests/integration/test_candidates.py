@@ -18,14 +18,15 @@ from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Life
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import (
     BLOCK_BYTES,
+    MAX_SKILLS,
     Candidates,
     RepeatedTenant,
-    SpoolFault,
     TenantSpool,
     find_candidates,
 )
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
+from reconciler.db.spool import SpoolFault
 from tests.support.comparison import BORN, DAY, HOUR, NASTY, live_tenant
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
         ((*_, middle, _),) = cursor.execute(query("counts")).fetchall()
         cursor.execute(
             b"EXPLAIN (ANALYZE) " + query("find_candidates"),
-            {"names": None, "everyone": False, "settle": HOUR, "first": FIRST, "last": LAST, "middle": middle},
+            {"names": None, "everyone": False, "settle": HOUR, "first": FIRST, "last": LAST, "middle": middle}
+            | {"max_skills": MAX_SKILLS},
         )
         return "\n".join(line for (line,) in cursor)
 

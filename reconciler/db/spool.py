@@ -1,0 +1,62 @@
+"""Rows that are kept on disk while they are shown, so that neither memory nor a transaction has to hold them."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from reconciler.core.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+IN_MEMORY_BYTES = 2**20
+"""Fewer bytes of rows are not written to disk."""
+
+_Row = TypeVar("_Row")
+
+
+class SpoolFault(Failure):
+    """Something could not be kept on this machine's disk."""
+
+
+class Rows(Generic[_Row]):
+    """Rows in the order in which they came. They can be read any number of times, one time after another."""
+
+    def __init__(self, kind: type[_Row], rows: Iterable[_Row]) -> None:
+        # it lives as long as this object: the file has no name, and goes with it
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._decode = msgspec.json.Decoder(kind).decode
+        encode = msgspec.json.Encoder().encode
+        with on_disk("What is to be shown"):
+            for row in rows:
+                # no line feed is left in JSON
+                self._file.write(encode(row) + b"\n")
+
+    def __iter__(self) -> Iterator[_Row]:
+        """Read every row, from the first."""
+        self._file.seek(0)
+        for line in self._file:
+            yield self._decode(line)
+
+
+@contextmanager
+def on_disk(what: str) -> Iterator[None]:
+    """Turn what the disk raises into a failure that says what could not be kept."""
+    try:
+        yield
+    except OSError as error:
+        raise full(error, what) from None
+
+
+def full(error: OSError, what: str) -> SpoolFault:
+    """Return the failure that says what could not be kept."""
+    return SpoolFault(
+        f"{what} could not be kept in {tempfile.tempdir or 'a temporary folder'}: {error.strerror}.",
+        "Nothing was written. Make room there, or name another folder in TMPDIR.",
+    )
