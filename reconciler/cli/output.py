@@ -32,7 +32,9 @@ def show(outcome: Outcome, settings: OutputSettings) -> int:
     from reconciler.views import findings as report
 
     if settings.output == "json":
-        click.echo(report.document(outcome))
+        for part in report.document(outcome):
+            click.echo(part, nl=False)
+        click.echo()
     elif outcome.failure is None or outcome.findings:
         click.echo(report.printed(outcome))
     log_end(outcome)

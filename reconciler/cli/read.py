@@ -10,6 +10,7 @@ import click
 from reconciler.cli import options as settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import date
 
 
@@ -38,9 +39,7 @@ def explain(*, tenant: str, month: date | None, all_events: bool, picture: str |
     if picture:
         save(story, picture, period=period, all_events=all_events)
     if output == "json":
-        for part in document(story, period=period):
-            click.echo(part, nl=False)
-        click.echo()
+        _echo(document(story, period=period))
     else:
         for lines in printed(story, period=period, all_events=all_events):
             click.echo(lines)
@@ -102,11 +101,18 @@ def usage(
         if verified:
             used.refuse_unverified(cursor, statement, settle=settle)
     if output == "json":
-        click.echo(view.document(statement))
+        _echo(view.document(statement))
     elif output == "csv":
-        click.echo(view.table_of_values(statement), nl=False)
+        _echo(view.table_of_values(statement), nl=False)
     else:
         click.echo(view.printed(statement))
+
+
+def _echo(parts: Iterable[str], *, nl: bool = True) -> None:
+    """Print a document in parts, and a line feed at its end."""
+    for part in parts:
+        click.echo(part, nl=False)
+    click.echo(nl=nl)
 
 
 def _period(month: date | None, first: date | None, last: date | None) -> tuple[date, date]:

@@ -113,8 +113,8 @@ class Statement:
     first: date
     until: date
     as_of: datetime
-    lines: tuple[Line, ...]
-    """In the order of `in_order`."""
+    lines: Iterable[Line]
+    """In the order of `in_order`. There may be millions: they are read anew each time that they are asked for."""
 
     @property
     def last(self) -> date:

@@ -14,6 +14,7 @@ from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Prices, Statem
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Event
 from reconciler.db.queries import query
+from reconciler.db.spool import Rows
 from reconciler.db.status import read_unverified, read_verification
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     restricts it to what this organisation pays for, `tenant` to this tenant.
     """
     parameters = {"first": first, "until": until, "org": org, "tenant": tenant}
-    lines = tuple(
-        Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
-        for org, tenant, item, month, days, price, amount in cursor.execute(query("usage"), parameters)
-    )
+    with cursor.connection.cursor("lines") as stream:
+        stream.itersize = ROWS_BATCH
+        found = (
+            Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
+            for org, tenant, item, month, days, price, amount in stream.execute(query("usage"), parameters)
+        )
+        lines = Rows(Line, found)
     return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
 
 
@@ -105,7 +109,7 @@ def refuse_unverified(cursor: Cursor, statement: Statement, *, settle: timedelta
         )
     proofs = read_unverified(cursor, settle=settle)
     behind = {one.tenant for one in proofs if one.verified_until is None or one.verified_until < end}
-    if listed := sorted(behind & {line.tenant for line in statement.lines}):
+    if listed := sorted(behind.intersection(line.tenant for line in statement.lines)):
         more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
         raise NotVerified(
             f"No run could verify to the end of the period: {', '.join(listed[:MAX_NAMES])}{more}.",

@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.model import Action, Mode, Moment, Result, Table
-from reconciler.views import as_json, terminal
+from reconciler.views import json_in_parts, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from rich.console import Console
@@ -48,8 +49,8 @@ def counts(outcome: Outcome) -> dict[str, int]:
     }
 
 
-def document(outcome: Outcome) -> str:
-    """Return the outcome as one JSON document, times in RFC 3339 and UTC, CHF as text."""
+def document(outcome: Outcome) -> Iterator[str]:
+    """Yield the outcome as one JSON document, in parts: times in RFC 3339 and UTC, CHF as text."""
     content: dict[str, Any] = {
         "run_id": outcome.run_id,
         "mode": outcome.mode,
@@ -60,11 +61,11 @@ def document(outcome: Outcome) -> str:
         "tenants_recorded": outcome.tenants_recorded,
         **counts(outcome),
         "impact_chf": _total(outcome),
-        "findings": [_object(finding) for finding in outcome.findings],
+        "findings": map(_object, outcome.findings),
     }
     if outcome.failure:
         content["error"] = {"message": str(outcome.failure), "remedy": outcome.failure.remedy}
-    return as_json(content)
+    return json_in_parts(content)
 
 
 def _total(outcome: Outcome) -> Decimal | None:

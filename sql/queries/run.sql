@@ -8,6 +8,8 @@ SELECT set_config('lock_timeout', %(lock)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle)s, true),
        set_config('timezone', 'UTC', true),
        set_config('jit', 'off', true),
+       -- all rows of a cursor are read
+       set_config('cursor_tuple_fraction', '1', true),
        -- large enough to hash both sides of the comparison in memory
        set_config('work_mem', '64MB', true)
 

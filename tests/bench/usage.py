@@ -93,7 +93,7 @@ def executed(cursor: psycopg.Cursor[Any], statement: bytes) -> int:
 
 def got(cursor: psycopg.Cursor[Any]) -> int:
     """Get every line; return how many there are."""
-    return len(statement(cursor, FIRST, UNTIL).lines)
+    return sum(1 for _ in statement(cursor, FIRST, UNTIL).lines)
 
 
 def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str, Cost]:

@@ -654,7 +654,7 @@ def test_a_resolved_organisation_is_listed_without_a_moment(writer: TenantWriter
     text = shown(read_as_of_june(writer.ledger))
     assert " 1  without a moment  organisation: unknown → 2871" in text
     assert MARK not in lane_cells(read_as_of_june(writer.ledger), "tenant")
-    assert [*read_as_of_june(writer.ledger).entries][0].correction is None
+    assert next(iter(read_as_of_june(writer.ledger).entries)).correction is None
 
 
 def test_the_lanes_are_the_ledgers_own_state_at_every_instant(writer: TenantWriter) -> None:

@@ -134,7 +134,7 @@ def test_the_totals_keep_lost_and_overcharged_apart(priced: System) -> None:
 
 def test_the_json_has_impact_as_text(priced: System) -> None:
     outcome = priced.run()
-    read = json.loads(document(outcome))
+    read = json.loads("".join(document(outcome)))
     assert read["impact_chf"] == str(outcome.impact_chf)
     assert [finding["impact_chf"] for finding in read["findings"]] == [
         None if finding.impact_chf is None else str(finding.impact_chf) for finding in outcome.findings
@@ -144,7 +144,7 @@ def test_the_json_has_impact_as_text(priced: System) -> None:
 def test_a_run_that_corrects_nothing_has_no_impact(priced: System) -> None:
     priced.run()
     again = priced.run()
-    assert json.loads(document(again))["impact_chf"] == "0.00"
+    assert json.loads("".join(document(again)))["impact_chf"] == "0.00"
     assert "CHF" not in summary(again)
 
 

@@ -225,7 +225,7 @@ def example() -> dict[str, Any]:
 def test_the_json_example_has_the_documents_keys_in_order() -> None:
     finding = Finding(reason=Reason.ORG_MOVED, tenant="acme", org="1", action=Action.REPORT)
     outcome = Outcome(run_id=UUID(int=0), mode=Mode.PLAN, result=Result.DRIFT, findings=(finding,))
-    document = json.loads(findings.document(outcome))
+    document = json.loads("".join(findings.document(outcome)))
     assert list(example()) == list(document)
     assert [list(shown) for shown in example()["findings"]] == [list(document["findings"][0])]
 
