@@ -29,14 +29,16 @@ SKILLS = ("bexio", "mail", "search", "threema", "wiki")
 CLOCK = """
 CREATE SCHEMA sim;
 CREATE TABLE sim.clock (at timestamptz NOT NULL);
-INSERT INTO sim.clock VALUES (pg_catalog.now());
-CREATE FUNCTION sim.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM sim.clock';
-CREATE FUNCTION sim.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM sim.clock';
-DO $$ BEGIN
-  EXECUTE format('ALTER DATABASE %I SET search_path = sim, pg_catalog, public', current_database());
-END $$;
+INSERT INTO sim.clock VALUES (now());
+ALTER FUNCTION pg_catalog.now() RENAME TO real_now;
+ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO real_clock_timestamp;
+CREATE FUNCTION pg_catalog.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM sim.clock';
+CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM sim.clock';
 """
-"""Puts a clock of ours in front of PostgreSQL's: names without a schema are looked up there first."""
+"""Puts a clock of ours in the place of PostgreSQL's, in this database and its copies alone.
+
+A run looks its functions up in pg_catalog, whatever search_path says; and what is renamed is no longer found by name.
+"""
 
 
 @dataclass

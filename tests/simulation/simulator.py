@@ -263,8 +263,6 @@ def _twin_of(url: str) -> Iterator[str]:
     with psycopg.connect(parts._replace(path="/postgres").geturl(), autocommit=True) as server:
         name, original = sql.Identifier(twin), sql.Identifier(parts.path.removeprefix("/"))
         server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, original))
-        # a database's own settings are not copied with it
-        server.execute(sql.SQL("ALTER DATABASE {} SET search_path = sim, pg_catalog, public").format(name))
         try:
             yield parts._replace(path=f"/{twin}").geturl()
         finally:
