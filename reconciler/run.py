@@ -7,11 +7,11 @@ build the plan, check the safety limits, add the impact, commit, notify.
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
     from datetime import datetime
 
-    import psycopg
-
     from reconciler.core.model import Listing, Source
     from reconciler.core.plan import Plan
+    from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
     from reconciler.deadline import Deadline
 
@@ -88,45 +87,46 @@ def reconcile(job: Job) -> Outcome:
 def _run_steps(job: Job, known: Outcome) -> Outcome:
     """Return how the run ended: where a step failed, what was known until then, and the failure."""
     try:
-        with closing(connect(job.database_url)) as db:
-            for progress in _steps(job, db, known):
-                known = progress
+        for progress in _steps(job, known):
+            known = progress
     except Failure as failure:
         result = Result.BLOCKED if isinstance(failure, Refusal) else Result.FAILED
         return runs.record_stop(job.database_url, replace(known, result=result, failure=failure, verified_until=None))
     return known
 
 
-def _steps(job: Job, db: psycopg.Connection[Any], known: Outcome) -> Iterator[Outcome]:
+def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
-    started = runs.start(db, job.deadline.left())
-    yield (known := replace(known, observed_at=started.observed_at))
-    if known.mode is Mode.RUN:
-        runs.raise_unless_permitted(db, job.deadline.left())
+    with closing(connect(job.database_url)) as db:
+        started = runs.start(db, job.deadline.left())
+        yield (known := replace(known, observed_at=started.observed_at))
+        if known.mode is Mode.RUN:
+            runs.raise_unless_permitted(db, job.deadline.left())
 
     with TenantSpool() as spool:
         listing = _list(job, spool, started.last, accept=job.options.accept_source)
         yield (known := _with_list(known, listing))
         dating = _dating(job, started, listing)
-        first = _compare(job, db, spool, dating)
+        first = _compare(job, spool, dating)
 
     doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
     if doubtful:
-        second, known = yield from _recheck(job, db, dating, first, listing, known=known, names=doubtful)
+        second, known = yield from _recheck(job, dating, first, listing, known=known, names=doubtful)
     else:
         second = first
-    plan = _mark(job, db, build_plan(confirm(first, second, doubtful), first))
+    plan = _mark(job, build_plan(confirm(first, second, doubtful), first))
     yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
-    plan = _add_impact(job, db, plan, started.observed_at)
+    plan = _add_impact(job, plan, started.observed_at)
     yield (known := replace(known, result=plan.result(known.mode), findings=plan.findings))
     if known.mode is Mode.RUN:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        limits = job.options.limits
-        yield from runs.commit(job.database_url, db, plan, known, limits=limits, time_left=job.deadline.left)
+        with closing(connect(job.database_url)) as db:
+            limits = job.options.limits
+            yield from runs.commit(job.database_url, db, plan, known, limits=limits, time_left=job.deadline.left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
@@ -145,11 +145,16 @@ def _dating(job: Job, started: Start, listing: Listing) -> Dating:
     return Dating(observed_at=started.observed_at, tolerance=ROUNDING + difference, fallback=job.options.fallback)
 
 
-def _compare(
-    job: Job, db: psycopg.Connection[Any], spool: TenantSpool, dating: Dating, names: Collection[str] | None = None
-) -> Comparison:
+@contextmanager
+def _transaction(job: Job) -> Iterator[Cursor]:
+    """Open a transaction on a connection of its own: none idles while the run lists, waits or reckons."""
+    with closing(connect(job.database_url)) as db, transaction(db, job.deadline.left()) as cursor:
+        yield cursor
+
+
+def _compare(job: Job, spool: TenantSpool, dating: Dating, names: Collection[str] | None = None) -> Comparison:
     """Compare the listed tenants with the ledger, and date what differs; `names` restricts it to some."""
-    with transaction(db, job.deadline.left()) as cursor:
+    with _transaction(job) as cursor:
         found = find_candidates(cursor, spool, settle=job.options.settle, names=names, everyone=names is not None)
     findings = {}
     for observed, recorded in found.candidates:
@@ -160,7 +165,6 @@ def _compare(
 
 def _recheck(
     job: Job,
-    db: psycopg.Connection[Any],
     dating: Dating,
     first: Comparison,
     listing: Listing,
@@ -182,23 +186,25 @@ def _recheck(
                 if again := job.source.get(name, before.namespace if before else None):
                     spool.add(again)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
-        second = _compare(job, db, spool, replace(dating, observed_at=first.as_of), names)
+        second = _compare(job, spool, replace(dating, observed_at=first.as_of), names)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
     return second, known
 
 
-def _mark(job: Job, db: psycopg.Connection[Any], plan: Plan) -> Plan:
+def _mark(job: Job, plan: Plan) -> Plan:
     """Mark the corrections that lie in invoiced months, and the reports that people accept."""
-    with transaction(db, job.deadline.left()) as cursor:
+    if not plan.findings:
+        return plan
+    with _transaction(job) as cursor:
         return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor))
 
 
-def _add_impact(job: Job, db: psycopg.Connection[Any], plan: Plan, as_of: datetime) -> Plan:
+def _add_impact(job: Job, plan: Plan, as_of: datetime) -> Plan:
     """Add each correction's impact up to the observation, at today's prices."""
     if not plan.corrections:
         return plan
-    with transaction(db, job.deadline.left()) as cursor:
+    with _transaction(job) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
 
 

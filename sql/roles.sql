@@ -4,7 +4,7 @@
 --     psql "$DATABASE_URL" -f sql/roles.sql
 --     psql "$DATABASE_URL" -v role=billing_reconciler -f sql/roles.sql
 --
--- The role cannot log in. Grant it to the role that the reconciler logs in as (GRANT reconciler TO …), or let it log
+-- The role cannot log in. Grant it to the role that the reconciler logs in as (GRANT reconciler TO ...), or let it log
 -- in (ALTER ROLE reconciler LOGIN, then \password reconciler): a password does not belong in a script.
 -- `reconciler migrate` and `reconciler reopen` need more rights than this role has: run them as the owner.
 

@@ -77,10 +77,11 @@ def reopen(
     from reconciler.views import decisions as view
 
     ends, decider = Deadline.after(deadline.total_seconds()), _decider(by)
-    with closing(connect(settings.database_url())) as ledger:
-        lookup = look_up(make_source(cluster, ends, tenants), tenant)
-        with transaction(ledger, ends.left()) as cursor:
-            done = decisions.reopen(cursor, lookup, note=note, by=decider)
+    url = settings.database_url()
+    # no connection idles while the cluster answers
+    lookup = look_up(make_source(cluster, ends, tenants), tenant)
+    with closing(connect(url)) as ledger, transaction(ledger, ends.left()) as cursor:
+        done = decisions.reopen(cursor, lookup, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
     click.echo(view.reopened(done))
 

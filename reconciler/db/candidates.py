@@ -7,6 +7,7 @@ recorded state.
 
 from __future__ import annotations
 
+import codecs
 import operator
 import tempfile
 from contextlib import suppress
@@ -35,6 +36,7 @@ SPOOLED = "The observed tenants"
 
 COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
 """What of a resource has a column of its own, because it is compared with the ledger."""
+_IDENTITY = COLUMNS[:3]
 DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
 """What goes along in one column: it is read again only of tenants that differ."""
 
@@ -113,6 +115,13 @@ class TenantSpool:
             while block := self._file.read(BLOCK_BYTES):
                 yield block
 
+    def rows(self) -> Iterator[bytes]:
+        """Yield the file, a tenant at a time."""
+        with _on_disk():
+            self._file.flush()
+            self._file.seek(0)
+            yield from self._file
+
 
 def find_candidates(
     cursor: Cursor,
@@ -131,7 +140,7 @@ def find_candidates(
         RepeatedTenant: the list names one resource twice.
     """
     cursor.execute(query("stage"))
-    _copy(cursor, spool.blocks())
+    _copy(cursor, _holdable(spool, cursor.connection.info.parameter_status("server_encoding")))
     ((*counts, middle, has_duplicates),) = cursor.execute(query("counts")).fetchall()
     if has_duplicates:
         _resolve_duplicates(cursor)
@@ -141,6 +150,32 @@ def find_candidates(
     parameters |= {"first": FIRST, "last": LAST}
     cursor.execute(query("find_candidates"), parameters)
     return Candidates([_candidate(row) for row in cursor], *counts)
+
+
+def _holdable(spool: TenantSpool, encoding: str | None) -> Iterator[bytes]:
+    """Return what was listed, with every tenant that the database's encoding cannot hold as one that cannot be read.
+
+    PostgreSQL refuses all of a COPY for one such character. It still does where Python has no codec of that name, and
+    where the tenant's own name is concerned.
+    """
+    if encoding is None or encoding == "UTF8":
+        return spool.blocks()
+    try:
+        codec = codecs.lookup(encoding.replace("WIN", "cp"))
+    except LookupError:
+        return spool.blocks()
+    return (_holdable_row(row.decode(), codec.name, encoding) for row in spool.rows())
+
+
+def _holdable_row(row: str, codec: str, encoding: str) -> bytes:
+    try:
+        row.encode(codec)
+    except UnicodeEncodeError as error:
+        problem = f"the ledger's encoding {encoding} cannot hold its character U+{ord(row[error.start]):04X}"
+        identity = row.split("\t")[: len(_IDENTITY)]
+        unreadable = _row(Observed(name="", problem=problem)).decode().split("\t")[len(_IDENTITY) :]
+        row = "\t".join(identity + unreadable)
+    return row.encode()
 
 
 def _copy(cursor: Cursor, blocks: Iterable[bytes]) -> None:

@@ -6,19 +6,44 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo, errors, postgres
+from psycopg import postgres
 from psycopg.adapt import AdaptersMap, Loader
-from psycopg.pq import Conninfo, Format
-from psycopg.types.datetime import register_default_adapters
+from psycopg.pq import Format
+from psycopg.types.datetime import DateLoader, register_default_adapters
 
-from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
+from reconciler.db.address import parse_address, secrets, shown
+from reconciler.db.failures import (
+    LedgerDenied,
+    LedgerFault,
+    LedgerMisencoded,
+    LedgerMisnamed,
+    LedgerUnreachable,
+    misencoded,
+    refused,
+    translated,
+)
 from reconciler.db.queries import query
-from reconciler.db.schema import LedgerNotMigrated, raise_unless_current
+from reconciler.db.schema import raise_unless_current
+
+__all__ = [
+    "Connection",
+    "Cursor",
+    "LedgerDenied",
+    "LedgerFault",
+    "LedgerMisencoded",
+    "LedgerMisnamed",
+    "LedgerUnreachable",
+    "bound_times",
+    "connect",
+    "snapshot",
+    "transaction",
+    "translated",
+]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
+    from datetime import date, datetime
 
     from psycopg.abc import AdaptContext, Buffer
 
@@ -32,43 +57,22 @@ IDLE_TIMEOUT = 60
 """Seconds."""
 
 
-class LedgerUnreachable(Failure):
-    """The database could not be connected to, or the connection was lost."""
-
-
-class LedgerMisnamed(LedgerUnreachable):
-    """DATABASE_URL is not a connection string."""
-
-    exit_code = 64
-
-
-class LedgerDenied(Failure):
-    """The role may not do what a run needs."""
-
-
-class LedgerFault(Failure):
-    """PostgreSQL refused a statement for another reason."""
-
-
 def connect(url: str) -> Connection:
-    """Connect to the ledger, in autocommit mode and without prepared statements.
+    """Connect to the ledger, in autocommit mode and without prepared statements. Text is exchanged in UTF-8.
 
     Raises:
         LedgerMisnamed: the string cannot be parsed.
         LedgerUnreachable: the server did not answer within `CONNECT_TIMEOUT` seconds, or refused the connection.
+        LedgerMisencoded: the database has an encoding that PostgreSQL cannot convert into UTF-8.
     """
-    settings = _parsed(url)
-    shown = {key: settings[key] for key in ("host", "hostaddr", "port", "user", "dbname") if key in settings}
+    given = parse_address(url)
     limits = {"connect_timeout": CONNECT_TIMEOUT, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
-    settings = {"application_name": "reconciler", **limits, **settings}
+    # the encoding beats the role's, PGCLIENTENCODING and a service file's, and a transaction pooler passes it on
+    settings = {"application_name": "reconciler", **limits, **given, "client_encoding": "UTF8"}
     try:
         connection = psycopg.connect("", autocommit=True, prepare_threshold=None, **settings)
     except psycopg.Error as error:
-        raise LedgerUnreachable(
-            f"No connection to the ledger ({conninfo.make_conninfo('', **shown) or 'libpq defaults'}): "
-            f"{_first_line(error, settings.get('password'))}",
-            "Check DATABASE_URL, that the server runs, and that this machine can reach it.",
-        ) from None
+        raise refused(error, shown(given), secrets(given)) from None
     bound_times(connection)
     # the role's default may be stricter, and then a snapshot taken while waiting for the lock would be stale
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -81,13 +85,14 @@ register_default_adapters(_PSYCOPGS_OWN)
 
 
 def bound_times(context: AdaptContext) -> None:
-    """Load every timestamptz of a connection or cursor as an aware datetime between FIRST and LAST.
+    """Load every timestamptz of a connection or cursor as an aware datetime between FIRST and LAST, and dates alike.
 
     A datetime cannot hold PostgreSQL's infinities and its years before 1 and after 9999: psycopg raises on them.
     Binary results are in UTC, text results in the session's time zone, which `transaction` sets to UTC.
     """
     context.adapters.register_loader("timestamptz", _BoundedTime)
     context.adapters.register_loader("timestamptz", _BoundedBinaryTime)
+    context.adapters.register_loader("date", _BoundedDate)
 
 
 class _BoundedTime(Loader):
@@ -119,37 +124,34 @@ class _BoundedBinaryTime(_BoundedTime):
     format = Format.BINARY
 
 
-def _parsed(url: str) -> dict[str, Any]:
-    """Return the parts of a connection string; refuse one that unescaped characters in its password make misread."""
-    try:
-        settings: dict[str, Any] = {**conninfo.conninfo_to_dict(url)}
-    except psycopg.Error:
-        settings = {"port": ""}
-    ports = str(settings.get("port", 5432)).split(",")
-    # an unescaped @ or / ends the password early, and the rest of it would be shown as a host or a port
-    misread = "@" in str(settings.get("host", "")) + str(settings.get("dbname", ""))
-    if misread or not all(port.isdecimal() and 0 < int(port) < 2**16 for port in ports):
-        # libpq's own message would quote the string, and so the password
-        raise LedgerMisnamed(
-            "DATABASE_URL is not a PostgreSQL connection string.",
-            "Give it as postgresql://user:password@host:5432/dbname; "
-            "characters such as @ / # in the password must be percent-encoded.",
-        )
-    return settings
+class _BoundedDate(DateLoader):
+    """Load a date with psycopg's own loader, or as the day of FIRST or LAST if a date cannot hold it."""
+
+    def load(self, data: Buffer) -> date:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return (FIRST if bytes(data).endswith((b"-infinity", b"BC")) else LAST).date()
 
 
 @contextmanager
 def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
     """Open a transaction with timeouts: commit at the end of the block, roll back on any exception.
 
-    Lock, statement and idle timeouts apply inside it, none longer than `seconds`, its time zone is UTC, and psycopg's
-    errors are `translated`. The connection must be in autocommit mode.
+    Lock, statement and idle timeouts apply inside it, none longer than `seconds`; whatever else a run relies on is set,
+    see the query `limits`; and psycopg's errors are `translated`. The connection must be in autocommit mode.
+
+    Raises:
+        LedgerMisencoded: the database's encoding is none.
     """
-    with translated(), connection.transaction(), connection.cursor() as cursor:
+    with translated(connection), connection.transaction(), connection.cursor() as cursor:
         limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
         cursor.execute(
             query("limits"), {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
         )
+        ((encoding, *_),) = cursor.fetchall()
+        if encoding == "SQL_ASCII":
+            raise misencoded(encoding)
         yield cursor
 
 
@@ -161,45 +163,3 @@ def snapshot(url: str) -> Iterator[Cursor]:
         with transaction(connection) as cursor:
             raise_unless_current(cursor)
             yield cursor
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn psycopg's errors into failures that say what to do; one without a failure of its own is a LedgerFault."""
-    try:
-        yield
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.UndefinedFunction) as error:
-        raise LedgerNotMigrated(
-            f"The database lacks something that the reconciler needs: {_first_line(error)}",
-            "Run `reconciler migrate` once, as a role that may create tables; is DATABASE_URL the right database?",
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise LedgerDenied(
-            f"The reconciler's role lacks a privilege on the ledger: {_first_line(error)}",
-            "Run sql/roles.sql as the owner of the ledger's tables.",
-        ) from error
-    except errors.ReadOnlySqlTransaction as error:
-        raise LedgerFault(
-            f"The ledger is read-only: {_first_line(error)}",
-            "DATABASE_URL must name the primary, not a replica.",
-        ) from error
-    except psycopg.OperationalError as error:
-        raise LedgerUnreachable(
-            f"The ledger did not respond in time, or the connection was lost: {_first_line(error)}",
-            "Nothing of this run was kept unless its row in reconciler.runs says so. Run it again.",
-        ) from error
-    except psycopg.Error as error:
-        raise LedgerFault(
-            f"PostgreSQL refused a statement: {_first_line(error)}",
-            "Nothing of this run was written. See the server's log.",
-        ) from error
-
-
-def _first_line(error: psycopg.Error, password: str | None = None) -> str:
-    """Return the first line of the server's message, with the password masked."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    # what libpq itself takes from PGPASSWORD or a service file
-    defaults = [option.val or b"" for option in Conninfo.get_defaults() if option.keyword == b"password"]
-    for secret in filter(None, (password, *(value.decode(errors="surrogateescape") for value in defaults))):
-        line = line.replace(secret, "***")
-    return line

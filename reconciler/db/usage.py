@@ -10,8 +10,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import structlog
+
 from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Prices, Statement
-from reconciler.core.errors import Refusal
+from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Event
 from reconciler.db.queries import query
 from reconciler.db.spool import Rows
@@ -20,6 +22,7 @@ from reconciler.db.status import read_unverified, read_verification
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from collections.abc import Set as AbstractSet
+    from decimal import Decimal
 
     from reconciler.db.connection import Cursor
 
@@ -27,6 +30,12 @@ ROWS_BATCH = 5_000
 """Rows that are in memory at a time."""
 MAX_NAMES = 5
 """Tenants that a message names."""
+
+_log = structlog.get_logger(__name__)
+
+
+class NotAPrice(Failure):
+    """Something is billed at a price that is not an amount."""
 
 
 class NotVerified(Refusal):
@@ -38,16 +47,35 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
 
     Now is when the transaction began. The period's days are in UTC, and `until` is the day after its last one; `org`
     restricts it to what this organisation pays for, `tenant` to this tenant.
+
+    Raises:
+        NotAPrice: a price of it is NaN, which PostgreSQL takes for a number, or infinite.
     """
     parameters = {"first": first, "until": until, "org": org, "tenant": tenant}
     with cursor.connection.cursor("lines") as stream:
         stream.itersize = ROWS_BATCH
-        found = (
-            Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
-            for org, tenant, item, month, days, price, amount in stream.execute(query("usage"), parameters)
-        )
-        lines = Rows(Line, found)
+        lines = Rows(Line, (_line(*row) for row in stream.execute(query("usage"), parameters)))
     return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
+
+
+def _line(  # noqa: PLR0913, PLR0917 - as the query returns them
+    org: str, tenant: str, item: str | None, month: date, days: int, price: Decimal | None, amount: Decimal | None
+) -> Line:
+    """Return a line, unless its price is not an amount."""
+    if price is not None and not price.is_finite():
+        what, where = _price(item)
+        raise NotAPrice(
+            f"{what} is {price} in the ledger, which is not an amount: nothing can be billed at it.",
+            f"Set it to an amount in {where}, then repeat the command.",
+        )
+    return Line(org=org, tenant=tenant, item=item, month=month, days=days, price_chf=price, amount_chf=amount)
+
+
+def _price(item: str | None) -> tuple[str, str]:
+    """Return an item's price in words, and its column."""
+    if item is FEE:
+        return "The monthly fee", "public.platform_pricing.tenant_monthly_fee_chf"
+    return f"The daily price of {item}", "public.skill_pricing.daily_price_chf"
 
 
 def as_of(cursor: Cursor) -> datetime:
@@ -58,8 +86,12 @@ def as_of(cursor: Cursor) -> datetime:
 
 
 def prices(cursor: Cursor) -> Prices:
-    """Return today's prices."""
+    """Return today's prices. One that is not an amount is warned about and counts as 0: it stops no correction."""
     found = dict(cursor.execute(query("prices")).fetchall())
+    for item, price in [*found.items()]:
+        if not price.is_finite():
+            _log.warning("price.invalid", price=_price(item)[0], value=str(price), meaning="its impact counts as 0")
+            found[item] = NOTHING
     return Prices(monthly_fee_chf=found.pop(FEE, NOTHING), daily_chf=found)
 
 

@@ -20,12 +20,14 @@ Raises:
         amount is not a Decimal, is negative or has more digits than its column; a function says what else it refuses.
         Nothing was written, and the caller's transaction goes on.
     NotRecorded: the row that the call is about is missing. The transaction goes on as well.
+    RowsHidden: a row-level security policy may hide rows from the connection's role: an answer could be wrong. The
+        transaction goes on.
     psycopg.Error: psycopg's own errors pass through unchanged: a lost connection, a transaction that had failed
         before, a serialization failure at a stricter isolation level, a missing table.
 """
 
 from reconciler.core.model import Lifecycle
-from reconciler.ledger.calls import InvalidArgument, NotRecorded
+from reconciler.ledger.calls import InvalidArgument, NotRecorded, RowsHidden
 from reconciler.ledger.settings import (
     OrgBilling,
     PlatformPrices,
@@ -61,6 +63,7 @@ __all__ = [
     "NotRecorded",
     "OrgBilling",
     "PlatformPrices",
+    "RowsHidden",
     "SkillEvent",
     "SkillPrice",
     "SuspensionEvent",

@@ -5,11 +5,14 @@ A check returns the value that the ledger will hold, or raises InvalidArgument b
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from psycopg.rows import scalar_row
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
@@ -34,13 +37,47 @@ class NotRecorded(Failure, LookupError):  # noqa: N818 - named like every Failur
     """The row that a call is about is not in the ledger."""
 
 
+class RowsHidden(Failure):
+    """A row-level security policy may hide rows from the connection's role."""
+
+
 def fetch_rows(connection: Connection, factory: BaseRowFactory[T], name: str, /, **parameters: Any) -> list[T]:
     """Run a query and return its rows, regardless of the connection's own cursors, row factories and loaders."""
+    statement = query(name)
     with psycopg.Cursor(connection, row_factory=factory) as cursor:
         bound_times(cursor)
+        _refuse_hidden_rows(cursor, _tables(statement))
+        cursor.row_factory = factory
         # binary: text depends on DateStyle, and the caller may load numerics as floats
-        cursor.execute(query(name), parameters, binary=True)
+        try:
+            cursor.execute(statement, parameters, binary=True)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"The connection's client_encoding cannot carry the character {error.object[error.start]!r}.",
+                "Nothing was written. Let the connection use client_encoding=UTF8.",
+            ) from error
         return cursor.fetchall()
+
+
+@cache
+def _tables(statement: bytes) -> list[str]:
+    """Return the ledger's tables that a query is about."""
+    return sorted({name.decode() for name in re.findall(rb"public\.\w+", statement)})
+
+
+def _refuse_hidden_rows(cursor: psycopg.Cursor[Any], tables: list[str]) -> None:
+    """Refuse what a policy may hide from this role: a tenant would look unrecorded, and a skill off.
+
+    PostgreSQL's own refusal, row_security = off, is a setting of the caller's session.
+    """
+    cursor.row_factory = scalar_row
+    if hidden := cursor.execute(query("hidden_tables"), {"tables": tables}, binary=True).fetchall():
+        raise RowsHidden(
+            f"A row-level security policy may hide rows of {', '.join(hidden)} from this role, and what is hidden "
+            "looks as if it had never been recorded.",
+            "Nothing was written. Call it as a role that sees every row (ALTER ROLE … BYPASSRLS), or take the policy "
+            "off the table (ALTER TABLE … DISABLE ROW LEVEL SECURITY).",
+        )
 
 
 def valid_id(name: str, value: object) -> str:

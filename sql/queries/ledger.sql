@@ -1,6 +1,10 @@
 -- What other programs record and read, through reconciler.ledger. Each is a single statement, so it is atomic outside
 -- of a transaction too; the columns that it returns are named like the fields that they fill.
 
+-- name: hidden_tables
+-- Those of these tables of which a row-level security policy may hide rows from the current role.
+SELECT name FROM pg_catalog.unnest(%(tables)s::text[]) AS name WHERE pg_catalog.row_security_active(name)
+
 -- name: record_creation
 -- An existing row stays as it is: created_at never changes.
 INSERT INTO public.tenant_billing_lifecycle (tenant_name, zitadel_org_id, created_at)

@@ -1,17 +1,35 @@
 -- The queries of a run. Parameters are psycopg's %(name)s. Tables are qualified by their schema, so that they do not
--- depend on search_path; functions are not, so that tests can replace now().
+-- depend on search_path; functions are not, since `limits` puts PostgreSQL's own first.
 
 -- name: limits
+-- What every transaction relies on, whatever the server, the database or the role has set; and the server's encoding.
 -- Set in every transaction, not on the connection: a pooler may give each transaction another server process.
-SELECT set_config('lock_timeout', %(lock)s, true),
-       set_config('statement_timeout', %(statement)s, true),
-       set_config('idle_in_transaction_session_timeout', %(idle)s, true),
-       set_config('timezone', 'UTC', true),
-       set_config('jit', 'off', true),
+SELECT pg_catalog.current_setting('server_encoding'),
+       pg_catalog.set_config('lock_timeout', %(lock)s, true),
+       pg_catalog.set_config('statement_timeout', %(statement)s, true),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+       -- from PostgreSQL 17 on
+       CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
+            THEN pg_catalog.set_config('transaction_timeout', '0', true) END,
+       -- PostgreSQL's own functions before any other, and our temporary tables; then what the ledger's triggers may need
+       pg_catalog.set_config(
+         'search_path', pg_catalog.concat('pg_catalog, pg_temp, ', pg_catalog.current_setting('search_path')), true),
+       -- an error in place of rows that a policy hides
+       pg_catalog.set_config('row_security', 'off', true),
+       pg_catalog.set_config('client_encoding', 'UTF8', true),
+       pg_catalog.set_config('timezone', 'UTC', true),
+       -- what text means, on the way in and on the way out
+       pg_catalog.set_config('datestyle', 'ISO, YMD', true),
+       pg_catalog.set_config('intervalstyle', 'postgres', true),
+       pg_catalog.set_config('standard_conforming_strings', 'on', true),
+       pg_catalog.set_config('array_nulls', 'on', true),
+       -- a temporary table that can be changed and indexed
+       pg_catalog.set_config('default_table_access_method', 'heap', true),
+       pg_catalog.set_config('jit', 'off', true),
        -- all rows of a cursor are read
-       set_config('cursor_tuple_fraction', '1', true),
+       pg_catalog.set_config('cursor_tuple_fraction', '1', true),
        -- large enough to hash both sides of the comparison in memory
-       set_config('work_mem', '64MB', true)
+       pg_catalog.set_config('work_mem', '64MB', true)
 
 -- name: clock
 -- The database's clock, by which every observation is dated.

@@ -74,10 +74,9 @@ WITH every_lifetime AS (
   FROM counted WHERE days > 0 AND (%(org)s::text IS NULL OR zitadel_org_id = %(org)s)
   GROUP BY tenant_name, item, month, month_days, zitadel_org_id
 ), price AS (
-  SELECT skill_id, daily_price_chf FROM public.skill_pricing WHERE daily_price_chf <> 'NaN'
+  SELECT skill_id, daily_price_chf FROM public.skill_pricing
 ), fee AS (
-  SELECT coalesce(max(tenant_monthly_fee_chf), 0) AS chf FROM public.platform_pricing
-  WHERE id = 1 AND tenant_monthly_fee_chf <> 'NaN'
+  SELECT coalesce(max(tenant_monthly_fee_chf), 0) AS chf FROM public.platform_pricing WHERE id = 1
 )
 SELECT zitadel_org_id, tenant_name, item, month, days,
        CASE WHEN item IS NULL THEN fee.chf ELSE daily_price_chf END,
@@ -91,10 +90,10 @@ ORDER BY zitadel_org_id = 'unknown', zitadel_org_id COLLATE "C", tenant_name COL
 SELECT now()
 
 -- name: prices
--- What things cost: the monthly fee under null, a skill's day under its id. NaN is not a price.
-SELECT NULL, tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1 AND tenant_monthly_fee_chf <> 'NaN'
+-- What things cost: the monthly fee under null, a skill's day under its id.
+SELECT NULL, tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1
 UNION ALL
-SELECT skill_id, daily_price_chf FROM public.skill_pricing WHERE daily_price_chf <> 'NaN'
+SELECT skill_id, daily_price_chf FROM public.skill_pricing
 
 -- name: tenant_lifetimes
 -- Every lifetime of these tenants, by its beginning.

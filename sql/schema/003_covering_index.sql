@@ -1,4 +1,4 @@
--- The latest state of every key is DISTINCT ON (tenant_name, skill_id) … ORDER BY tenant_name, skill_id,
+-- The latest state of every key is DISTINCT ON (tenant_name, skill_id) ... ORDER BY tenant_name, skill_id,
 -- occurred_at DESC, id DESC. These indexes hold the events in exactly that order and include event_kind, so it is one
 -- index-only scan without a sort. (The portal's own index has neither the id nor the kind.)
 --

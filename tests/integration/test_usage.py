@@ -15,12 +15,13 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.connection import connect, transaction
-from reconciler.db.usage import MAX_NAMES, as_of, histories, prices, statement
+from reconciler.db.usage import MAX_NAMES, NotAPrice, as_of, histories, prices, statement
 from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES, fenced, names, table
@@ -218,8 +219,15 @@ def test_nan_is_not_a_price(ledger: Connection) -> None:
         write_histories(cursor, {"acme": WORKED}, test_billing.PRICES)
         cursor.execute("UPDATE skill_pricing SET daily_price_chf = 'NaN' WHERE skill_id = 'files'")
         cursor.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = 'NaN'")
-        assert prices(cursor) == Prices(monthly_fee_chf=NOTHING, daily_chf={"search": Decimal("0.33333")})
-        assert [str(line.amount_chf) for line in usage(cursor, MAY, JUNE)] == ["0.00", "0.00", "0.00", "1.33"]
+        with capture_logs() as logged:
+            daily = {"files": NOTHING, "search": Decimal("0.33333")}
+            assert prices(cursor) == Prices(monthly_fee_chf=NOTHING, daily_chf=daily)
+        assert [line["price"] for line in logged] == ["The monthly fee", "The daily price of files"]
+        with pytest.raises(NotAPrice, match="The monthly fee is NaN"):
+            usage(cursor, MAY, JUNE)
+        cursor.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = 0")
+        with pytest.raises(NotAPrice, match="The daily price of files is NaN"):
+            usage(cursor, MAY, JUNE)
 
 
 def test_a_platform_without_prices_has_no_fee(ledger: Connection) -> None:

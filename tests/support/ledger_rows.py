@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from psycopg import sql
 
 from reconciler.core.model import FIRST, LAST
-from reconciler.db.connection import connect
+from reconciler.db.connection import connect, transaction
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,24 +62,23 @@ def untouched(contents: Contents) -> Contents:
 
 def billing_rows(url: str) -> BillingRows:
     """Return the rows that invoices are computed from; infinite times are brought into those of Python."""
-    with closing(connect(url)) as ledger:
-        ledger.execute("SET timezone = 'UTC'")
+    with closing(connect(url)) as ledger, transaction(ledger) as cursor:
         return BillingRows(
-            ledger.execute(
-                "SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle "
+            cursor.execute(
+                "SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM public.tenant_billing_lifecycle "
                 'ORDER BY tenant_name COLLATE "C"'
             ).fetchall(),
             sorted(
-                ledger.execute(
+                cursor.execute(
                     "SELECT tenant_name, zitadel_org_id, skill_id, event_kind, "
-                    "least(greatest(occurred_at, %s), %s) FROM tenant_skill_events",
+                    "least(greatest(occurred_at, %s), %s) FROM public.tenant_skill_events",
                     [FIRST, LAST],
                 ).fetchall()
             ),
             sorted(
-                ledger.execute(
+                cursor.execute(
                     "SELECT tenant_name, zitadel_org_id, event_kind, "
-                    "least(greatest(occurred_at, %s), %s) FROM tenant_suspension_events",
+                    "least(greatest(occurred_at, %s), %s) FROM public.tenant_suspension_events",
                     [FIRST, LAST],
                 ).fetchall()
             ),

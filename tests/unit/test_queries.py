@@ -54,3 +54,9 @@ def test_a_name_that_stands_twice_is_an_error(files: Path, second: str) -> None:
 def test_every_query_is_used(name: str) -> None:
     sources = Path(reconciler.__file__).parent.rglob("*.py")
     assert any(f'"{name}"' in file.read_text(encoding="utf-8") for file in sources)
+
+
+def test_sql_can_be_sent_to_a_database_in_any_encoding() -> None:
+    """PostgreSQL converts a whole statement with its comments, and refuses it for one character."""
+    for file in Path(str(queries.folder())).rglob("*.sql"):
+        assert file.read_text(encoding="utf-8").isascii(), file
