@@ -132,12 +132,21 @@ _CAUSES: dict[tuple[type[psycopg.Error], ...], _Cause] = {
         "Nothing of this run was written. See the server's log.",
     ),
 }
-_HIDDEN = _Cause(
-    LedgerDenied,
-    "Row-level security would hide rows of the ledger, and what is hidden would be taken for absent",
-    "Let the reconciler's role see every row: ALTER ROLE … BYPASSRLS, as a superuser; "
-    "or take the policy off the table: ALTER TABLE … DISABLE ROW LEVEL SECURITY.",
-)
+_BY_FUNCTION = {
+    "check_enable_rls": _Cause(
+        LedgerDenied,
+        "Row-level security would hide rows of the ledger, and what is hidden would be taken for absent",
+        "Let the reconciler's role see every row: ALTER ROLE … BYPASSRLS, as a superuser; "
+        "or take the policy off the table: ALTER TABLE … DISABLE ROW LEVEL SECURITY.",
+    ),
+    "ExecFindPartition": _Cause(
+        LedgerFault,
+        "A partitioned table of the ledger has no partition for a row",
+        "Nothing of this run was written. Create the partition for that time, or a DEFAULT one: an event is dated back "
+        "to when it happened.",
+    ),
+}
+"""What only PostgreSQL's own function tells apart."""
 _READ_ONLY = "The ledger is read-only"
 _STANDBY = (
     "DATABASE_URL must name the primary, not a replica; of several hosts, target_session_attrs=read-write finds it."
@@ -215,8 +224,7 @@ def translated(connection: psycopg.Connection[Any] | None = None) -> Iterator[No
     except psycopg.Error as error:
         cause = next(cause for kinds, cause in _CAUSES.items() if isinstance(error, kinds))
         # unlike the message, the name of PostgreSQL's function is in no language
-        if cause.failure is LedgerDenied and error.diag.source_function == "check_enable_rls":
-            cause = _HIDDEN
+        cause = _BY_FUNCTION.get(error.diag.source_function or "", cause)
         raise cause.failure(f"{cause.means}: {_first_line(error)}", cause.remedy) from error
 
 

@@ -12,7 +12,7 @@ import re
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 import stamina
@@ -70,6 +70,19 @@ class _Creation:
     def is_ours(self) -> bool:
         """True for what is in schema `reconciler`, and for that schema."""
         return self.creates.split(" ")[1].split(".")[0] == "reconciler"
+
+
+class _Partition(NamedTuple):
+    """A partitioned table, or a partition of it. Its names are quoted."""
+
+    oid: int
+    parent: int
+    """0 at the top."""
+    is_leaf: bool
+    schema: str
+    table: str
+    has_index: bool
+    """True if an index of it is a part of the index in question already."""
 
 
 _CREATES = re.compile(
@@ -197,6 +210,8 @@ def _existing(cursor: Cursor) -> set[str]:
 
 def _build_index(connection: Connection, creation: _Creation) -> str | None:
     """Build an index without blocking writes to its table; return the report's line, None if another session did it."""
+    if _partitions(connection, creation):
+        return _build_on_partitions(connection, creation)
     create = re.sub(r"INDEX (?:CONCURRENTLY )?", "INDEX CONCURRENTLY ", creation.sql, count=1).encode()
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {creation.index}".encode()
     rebuilt = False
@@ -221,6 +236,52 @@ def _build_index(connection: Connection, creation: _Creation) -> str | None:
             if _index_state(connection, creation) != (True, True):
                 raise _name_taken(creation)
     return f"{creation.creates} (rebuilt: an earlier build had died)" if rebuilt else creation.creates
+
+
+def _partitions(connection: Connection, creation: _Creation) -> list[_Partition]:
+    """Return a partitioned table and its partitions, from the top; nothing if it is not partitioned."""
+    named = {"index": creation.index, "table": creation.table}
+    with translated():
+        tree = [_Partition(*row) for row in connection.execute(query("partitions"), named)]
+    # a partition is a tree of its own
+    return [] if tree and tree[0].is_leaf else tree
+
+
+def _build_on_partitions(connection: Connection, creation: _Creation) -> str:
+    """Build an index on a partitioned table, which PostgreSQL does not do concurrently.
+
+    It is built on each partition by itself. Then the index of the whole table is made of them, which takes no time.
+    """
+    for attempt in _attempts_while_busy():
+        with attempt:
+            top, *below = _partitions(connection, creation)
+            of = {one.oid: creation if one is top else _of_partition(creation, one) for one in (top, *below)}
+            missing = [one for one in below if not one.has_index]
+            for one in missing:
+                if one.is_leaf:
+                    _build_index(connection, of[one.oid])
+            with transaction(connection) as cursor, _worded(connection, creation.creates):
+                for one in (top, *missing):
+                    if not one.is_leaf:
+                        cursor.execute(
+                            of[one.oid].sql.replace(" CONCURRENTLY", "").replace("ON ", "ON ONLY ", 1).encode()
+                        )
+                for one in missing:
+                    attach = f"ALTER INDEX {of[one.parent].index} ATTACH PARTITION {of[one.oid].index}"
+                    cursor.execute(attach.encode())
+            if _index_state(connection, creation) != (True, True):
+                raise MigrationBusy(
+                    f"The partitions of {creation.table} changed while the index {creation.index} was being built.",
+                    "Run `reconciler migrate` again.",
+                )
+    return creation.creates
+
+
+def _of_partition(creation: _Creation, partition: _Partition) -> _Creation:
+    """Return the creation of the same index on one partition."""
+    name = f"{creation.index.partition('.')[2]}_{partition.oid}"
+    sql = creation.sql.replace(creation.index.partition(".")[2], name, 1).replace(creation.table, partition.table, 1)
+    return _Creation(f"index {partition.schema}.{name}", partition.table, sql)
 
 
 def _attempts_while_busy() -> Iterable[stamina.Attempt]:
@@ -253,20 +314,27 @@ def _execute_bounded(connection: Connection, creation: _Creation, statement: byt
     The request to cancel comes from this process: behind a transaction pooler, a timeout set on the session would
     apply to another client.
     """
-    ended = threading.Event()
+    ended, cancelled = threading.Event(), threading.Event()
 
     def cancel() -> None:
         # repeatedly, because a request to cancel can get lost
         while not ended.wait(MAX_BUILD_SECONDS):
+            cancelled.set()
             with suppress(psycopg.Error):
                 connection.cancel_safe()
 
     watch = threading.Thread(target=cancel, daemon=True)
     watch.start()
     try:
-        with _worded(connection, creation.creates):
+        with _worded(connection, creation.creates), _unlimited(connection):
             connection.execute(statement)
     except errors.QueryCanceled as error:
+        if not cancelled.is_set():
+            raise MigrationHeldUp(
+                f"The {creation.creates} was not built: {error.diag.message_primary}",
+                "The statement_timeout that the role or the database has set is too short for it: run `reconciler "
+                "migrate` past the pooler, or ALTER ROLE ... SET statement_timeout = 0.",
+            ) from error
         raise MigrationHeldUp(
             f"The {creation.creates} was not built in time; it waits for every older transaction to end.",
             "End transactions that stay open (pg_stat_activity: xact_start), then run `reconciler migrate` again. "
@@ -275,6 +343,26 @@ def _execute_bounded(connection: Connection, creation: _Creation, statement: byt
     finally:
         ended.set()
         watch.join()
+
+
+@contextmanager
+def _unlimited(connection: Connection) -> Iterator[None]:
+    """Lift the timeouts that the role or the database has set, unless a pooler stands between.
+
+    Behind one, the session's next transaction may be another client's, and the process that a client is told of is not
+    the server's.
+    """
+    ((pid, *usual),) = connection.execute(query("session")).fetchall()
+    if pid != connection.info.backend_pid:
+        yield
+        return
+    names = ("statement", "lock", "transaction")
+    connection.execute(query("set_timeouts"), dict.fromkeys(names, "0"))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(query("set_timeouts"), dict(zip(names, usual, strict=True)))
 
 
 @contextmanager

@@ -38,6 +38,30 @@ SELECT i.indexrelid, i.indisvalid,
 FROM (SELECT to_regclass(%(index)s) AS oid) AS named
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = named.oid
 
+-- name: partitions
+-- A partitioned table and everything below it, from the top; nothing if it is not partitioned. Each with its parent, and
+-- whether an index of it is a part of this index already.
+SELECT t.relid::oid, coalesce(t.parentrelid::oid, 0), t.isleaf, format('%%I', n.nspname), format('%%I.%%I', n.nspname, c.relname),
+       EXISTS (
+           SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_index i ON i.indexrelid = h.inhrelid
+           WHERE i.indrelid = t.relid AND h.inhparent = to_regclass(%(index)s)
+       )
+FROM pg_partition_tree(%(table)s::regclass) t
+JOIN pg_catalog.pg_class c ON c.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY t.level, t.relid
+
+-- name: session
+-- The server process, and what the role or the database has set that could end the build of an index.
+SELECT pg_backend_pid(), current_setting('statement_timeout'), current_setting('lock_timeout'),
+       current_setting('transaction_timeout', true)
+
+-- name: set_timeouts
+-- Of the session: a build cannot run inside a transaction. The last one is new in PostgreSQL 17.
+SELECT set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false),
+       CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+            THEN set_config('transaction_timeout', %(transaction)s, false) END
+
 -- name: has_steps
 -- Whether schema reconciler exists, and has had steps: version 0.1.0 had none.
 SELECT to_regnamespace('reconciler') IS NOT NULL,

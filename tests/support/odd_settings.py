@@ -67,7 +67,9 @@ def odd_role(url: str, settings: Mapping[str, str]) -> Iterator[str]:
             _set(owner, sql.SQL("ALTER ROLE {} IN DATABASE {} SET").format(role, database), settings)
             yield parts._replace(netloc=f"{name}:odd@{parts.netloc.rpartition('@')[2]}").geturl()
         finally:
-            owner.execute(sql.SQL("DROP ROLE {}").format(role))
+            owner.execute(
+                sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE {0}").format(role)
+            )
 
 
 @contextmanager
