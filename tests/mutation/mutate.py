@@ -53,6 +53,8 @@ ALERTS = "tests/integration/test_alerts.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 PARKED = "tests/faults/test_parked.py"
 
+SETTINGS = "tests/faults/test_database_settings.py"
+
 LIST = "sources/listing.py"
 
 GUARDS = (
@@ -418,6 +420,62 @@ GUARDS = (
         "AND (coalesce(s.enabled, '{}') = o.packages",
         "AND (cardinality(coalesce(s.enabled, '{}')) = cardinality(o.packages)",
         "tests/integration/test_candidates.py",
+    ),
+    Guard(
+        "what a policy may hide is no absence",
+        "queries/run.sql",
+        "       pg_catalog.set_config('row_security', 'off', true),\n",
+        "",
+        SETTINGS,
+    ),
+    Guard(
+        "what a policy may hide from the portal is no answer",
+        "ledger/calls.py",
+        "        _refuse_hidden_rows(cursor, _tables(statement))\n",
+        "",
+        SETTINGS,
+    ),
+    Guard(
+        "functions are PostgreSQL's own",
+        "queries/run.sql",
+        "pg_catalog.concat('pg_catalog, pg_temp, ', ",
+        "pg_catalog.concat('', ",
+        SETTINGS,
+    ),
+    Guard(
+        "times are read in the notation that they are written in",
+        "queries/run.sql",
+        "       pg_catalog.set_config('datestyle', 'ISO, YMD', true),\n",
+        "",
+        SETTINGS,
+    ),
+    Guard(
+        "an encoding that says nothing is refused",
+        "db/connection.py",
+        'if encoding == "SQL_ASCII":',
+        "if False:",
+        SETTINGS,
+    ),
+    Guard(
+        "what an encoding cannot hold is one tenant's",
+        "db/candidates.py",
+        'if encoding is None or encoding == "UTF8":',
+        "if True:",
+        SETTINGS,
+    ),
+    Guard(
+        "nothing is billed at what is no amount",
+        "db/usage.py",
+        "if line.price_chf is not None and not line.price_chf.is_finite():",
+        "if False:",
+        SETTINGS,
+    ),
+    Guard(
+        "a password is not taken for a host",
+        "db/address.py",
+        "    if _is_misread(text):\n",
+        "    if False:\n",
+        "tests/unit/test_connection.py",
     ),
 )
 
