@@ -34,7 +34,7 @@ from reconciler.db import connection as database
 from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
 from tests.support import faults as f
-from tests.support.odd_settings import SETTINGS, odd_database
+from tests.support.odd_settings import OTHERS, SETTINGS, odd_database
 from tests.support.struck_runs import (
     CORRECTIONS,
     SLACK,
@@ -924,11 +924,18 @@ def test_pgbouncer(scenario: Scenario, pooled_url: str, number: int) -> None:
         runs_at_once(scenario, pooled_url, number)
 
 
-@pytest.mark.parametrize("values", [pytest.param(SETTINGS, id="every odd setting at once, behind PgBouncer - normal")])
-def test_odd_settings_behind_pgbouncer(scenario: Scenario, pooled_url: str, values: dict[str, tuple[str, ...]]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(
+            OTHERS | {setting: values[-1] for setting, values in SETTINGS.items()},
+            id="every odd setting at once, behind PgBouncer - normal",
+        )
+    ],
+)
+def test_odd_settings_behind_pgbouncer(scenario: Scenario, pooled_url: str, settings: dict[str, str]) -> None:
     """What a run sets there for itself is gone with its transaction: the portal's next one has what the role has."""
-    odd = {setting: all_values[-1] for setting, all_values in values.items()}
-    with odd_database(scenario.url, odd):
+    with odd_database(scenario.url, settings):
         outcome = scenario.run(url=pooled_url)
         with closing(pooled(pooled_url)) as other:
             shown = {other.execute("SELECT current_setting('search_path')").fetchall()[0] for _ in range(6)}

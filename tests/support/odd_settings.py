@@ -38,22 +38,26 @@ SETTINGS: Final = {
     "idle_in_transaction_session_timeout": ("300ms",),
     "idle_session_timeout": ("300ms",),
     "transaction_timeout": ("300ms",),
-    "standard_conforming_strings": ("off",),
-    "escape_string_warning": ("on",),
-    "backslash_quote": ("off",),
-    "array_nulls": ("off",),
-    "bytea_output": ("escape",),
-    "extra_float_digits": ("-15",),
-    "xmloption": ("document",),
-    "transform_null_equals": ("on",),
-    "quote_all_identifiers": ("on",),
-    "client_min_messages": ("debug1",),
-    "synchronous_commit": ("off",),
-    "work_mem": ("64kB",),
-    "plan_cache_mode": ("force_generic_plan",),
-    "enable_indexscan": ("off",),
 }
-"""Values of each setting, none of them its default; the first ones go together."""
+"""Values of each setting, none of them its default."""
+
+OTHERS: Final = {
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "on",
+    "backslash_quote": "off",
+    "array_nulls": "off",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "xmloption": "document",
+    "transform_null_equals": "on",
+    "quote_all_identifiers": "on",
+    "client_min_messages": "debug1",
+    "synchronous_commit": "off",
+    "work_mem": "64kB",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_indexscan": "off",
+}
+"""What else could matter, all at once."""
 
 
 @contextmanager
