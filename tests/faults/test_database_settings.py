@@ -172,6 +172,24 @@ def test_odd_database(scenario: Scenario, command: Command, settings: dict[str, 
 # encodings
 
 
+@pytest.mark.parametrize(
+    "by", [pytest.param(by, id=f"another client_encoding by {by} - UTF-8") for by in ("URL", "variable", "service")]
+)
+def test_client_encoding(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Also outside of a transaction, where nothing else sets it."""
+    if by == "URL":
+        url += "&client_encoding=LATIN1"
+    elif by == "variable":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    else:
+        (tmp_path / "services").write_text("[billing]\nclient_encoding=LATIN1\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        url += "&service=billing"
+    with odd_role(url, {"client_encoding": "LATIN1"}) as odd, closing(database.connect(odd)) as ledger:
+        assert ledger.info.encoding == "utf-8"
+        assert ledger.execute("SELECT 'ł'").fetchall() == [("ł",)]
+
+
 @contextmanager
 def encoded(postgres_url: str, encoding: str) -> Iterator[str]:
     """Make an empty database in another encoding."""

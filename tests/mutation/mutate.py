@@ -450,6 +450,13 @@ GUARDS = (
         SETTINGS,
     ),
     Guard(
+        "text is exchanged in UTF-8",
+        "db/connection.py",
+        ', "client_encoding": "UTF8"}',
+        "}",
+        SETTINGS,
+    ),
+    Guard(
         "an encoding that says nothing is refused",
         "db/connection.py",
         'if encoding == "SQL_ASCII":',
