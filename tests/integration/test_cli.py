@@ -146,7 +146,7 @@ def _refused(place: Place) -> list[str]:
     return []
 
 
-@_bad("a database that does not exist", 1, "No connection to the ledger", "Check DATABASE_URL")
+@_bad("a database that does not exist", 1, "No connection to the ledger", "existing database")
 def _no_database(place: Place) -> list[str]:
     place.environment["DATABASE_URL"] = make_conninfo(place.url, dbname="does_not_exist")
     return []
