@@ -117,7 +117,7 @@ class TenantSpool:
 
     def rows(self) -> Iterator[bytes]:
         """Yield the file, a tenant at a time."""
-        with _on_disk():
+        with on_disk(SPOOLED):
             self._file.flush()
             self._file.seek(0)
             yield from self._file

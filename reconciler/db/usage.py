@@ -58,8 +58,8 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     return Statement(first=first, until=until, as_of=as_of(cursor), lines=lines)
 
 
-def _line(  # noqa: PLR0913, PLR0917 - as the query returns them
-    org: str, tenant: str, item: str | None, month: date, days: int, price: Decimal | None, amount: Decimal | None
+def _line(  # noqa: PLR0917 - as the query returns them
+    org: str, tenant: str, item: str | None, month: date, days: int, price: Decimal | None, amount: Decimal
 ) -> Line:
     """Return a line, unless its price is not an amount."""
     if price is not None and not price.is_finite():
