@@ -19,7 +19,7 @@ import structlog
 from reconciler.alerts import Alerts
 from reconciler.core.compare import Comparison, compare
 from reconciler.core.dating import ROUNDING, Dating, clock_difference
-from reconciler.core.errors import Failure, Refusal
+from reconciler.core.errors import Refusal, as_failure
 from reconciler.core.impact import add_impact
 from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits, build_plan, refuse_empty
@@ -75,10 +75,10 @@ class Job:
 
 def reconcile(job: Job) -> Outcome:
     """Run once. What stopped the run is in the outcome, and in the ledger where that can be reached."""
-    nothing = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED, recipients=job.alerts.names)
-    if nothing.mode is Mode.RUN:
-        job.alerts.begin(nothing.run_id)
-    outcome = replace(_run_steps(job, nothing), seconds=time.monotonic() - job.began)
+    known = Outcome(run_id=uuid4(), mode=job.options.mode, result=Result.FAILED, recipients=job.alerts.names)
+    if known.mode is Mode.RUN:
+        job.alerts.begin(known.run_id)
+    outcome = replace(_run_steps(job, known), seconds=time.monotonic() - job.began)
     if outcome.mode is Mode.RUN and (notified := job.alerts.notify(outcome)) and outcome.recorded:
         runs.record_notified(job.database_url, outcome, notified)
     return outcome
@@ -89,7 +89,8 @@ def _run_steps(job: Job, known: Outcome) -> Outcome:
     try:
         for progress in _steps(job, known):
             known = progress
-    except Failure as failure:
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw is a failed run, with its row and its alerts
+        failure = as_failure(error)
         result = Result.BLOCKED if isinstance(failure, Refusal) else Result.FAILED
         return runs.record_stop(job.database_url, replace(known, result=result, failure=failure, verified_until=None))
     return known
@@ -105,7 +106,7 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
 
     with TenantSpool() as spool:
         listing = _list(job, spool, started.last, accept=job.options.accept_source)
-        yield (known := _with_list(known, listing))
+        yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
         first = _compare(job, spool, dating)
 
@@ -124,9 +125,8 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        with closing(connect(job.database_url)) as db:
-            limits = job.options.limits
-            yield from runs.commit(job.database_url, db, plan, known, limits=limits, time_left=job.deadline.left)
+        limits = job.options.limits
+        yield from runs.commit(job.database_url, plan, known, limits=limits, time_left=job.deadline.left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
@@ -179,12 +179,13 @@ def _recheck(
     relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
     with TenantSpool() as spool:
         if relist:
-            yield (known := _with_list(known, _list(job, spool, listing, accept=False)))
+            again = _list(job, spool, listing, accept=False)
+            yield (known := replace(known, source=again.source, resource_version=again.resource_version))
         else:
             for name in names:
                 before = first.observed[name]
-                if again := job.source.get(name, before.namespace if before else None):
-                    spool.add(again)
+                if tenant := job.source.get(name, before.namespace if before else None):
+                    spool.add(tenant)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
         second = _compare(job, spool, replace(dating, observed_at=first.as_of), names)
     if relist:
@@ -206,10 +207,6 @@ def _add_impact(job: Job, plan: Plan, as_of: datetime) -> Plan:
         return plan
     with _transaction(job) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
-
-
-def _with_list(known: Outcome, listing: Listing) -> Outcome:
-    return replace(known, source=listing.source, resource_version=listing.resource_version)
 
 
 def _with_plan(known: Outcome, plan: Plan, first: Comparison) -> Outcome:

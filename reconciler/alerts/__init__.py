@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from reconciler.core.errors import describe, trail
 from reconciler.core.model import Action, Outcome, Report
 from reconciler.deadline import Deadline, DeadlineExceeded
 
@@ -103,8 +104,8 @@ class Alerts:
             _log.warning("alert.undelivered", sink=sink.name, error=str(error))
         except DeadlineExceeded as error:
             _log.warning("alert.undelivered", sink=sink.name, error=f"no answer within {error.seconds:g} s")
-        except Exception:  # noqa: BLE001 - whatever is wrong with a receiver or its library, the run stands
-            _log.exception("alert.crashed", sink=sink.name)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a receiver or its library, the run stands
+            _log.error("alert.crashed", sink=sink.name, error=describe(error), trail=trail(error))
         else:
             return True
         if self.undelivered:

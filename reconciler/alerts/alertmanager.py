@@ -25,6 +25,7 @@ from reconciler.views.terminal import plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from reconciler.alerts.addresses import Proxies
     from reconciler.core.errors import Failure
     from reconciler.core.model import Finding, Outcome
 
@@ -79,9 +80,15 @@ class Alertmanager:
     deduplicates: ClassVar[bool] = True
 
     def __init__(
-        self, urls: Sequence[str], *, period: float, now: Callable[[], datetime], job: str = "reconciler"
+        self,
+        urls: Sequence[str],
+        *,
+        period: float,
+        now: Callable[[], datetime],
+        job: str = "reconciler",
+        proxies: Proxies | None = None,
     ) -> None:
-        self._endpoints = [Endpoint.at(url, "Alertmanager") for url in urls]
+        self._endpoints = [Endpoint.at(url, "Alertmanager", proxies) for url in urls]
         self._duration = timedelta(seconds=PERIODS * period)
         self._now = now
         self._job = job
@@ -143,7 +150,9 @@ class Alertmanager:
         try:
             active = msgspec.json.decode(body, type=list[Active])
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            raise Undelivered(f"{endpoint.origin} did not answer with a list of alerts.") from None
+            raise Undelivered(
+                f"{endpoint.origin} did not answer with a list of alerts: is it an Alertmanager?"
+            ) from None
         return [
             alert
             for alert in active

@@ -14,6 +14,7 @@ from reconciler.views.findings import summary
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from reconciler.alerts.addresses import Proxies
     from reconciler.core.model import Outcome
 
 
@@ -23,8 +24,8 @@ class Heartbeat:
     name: ClassVar[str] = "heartbeat"
     deduplicates: ClassVar[bool] = True
 
-    def __init__(self, url: str) -> None:
-        self._endpoint = Endpoint.at(url, "heartbeat")
+    def __init__(self, url: str, proxies: Proxies | None = None) -> None:
+        self._endpoint = Endpoint.at(url, "heartbeat", proxies)
 
     def begin(self, run_id: UUID) -> None:
         """Report that a run begins, in a single attempt."""

@@ -7,23 +7,29 @@ reason urllib3 does not retry by itself, which would log the path, and does not 
 from __future__ import annotations
 
 import logging
-from base64 import b64encode
 from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import stamina
 import urllib3
 
 from reconciler import __version__
 from reconciler.alerts import Undelivered
-from reconciler.core.errors import Failure
+from reconciler.alerts.addresses import (
+    Proxies,
+    Proxy,
+    WrongAddress,
+    basic_credentials,
+    parsed,
+    reason_unreached,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from urllib.parse import SplitResult
 
 CONNECT_TIMEOUT = 3.0
 """Seconds."""
@@ -34,16 +40,8 @@ ATTEMPTS = 3
 LATEST_ATTEMPT = 8.0
 """Seconds after which no further attempt begins."""
 
-PORTS = {"http": 80, "https": 443}
-
 # urllib3 logs the whole address when a response has broken headers
 logging.getLogger("urllib3").propagate = False
-
-
-class WrongAddress(Failure):
-    """A receiver's address is not valid. The message does not show it: it may be a secret."""
-
-    exit_code = 64
 
 
 class _Transient(Undelivered):
@@ -59,28 +57,28 @@ class Endpoint:
     _path: str = field(repr=False)
     _query: str = field(repr=False)
     _authorization: dict[str, str] = field(repr=False)
+    _proxy: Proxy | None = None
 
     @classmethod
-    def at(cls, url: str, whose: str) -> Endpoint:
+    def at(cls, url: str, whose: str, proxies: Proxies | None = None) -> Endpoint:
         """Return the endpoint for an http or https address, which may contain a user name and password.
+
+        It is reached through the one of the `proxies` that stands before it.
 
         Raises:
             WrongAddress: `url` is not valid; the message says `whose` it is.
         """
-        text = url.strip()
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port, parts = None, None, urlsplit("")
-        if not host or parts.scheme not in PORTS or not text.isprintable() or " " in text:
+        found = parsed(url.strip())
+        if found is None:
             raise WrongAddress(
                 f"The address of the {whose} is not valid, so nobody would be notified.",
                 "Write it as https://host/path, or https://user:password@host/path.",
             )
-        shown = f"[{host}]" if ":" in host else host
-        origin = f"{parts.scheme}://{shown}:{PORTS[parts.scheme] if port is None else port}"
-        return cls(origin, parts.path.rstrip("/"), parts.query, basic_authorization(parts))
+        origin, parts = found
+        credentials = basic_credentials(parts)
+        authorization = {"Authorization": credentials} if credentials else {}
+        proxy = proxies.before(parts) if proxies else None
+        return cls(origin, parts.path.rstrip("/"), parts.query, authorization, proxy)
 
     def send(
         self,
@@ -113,10 +111,15 @@ class Endpoint:
                 return self._try(method, target, body, headers, max_bytes)
         raise AssertionError
 
+    @property
+    def _through(self) -> str:
+        """What a message adds about the way to the receiver: what stands there may be at fault."""
+        return f" through the {self._proxy}" if self._proxy else ""
+
     def _try(self, method: str, target: str, body: bytes | None, headers: dict[str, str], max_bytes: int) -> bytes:
         """Send the request once."""
         try:
-            with urllib3.PoolManager() as pool:
+            with self._proxy.pool() if self._proxy else urllib3.PoolManager() as pool:
                 response = pool.request(
                     method,
                     target,
@@ -131,32 +134,15 @@ class Endpoint:
                     self._raise_unless_ok(response.status)
                     return response.read(max_bytes) if max_bytes else b""
         except urllib3.exceptions.SSLError as error:
-            raise Undelivered(f"No secure connection to {self.origin}: {error}.") from None
+            raise Undelivered(f"No secure connection to {self.origin}{self._through}: {error}.") from None
+        except urllib3.exceptions.ProxyError as error:
+            raise _Transient(self._proxy.failure(error, self.origin) if self._proxy else "") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(f"{self.origin} was not reached: {reason_unreached(error)}.") from None
+            raise _Transient(f"{self.origin} was not reached{self._through}: {reason_unreached(error)}.") from None
 
     def _raise_unless_ok(self, status: int) -> None:
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return
-        answer = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Transient(f"{self.origin} answered {answer}.")
-        raise Undelivered(f"{self.origin} answered {answer}.")
-
-
-def basic_authorization(url: SplitResult) -> dict[str, str]:
-    """Return the header for the user name and password in an address; empty if it has none."""
-    if url.username is None:
-        return {}
-    credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"
-    return {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
-
-
-def reason_unreached(error: Exception) -> str:
-    """Return why a request failed, in our own words: an error of urllib3 may quote the address."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if text := getattr(cause, "strerror", None):
-        return str(text)
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    return "the address is not valid" if isinstance(error, ValueError) else "the connection was cut"
+            raise _Transient(f"{self.origin} {refusal(status, self._through)}")
+        raise Undelivered(f"{self.origin} {refusal(status, self._through)}")

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from reconciler.alerts import Undelivered
-from reconciler.alerts.http import WrongAddress
+from reconciler.alerts.addresses import WrongAddress
 from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, owed_lines, paragraph, shortened
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action

@@ -16,7 +16,7 @@ import urllib3
 from prometheus_client import pushadd_to_gateway
 
 from reconciler.alerts import Undelivered
-from reconciler.alerts.http import basic_authorization, reason_unreached
+from reconciler.alerts.addresses import Proxies, Proxy, basic_credentials, reason_unreached, refusal
 from reconciler.core.model import Mode
 from reconciler.metrics import RunMetrics
 
@@ -41,6 +41,7 @@ class Pushgateway:
     period: timedelta
     now: Callable[[], float] = field(repr=False)
     """Returns the time in seconds since the epoch."""
+    proxies: Proxies = field(default_factory=Proxies)
     timeout: float = 5.0
     """Seconds that the whole request may take."""
 
@@ -53,32 +54,43 @@ class Pushgateway:
             return
         metrics = RunMetrics(period=self.period)
         metrics.record(outcome, self.now())
+        proxy = None
         try:
             parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
-            authorization = basic_authorization(parts)
+            proxy = self.proxies.before(parts)
             pushadd_to_gateway(
                 parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
                 job=self.job,
                 registry=metrics,
                 timeout=self.timeout,
-                handler=lambda **request: partial(_send, authorization, **request),
+                handler=lambda **request: partial(_send, proxy, basic_credentials(parts), **request),
             )
+        except urllib3.exceptions.ProxyError as error:
+            raise Undelivered(proxy.failure(error, "the Pushgateway") if proxy else "") from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise Undelivered(f"The Pushgateway was not reached: {reason_unreached(error)}.") from None
+            through = f" through the {proxy}" if proxy else ""
+            raise Undelivered(f"The Pushgateway was not reached{through}: {reason_unreached(error)}.") from None
 
 
 def _send(
-    authorization: dict[str, str], *, url: str, method: str, timeout: float, headers: list[tuple[str, str]], data: bytes
+    proxy: Proxy | None,
+    authorization: str,
+    *,
+    url: str,
+    method: str,
+    timeout: float,
+    headers: list[tuple[str, str]],
+    data: bytes,
 ) -> None:
     """Send a request of prometheus_client, whose own handler would follow a redirect but drop the metrics."""
-    with urllib3.PoolManager() as pool:
+    with proxy.pool() if proxy else urllib3.PoolManager() as pool:
         answer = pool.request(
             method,
             url,
             body=data,
-            headers=dict(headers) | authorization,
+            headers=dict(headers) | ({"Authorization": authorization} if authorization else {}),
             timeout=urllib3.Timeout(total=timeout),
             retries=False,  # follows no redirects either
         )
     if answer.status not in ACCEPTED:
-        raise Undelivered(f"The Pushgateway answered {answer.status}; its log says why.")
+        raise Undelivered(f"The Pushgateway {refusal(answer.status, f' through the {proxy}' if proxy else '')}")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
+from reconciler.alerts.addresses import Proxies
 from reconciler.alerts.log import Log
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
@@ -78,7 +79,9 @@ def make_alerts(
     """Return everyone who is notified of a run over this source."""
     from reconciler.sources.cluster import Cluster
 
-    now = partial(datetime.now, UTC)
+    now, proxies = partial(datetime.now, UTC), Proxies()
+    if settings.alertmanager or settings.pushgateway or settings.heartbeat_url:
+        proxies = Proxies.named(settings.proxies)
     sinks: list[Sink] = [Log()]
     if settings.events and isinstance(source, Cluster):
         from reconciler.alerts.events import Events
@@ -88,11 +91,13 @@ def make_alerts(
         from reconciler.alerts.alertmanager import Alertmanager
 
         seconds = settings.every.total_seconds()
-        sinks.append(Alertmanager(urls=settings.alertmanager, job=settings.job_name, period=seconds, now=now))
+        addresses = settings.alertmanager
+        sinks.append(Alertmanager(addresses, job=settings.job_name, period=seconds, now=now, proxies=proxies))
     if settings.pushgateway:
         from reconciler.alerts.pushgateway import Pushgateway
 
-        sinks.append(Pushgateway(url=settings.pushgateway, job=settings.job_name, period=settings.every, now=time.time))
+        url, job = settings.pushgateway, settings.job_name
+        sinks.append(Pushgateway(url=url, job=job, period=settings.every, now=time.time, proxies=proxies))
     if settings.notify_urls:
         from reconciler.alerts.notify import Messenger
 
@@ -102,4 +107,4 @@ def make_alerts(
         return Alerts(sinks=tuple(sinks), undelivered=undelivered)
     from reconciler.alerts.heartbeat import Heartbeat
 
-    return Alerts(sinks=tuple(sinks), heartbeat=Heartbeat(settings.heartbeat_url), undelivered=undelivered)
+    return Alerts(sinks=tuple(sinks), heartbeat=Heartbeat(settings.heartbeat_url, proxies), undelivered=undelivered)

@@ -11,6 +11,7 @@ import structlog
 
 from reconciler.cli import options as settings
 from reconciler.cli.options import ClusterSettings
+from reconciler.cli.output import say
 from reconciler.core.reasons import REPORTING, Reason
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def except_(
         else:
             text = view.revoked(tenant, reason, decisions.revoke(cursor, tenant, reason))
     _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
-    click.echo(text)
+    say(text, stands="The decision was written")
 
 
 @click.command()
@@ -83,7 +84,7 @@ def reopen(
     with closing(connect(url)) as ledger, transaction(ledger, ends.left()) as cursor:
         done = decisions.reopen(cursor, lookup, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
-    click.echo(view.reopened(done))
+    say(lambda: view.reopened(done), stands="The new lifetime was written")
 
 
 def _decider(by: str | None) -> str:

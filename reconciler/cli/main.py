@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 
 import click
-import structlog
 
 from reconciler import __version__, logs
 from reconciler.cli.decide import except_, reopen
-from reconciler.cli.output import FAILED, INTERRUPTED, USAGE, complain
+from reconciler.cli.output import INTERRUPTED, USAGE, Unprinted, complain, say, standard_streams, warn
 from reconciler.cli.read import explain, status, usage
 from reconciler.cli.run import migrate, plan, run
 from reconciler.cli.serve import serve
-from reconciler.core.errors import Failure
-
-_log = structlog.get_logger("reconciler")
+from reconciler.core.errors import as_failure, trail
 
 
 @click.group(
@@ -42,7 +39,7 @@ def demo() -> None:
     """Show the whole story with a bundled sample and an embedded PostgreSQL."""
     from reconciler.demo.story import tell
 
-    tell()
+    tell(say)
 
 
 for _command in (migrate, plan, run, serve, explain, status, usage, except_, reopen):
@@ -51,22 +48,26 @@ for _command in (migrate, plan, run, serve, explain, status, usage, except_, reo
 
 def main() -> None:
     """Run the command line; every ending has its exit code and leaves no traceback on the terminal."""
-    logs.configure()
+    with standard_streams():
+        logs.configure()
+        sys.exit(_exit_code())
+
+
+def _exit_code() -> int | None:
+    """Run the command, and return its exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        code: int | None = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         code = USAGE
-    except Failure as failure:
+    except (KeyboardInterrupt, click.Abort):
+        warn("Interrupted. A run writes all of its rows or none: `reconciler status` shows the last ones.")
+        code = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the edge: an error that nobody foresaw has an exit code, too
+        # click itself prints the help and the version
+        printing = isinstance(error, OSError) and trail(error)[-1].startswith("click.")
+        failure = Unprinted(error) if printing else as_failure(error)
         complain(failure)
         code = failure.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; an unfinished run has written nothing.", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
-    except Exception:  # noqa: BLE001 - the edge: an unforeseen error is logged whole, and has an exit code too
-        _log.exception("command.crashed", meaning="a fault in the reconciler; an unfinished run has written nothing")
-        code = FAILED
-    sys.exit(code)
+    return code

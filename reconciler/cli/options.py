@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from functools import wraps
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from urllib.request import getproxies_environment
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
@@ -118,10 +120,21 @@ def until(given: str) -> datetime:
 
 def address(given: str) -> tuple[str, int]:
     """Parse an address to listen on: host:port, [::]:port or :port."""
-    host, colon, port = given.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) >= 2**16:
-        raise ValueError(f"{given!r} is not an address; write it as 127.0.0.1:8080 or :8080.")
-    return host.strip("[]"), int(port)
+    host, colon, port = given.strip().rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) >= 2**16 or re.search(r"[\s/@\[\]]", bare):
+        raise ValueError(f"{given!r} is not an address; write it as 127.0.0.1:8080, [::]:8080 or :8080.")
+    if (":" in bare) != (bare != host) or (bare != host and not _is_ipv6(bare)):
+        raise ValueError(f"{given!r} is not an address; write one of IPv6 in brackets, as [::1]:8080.")
+    return bare, int(port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def text(given: str) -> str:
@@ -242,6 +255,8 @@ class AlertSettings:
         default_factory=lambda: tuple(os.environ.get(NOTIFY_URLS, "").split()), repr=False
     )
     heartbeat_url: str = field(default_factory=lambda: os.environ.get(HEARTBEAT_URL, ""), repr=False)
+    proxies: dict[str, str] = field(default_factory=getproxies_environment, repr=False)
+    """By scheme, and the value of NO_PROXY under `no`: whether the variables are written in upper or lower case."""
 
 
 @_group

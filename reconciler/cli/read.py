@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import options as settings
+from reconciler.cli.output import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,10 +40,9 @@ def explain(*, tenant: str, month: date | None, all_events: bool, picture: str |
     if picture:
         save(story, picture, period=period, all_events=all_events)
     if output == "json":
-        _echo(document(story, period=period))
+        say(document(story, period=period), for_programs=True)
     else:
-        for lines in printed(story, period=period, all_events=all_events):
-            click.echo(lines)
+        say((f"{lines}\n" for lines in printed(story, period=period, all_events=all_events)), end="")
 
 
 @click.command()
@@ -59,7 +59,10 @@ def status(*, settle: timedelta, output: str) -> None:
 
     with snapshot(settings.database_url()) as cursor:
         found = read_status(cursor, settle=settle)
-    click.echo(document(found) if output == "json" else printed(found))
+    if output == "json":
+        say(document(found), for_programs=True)
+    else:
+        say(printed(found))
 
 
 @click.command()
@@ -101,11 +104,11 @@ def usage(
         if verified:
             used.refuse_unverified(cursor, statement, settle=settle)
     if output == "json":
-        _echo(view.document(statement))
+        say(view.document(statement), for_programs=True)
     elif output == "csv":
-        _echo(view.table_of_values(statement), nl=False)
+        say(view.table_of_values(statement), for_programs=True, end="")
     else:
-        click.echo(view.printed(statement))
+        say(view.printed(statement))
 
 
 def _echo(parts: Iterable[str], *, nl: bool = True) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from reconciler.cli import options as settings
 from reconciler.cli.options import AlertSettings, ClusterSettings, OutputSettings, Overrides, SafetySettings
-from reconciler.cli.output import show
+from reconciler.cli.output import say, show
 from reconciler.core.model import Mode
 
 _log = structlog.get_logger("reconciler")
@@ -18,8 +18,8 @@ _log = structlog.get_logger("reconciler")
 @click.command()
 def migrate() -> None:
     """Create missing tables and indexes, and list them."""
-    for created in _create_missing():
-        click.echo(f"created {created}")
+    if created := _create_missing():
+        say("\n".join(f"created {what}" for what in created), stands="The ledger was migrated")
 
 
 @click.command()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MAX_TICKS = 100
 """Ticks of a cron expression that are searched for the longest wait."""
 
+FIELDS = ("minute", "hour", "day", "month", "day of the week")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
@@ -35,7 +36,10 @@ def make_trigger(*, every: timedelta, cron: str | None, timezone: tzinfo, jitter
     if cron is None:
         trigger = IntervalTrigger(seconds=every.total_seconds(), **late)
     else:
-        minute, hour, day, month, weekday = cron.split()
+        fields = cron.split()
+        if len(fields) != len(FIELDS):
+            raise ValueError(f"it has {len(fields)} of the five fields: {', '.join(FIELDS)}")
+        minute, hour, day, month, weekday = fields
         if day != "*" and weekday != "*":
             # crontab runs when either matches, APScheduler when both do: refuse rather than surprise
             raise ValueError("it names both a day of the month and a day of the week")
@@ -68,12 +72,18 @@ def _weekdays(field: str) -> str:
         span, _, step = part.partition("/")
         first, _, last = span.partition("-")
         start, end = (0, 6) if first == "*" else (_weekday(first), _weekday(last or (first if not step else "6")))
-        chosen = range(start, end + 1, int(step or 1))
-        if not chosen or end > len(WEEKDAYS):
+        by = _whole(step or "1")
+        if not by or start > end or end > len(WEEKDAYS):
             raise ValueError(f"{part!r} is not a day of the week")
-        days.update(day % 7 for day in chosen)
+        days.update(day % 7 for day in range(start, end + 1, by))
     return ",".join(WEEKDAYS[day] for day in sorted(days))
 
 
 def _weekday(name: str) -> int:
-    return WEEKDAYS.index(name) if name in WEEKDAYS else int(name)
+    return WEEKDAYS.index(name) if name in WEEKDAYS else _whole(name)
+
+
+def _whole(number: str) -> int:
+    if not number.isdecimal():
+        raise ValueError(f"{number!r} is not a day of the week")
+    return int(number)

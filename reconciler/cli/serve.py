@@ -8,17 +8,15 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import click
 
 from reconciler.cli import options as settings
 from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySettings, ScheduleSettings
 from reconciler.cli.output import log_end
-from reconciler.core.model import Mode
-
-if TYPE_CHECKING:
-    from reconciler.core.model import Outcome
+from reconciler.core.errors import as_failure
+from reconciler.core.model import Mode, Outcome, Result
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -51,9 +49,12 @@ def serve(
     metrics = RunMetrics(period=period, sinks=[sink.name for sink in make_alerts(by_period, None).all_sinks])
 
     def run() -> Outcome:
-        outcome = run_once(
-            Mode.RUN, url, cluster=cluster, safety=safety, alerts=by_period, undelivered=metrics.undelivered
-        )
+        try:
+            outcome = run_once(
+                Mode.RUN, url, cluster=cluster, safety=safety, alerts=by_period, undelivered=metrics.undelivered
+            )
+        except Exception as error:  # noqa: BLE001 - metrics and log know of it, and the next run follows
+            outcome = Outcome(run_id=uuid4(), mode=Mode.RUN, result=Result.FAILED, failure=as_failure(error))
         metrics.record(outcome, time.time())
         log_end(outcome)
         return outcome

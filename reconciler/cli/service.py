@@ -6,12 +6,14 @@ nothing is lost.
 
 from __future__ import annotations
 
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from io import StringIO
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
@@ -124,23 +126,56 @@ def _log_event(event: JobEvent) -> None:
         _log.warning("run.missed", meaning="the next one will see everything that this one would have")
 
 
-class _Quiet(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
+    """Answers one request, and says nothing: there is a probe every few seconds."""
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Log nothing: there is a probe every few seconds."""
+        """Log nothing."""
+
+    def get_stderr(self) -> StringIO:
+        """Return where wsgiref prints tracebacks."""
+        return StringIO()
+
+
+class _Server(ThreadingWSGIServer):
+    """A server on an address of either family."""
+
+    def __init__(self, family: socket.AddressFamily, address: tuple[str, int], app: _App) -> None:
+        self.address_family = family
+        super().__init__(address, _Handler)
+        self.set_app(app)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log nothing of a client that went away; its base class prints a traceback."""
 
 
 @contextmanager
 def _listening(host: str, port: int, app: _App) -> Iterator[str]:
+    host = host or "0.0.0.0"  # noqa: S104 - what an address without a host asks for
+    shown = f"[{host}]" if ":" in host else host
     try:
-        server = make_server(host, port, app, ThreadingWSGIServer, _Quiet)
-    except OSError as error:
+        server = _serve_at(host, port, app)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a name of a host"
         raise CannotListen(
-            f"Cannot listen on {host}:{port} for metrics and health: {error.strerror or error}.",
-            "Is another process listening there? Choose another address with --listen.",
+            f"Cannot listen on {shown}:{port} for metrics and health: {reason}.",
+            "Is it an address of this machine, and is no other process listening there? "
+            "Choose another one with --listen.",
         ) from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     try:
-        yield f"{host}:{server.server_port}"
+        yield f"{shown}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _serve_at(host: str, port: int, app: _App) -> _Server:
+    """Return a server at the first address of the host that can be listened on."""
+    failed: OSError | None = None
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            return _Server(family, address, app)  # type: ignore[arg-type]
+        except OSError as error:
+            failed = failed or error
+    raise failed or OSError

@@ -13,7 +13,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from reconciler import __version__
-from reconciler.core.errors import Failure
+from reconciler.core.errors import Failure, as_failure
 from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
 from reconciler.core.reasons import Reason
 from reconciler.db.apply import drop_stale, record, write
@@ -73,7 +73,7 @@ def raise_unless_permitted(db: Connection, seconds: float) -> None:
 
 
 def commit(
-    database_url: str, db: Connection, plan: Plan, outcome: Outcome, *, limits: Limits, time_left: Callable[[], float]
+    database_url: str, plan: Plan, outcome: Outcome, *, limits: Limits, time_left: Callable[[], float]
 ) -> Iterator[Outcome]:
     """Write the plan and the run's own row in one transaction; yield the outcome before that and as it was written.
 
@@ -86,7 +86,7 @@ def commit(
     """
     reached_end = False
     try:
-        with transaction(db, time_left()) as cursor:
+        with closing(connect(database_url)) as db, transaction(db, time_left()) as cursor:
             plan = drop_stale(cursor, plan)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             plan = write(cursor, plan, outcome.run_id, plan.limit(limits))
@@ -97,7 +97,7 @@ def commit(
             outcome = _with_memory(cursor, outcome)
             time_left()
             reached_end = True
-    except LedgerUnreachable:
+    except Exception:
         if not reached_end or not _is_committed(database_url, outcome.run_id):
             raise
         _log.warning("commit.unanswered", run_id=str(outcome.run_id), meaning="the run's row says it was committed")
@@ -117,8 +117,8 @@ def record_stop(database_url: str, outcome: Outcome) -> Outcome:
             kind = type(outcome.failure).__name__
             cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})
             return replace(_with_memory(cursor, outcome), recorded=True)
-    except Failure as failure:
-        _log.warning("run.unrecorded", error=str(failure))
+    except Exception as error:  # noqa: BLE001 - what stopped the run is still to be told
+        _log.warning("run.unrecorded", error=str(as_failure(error)))
         return outcome
 
 
@@ -138,8 +138,10 @@ def record_notified(database_url: str, outcome: Outcome, notified: Mapping[str, 
                     columns = {"tenants": [*tenants], "reasons": [*reasons], "subjects": [*subjects]}
                     cursor.execute(query("mark_notified"), {"sink": sink, **columns})
                 cursor.execute(query("mark_run_notified"), {"sink": sink, "runs": corrected})
-    except Failure as failure:
-        _log.warning("alerts.unrecorded", error=str(failure), meaning="the next run notifies of the same again")
+    except Exception as error:  # noqa: BLE001 - the run stands, and its alerts are sent
+        _log.warning(
+            "alerts.unrecorded", error=str(as_failure(error)), meaning="the next run notifies of the same again"
+        )
 
 
 def _is_committed(database_url: str, run_id: UUID) -> bool:

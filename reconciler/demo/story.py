@@ -33,7 +33,7 @@ from reconciler.sources.file import FileSource
 from reconciler.views import explain, findings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from reconciler.core.model import Outcome
 
@@ -107,20 +107,20 @@ the tables; a plan writes nothing. After `make demo`, the command is .venv/bin/r
 """
 
 
-def tell() -> None:
-    """Tell the story on standard output, and leave nothing behind."""
+def tell(say: Callable[[str], object]) -> None:
+    """Tell the story, each part with `say`, and leave nothing behind."""
     logs.configure(logging.WARNING)
     # SIGTERM unwinds the demo as Ctrl-C does
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    click.echo(OPENING.strip())
+    say(OPENING.strip())
     # the file has no name that could be left behind
     with _uninterrupted(), tempfile.TemporaryFile("w+", encoding="utf-8") as file, postgres.server() as url:
-        story = _Story(url, file, _sample())
+        story = _Story(url, file, _sample(), say)
         with _interruptible():
             story.first_run()
             story.rows_are_lost()
             story.nothing_is_left()
-    click.echo(f"\n{CLOSING.strip()}")
+    say(f"\n{CLOSING.strip()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +131,23 @@ class _Story:
         url: the ledger.
         file: what a run reads the tenants from.
         tenants: the custom resources by name, as the cluster shows them now.
+        say: prints a part of the story.
     """
 
     url: str
     file: IO[str]
     tenants: dict[str, dict[str, Any]]
+    say: Callable[[str], object]
 
     def first_run(self) -> None:
         """Run on an empty ledger."""
-        _chapter("1. The first run", BACKFILL)
+        self._chapter("1. The first run", BACKFILL)
         with closing(connect(self.url)) as connection:
             migrate(connection)
             ledger.change_platform_prices(connection, tenant_monthly_fee_chf=Decimal("49.00"))
             for skill, price in PRICES.items():
                 ledger.set_skill_price(connection, skill, Decimal(price))
-        _show(self._reconcile(Mode.RUN))
+        self._show(self._reconcile(Mode.RUN))
 
     def rows_are_lost(self) -> None:
         """Change tenants without recording it; then plan, and run."""
@@ -157,18 +159,18 @@ class _Story:
         self.tenants["weingut-pfyfer"]["metadata"]["deletionTimestamp"] = "2026-05-27T17:58:36Z"
         self.tenants["velo-stadler"]["metadata"]["labels"] = {ORG_LABEL: "287100000000000011"}
 
-        _chapter("2. The portal loses rows", LOST)
-        _show(self._reconcile(Mode.PLAN))
-        click.echo(EVIDENCE)
+        self._chapter("2. The portal loses rows", LOST)
+        self._show(self._reconcile(Mode.PLAN))
+        self.say(EVIDENCE)
         # a run shows the same lines as the plan, and another summary
-        click.echo(findings.summary(self._reconcile(Mode.RUN)))
-        click.echo(ROWS)
+        self.say(findings.summary(self._reconcile(Mode.RUN)))
+        self.say(ROWS)
         self._explain("kanzlei-frei")
 
     def nothing_is_left(self) -> None:
         """Run again."""
-        _chapter("3. The next run", NOTHING)
-        _show(self._reconcile(Mode.RUN))
+        self._chapter("3. The next run", NOTHING)
+        self._show(self._reconcile(Mode.RUN))
 
     def _reconcile(self, mode: Mode) -> Outcome:
         """Run once over the tenants as they are now."""
@@ -202,7 +204,15 @@ class _Story:
     def _explain(self, name: str) -> None:
         """Print one tenant's timeline."""
         with closing(connect(self.url)) as connection, transaction(connection) as cursor:
-            click.echo("\n".join(explain.printed(read_story(cursor, name))))
+            self.say("\n".join(explain.printed(read_story(cursor, name))))
+
+    def _chapter(self, title: str, text: str) -> None:
+        self.say(click.style(f"\n{title}\n{'-' * len(title)}", bold=True))
+        self.say(f"{text.strip()}\n")
+
+    def _show(self, outcome: Outcome) -> None:
+        """Print a run as the command does."""
+        self.say(findings.printed(outcome))
 
 
 _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
@@ -232,13 +242,3 @@ def _sample() -> dict[str, dict[str, Any]]:
     """Return the bundled tenants by name."""
     text = (files("reconciler") / "demo" / "tenants.yaml").read_text(encoding="utf-8")
     return {tenant["metadata"]["name"]: tenant for tenant in yaml.safe_load(text)["items"]}
-
-
-def _chapter(title: str, text: str) -> None:
-    click.secho(f"\n{title}\n{'-' * len(title)}", bold=True)
-    click.echo(f"{text.strip()}\n")
-
-
-def _show(outcome: Outcome) -> None:
-    """Print a run as the command does."""
-    click.echo(findings.printed(outcome))

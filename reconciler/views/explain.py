@@ -187,7 +187,7 @@ def save(story: Story, path: str, *, period: Period | None = None, all_events: b
     except OSError as error:
         raise PictureUnwritten(
             f"The picture could not be written to {path}: {error.strerror}",
-            "Name a file in a folder that exists and that you may write to.",
+            "Name a file in a folder that exists, that you may write to and that has room.",
         ) from error
 
 

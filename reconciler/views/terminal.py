@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 WIDTH_OF_A_FILE = 10_000
 """Columns of a table that is not printed on a terminal: wide enough that nothing is folded."""
 
+DRAWN = dict(zip("━·╺╸╍◆▸╰┄╯┬─…▁▂▃▄▅▆▇█", "=.[]x*>(-)+-~12345678", strict=True)) | {"→": "->", "≥": ">="}
+"""What stands for the characters of pictures and tables where an encoding lacks them."""
+
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: `1 tenant`, `2 tenants`."""
@@ -22,6 +26,26 @@ def plural(count: int, noun: str) -> str:
 def visible(text: str) -> str:
     """Escape everything that could steer a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return text that an encoding holds: drawings become ASCII of the same width, other characters are escaped."""
+    if _holds(encoding, text):
+        return text
+    replaced = {char: char if _holds(encoding, char) else DRAWN.get(char) or _escaped(char) for char in set(text)}
+    return "".join(replaced[char] for char in text)
+
+
+def _holds(encoding: str, text: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escaped(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode()
 
 
 def printed(draw: Callable[[Console], None]) -> str:
@@ -47,8 +71,10 @@ def printed_in_parts(drawn: Iterable[RenderableType]) -> Iterator[str]:
 def _console() -> Console:
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_A_FILE)
+    # rich writes to its file even while it captures, and that may be a disk that is full
+    is_terminal = Console().is_terminal
+    width = None if is_terminal else WIDTH_OF_A_FILE
+    return Console(file=StringIO(), force_terminal=is_terminal, highlight=False, width=width)
 
 
 def _without_trailing_blanks(text: str) -> str:

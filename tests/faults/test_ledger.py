@@ -33,6 +33,7 @@ from reconciler.db import apply
 from reconciler.db import connection as database
 from reconciler.run import reconcile
 from tests.simulation.boundaries import Boundaries, Died
+from tests.support import canaries
 from tests.support import faults as f
 from tests.support.odd_settings import OTHERS, SETTINGS, odd_database
 from tests.support.struck_runs import (
@@ -586,14 +587,16 @@ KILLED: Final = {
 @contextmanager
 def process(scenario: Scenario, *arguments: str, within: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """Run the command as a process of its own, within another command."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "PG"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     environment |= {"DATABASE_URL": scenario.url, "PYTHONDONTWRITEBYTECODE": "1"}
     command = (*within, sys.executable, "-m", "reconciler", "run", "--kubeconfig", str(scenario.kubeconfig), *arguments)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        canaries.look_at(Path(f"/proc/{run.pid}/cmdline").read_text(encoding="utf-8"))
         try:
             yield run
         finally:
             run.kill()
+            canaries.look_at(*(stream.read() for stream in (run.stdout, run.stderr) if stream and not stream.closed))
 
 
 def sessions(scenario: Scenario, condition: str = "true") -> int:
@@ -973,7 +976,8 @@ def _file_size_limit(scenario: Scenario) -> None:
     # the limit of a shell counts in blocks of 512 bytes or of a kilobyte
     limited = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")
     with process(scenario, "--settle", "0s", "--limit-count", "100", within=limited) as run:
-        _, err = run.communicate()
+        out, err = run.communicate()
+        canaries.look_at(out, err)
     assert run.returncode == 1, err
     assert "File too large" in err
     assert "Make room" in err

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from reconciler import alerts
 from reconciler.alerts import Alerts, Undelivered, unseen
 from reconciler.alerts.log import MAX_LINES, Log
-from reconciler.core.errors import Failure
+from reconciler.core.errors import Failure, Unforeseen
 from reconciler.core.model import LAST, Action, Finding, Mode, Outcome, Report, Result, Total
 from reconciler.core.reasons import Reason
 from tests.support.api_state import tenant
@@ -154,6 +154,26 @@ def test_a_run_begins_even_if_the_heartbeat_is_broken(
     system.alerts = Alerts(heartbeat=broken)
     system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
     assert system.run().result is Result.CORRECTED
+
+
+@pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.db.runs.record", "reconciler.run.runs.start"])
+def test_a_crashed_run_notifies_its_sinks_and_the_heartbeat(
+    system: System, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("quoted")
+
+    monkeypatch.setattr(where, crash)
+    receiver, heartbeat = FakeSink(), FakeSink(deduplicates=True)
+    system.alerts = Alerts(sinks=(receiver,), heartbeat=heartbeat)
+    system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
+    outcome = system.run()
+    assert isinstance(outcome.failure, Unforeseen)
+    assert "quoted" not in str(outcome.failure)
+    assert receiver.outcomes[0].failure is heartbeat.outcomes[0].failure is outcome.failure
+    assert heartbeat.started == [outcome.run_id]
+    rows = system.ledger.execute("SELECT outcome, error FROM reconciler.runs").fetchall()
+    assert rows == ([] if outcome.observed_at is None else [("failed", str(outcome.failure))])
 
 
 def test_the_heartbeat_gets_start_and_end_of_the_same_run(system: System) -> None:

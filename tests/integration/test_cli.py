@@ -35,6 +35,7 @@ from tests.support.command import Ran, invoke
 from tests.support.fake_api import TOKEN
 from tests.support.faults import Fault
 from tests.support.ledger_rows import all_rows, billing_rows, untouched
+from tests.support.receivers import Receiver, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -442,24 +443,95 @@ def test_a_password_is_never_shown(place: Place, url: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.sources.api_client.Api._check_status"])
-def test_a_crash_logs_no_secret(place: Place, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """The log of a crash says where it was, but contains neither the password nor the token."""
+def test_a_crash_is_a_failed_run_that_shows_no_secret(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It says what kind of error it was and where, and nothing of its text: that may quote the token."""
 
     def crash(*_: object, **__: object) -> None:
-        raise RuntimeError("nobody foresaw this")
+        raise RuntimeError(f"quoted: {TOKEN}")
 
     monkeypatch.setattr(where, crash)
     parts = urlsplit(place.url)
     user, _, host = parts.netloc.rpartition("@")
     url = parts._replace(netloc=f"{user.partition(':')[0]}:hush-geheim@{host}").geturl()
-    ran = place("run", DATABASE_URL=url)
+    ran = place("run", "--output", "json", "--no-events", DATABASE_URL=url)
 
     assert ran.code == 1
+    assert (ran.document["outcome"], ran.complaint["outcome"]) == ("failed", "failed")
+    assert re.search(r"RuntimeError at reconciler\.[\w.]+:\d+", ran.complaint["error"])
+    assert "report it" in ran.complaint["remedy"]
+    assert ran.complaint["trail"][0].startswith("reconciler.run:")
+    for secret in ("quoted", "hush", TOKEN):
+        assert secret not in ran.err + ran.out
+    with closing(connect(place.url)) as ledger:
+        rows = ledger.execute("SELECT outcome, error FROM reconciler.runs").fetchall()
+    assert rows == [("failed", ran.complaint["error"])]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("migrate", id="migrate"),
+        pytest.param("explain acme", id="explain"),
+        pytest.param("status", id="status"),
+        pytest.param("usage --month 2026-05", id="usage"),
+        pytest.param("except acme org_unlabelled --until 2099-01-01 --note why", id="except"),
+        pytest.param("reopen acme --note why", id="reopen"),
+    ],
+)
+def test_a_crash_of_any_command_leaves_no_traceback(
+    place: Place, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError(f"quoted: {TOKEN}")
+
+    monkeypatch.setattr("reconciler.db.connection.psycopg.connect", crash)
+    ran = place(*command.split())
+
+    assert ran.code == 1
+    assert "RuntimeError at reconciler.db.connection:" in ran.complaint["error"]
     assert ran.out == ""
-    assert [line["event"] for line in ran.logged][-1] == "command.crashed"
-    assert "nobody foresaw this" in ran.err
-    assert "hush" not in ran.err
     assert TOKEN not in ran.err
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param({"RECONCILER_HEARTBEAT_URL": "http://elsewhere.invalid/ping"}, id="heartbeat"),
+        pytest.param({"RECONCILER_ALERTMANAGER": "http://elsewhere.invalid"}, id="Alertmanager"),
+        pytest.param({"RECONCILER_PUSHGATEWAY": "http://elsewhere.invalid"}, id="Pushgateway"),
+        pytest.param({"RECONCILER_NOTIFY_URLS": "json://elsewhere.invalid"}, id="messages"),
+    ],
+)
+def test_alerts_go_through_the_proxy_of_the_environment(place: Place, variable: str, setting: dict[str, str]) -> None:
+    with Receiver() as proxy:
+        proxy.otherwise = status(200, b"[]")
+        environment = {variable: f"http://me:hush-geheim@{proxy.host}", "NO_PROXY": "127.0.0.1"}
+        ran = place("run", **setting, **environment)
+    assert ran.code == 0
+    assert "alert." not in ran.err
+    assert {request.headers["host"].partition(":")[0] for request in proxy.requests} == {"elsewhere.invalid"}
+    assert all(request.headers["proxy-authorization"].startswith("Basic ") for request in proxy.requests)
+
+
+def test_a_proxy_that_is_not_there_is_blamed_without_its_password(place: Place) -> None:
+    environment = {"HTTP_PROXY": "http://me:hush-geheim@127.0.0.1:1", "NO_PROXY": "127.0.0.1"}
+    ran = place("run", RECONCILER_HEARTBEAT_URL="http://elsewhere.invalid/ping", **environment)
+    assert ran.code == 0
+    (undelivered, *_) = [line for line in ran.logged if line["event"] == "alert.undelivered"]
+    assert undelivered["error"] == "The proxy http://127.0.0.1:1 (of HTTP_PROXY) was not reached: Connection refused."
+    assert "geheim" not in ran.err
+
+
+def test_an_invalid_proxy_is_a_wrong_setting_where_it_would_be_used(place: Place) -> None:
+    socks = {"HTTPS_PROXY": "socks5://me:hush-geheim@127.0.0.1:1"}
+    assert place("run", **socks).code == 0
+    ran = place("run", RECONCILER_HEARTBEAT_URL="http://elsewhere.invalid/ping", **socks)
+    assert ran.code == 64
+    assert "HTTPS_PROXY is not the address of an HTTP proxy" in ran.complaint["error"]
+    assert "geheim" not in ran.err
 
 
 # what programs read
@@ -643,7 +715,7 @@ def test_every_setting_has_the_declared_type(group: type[Any], monkeypatch: pyte
 
     assert isinstance(made, group)
     for name, hint in get_type_hints(group).items():
-        assert isinstance(getattr(made, name), get_origin(hint) if get_origin(hint) is tuple else hint), name
+        assert isinstance(getattr(made, name), get_origin(hint) if get_origin(hint) in {tuple, dict} else hint), name
 
 
 def test_a_wrong_variable_is_named(place: Place) -> None:

@@ -77,10 +77,10 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(system: System, *options: str) -> Iterator[Served]:
+def serving(system: System, *options: str, program: tuple[str, ...] = ("-m", "reconciler")) -> Iterator[Served]:
     given = {"DATABASE_URL": system.url, "RECONCILER_KUBECONFIG": system.kubeconfig, "RECONCILER_SETTLE": "0s"}
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "KUBE", "PG"))}
-    command = [sys.executable, "-m", "reconciler", "serve", "--listen", "127.0.0.1:0", *options]
+    command = [sys.executable, *program, "serve", "--listen", "127.0.0.1:0", *options]
     with subprocess.Popen(command, env=clean | given, stderr=subprocess.PIPE, text=True) as process:
         served = Served(process)
         assert process.stderr
@@ -174,6 +174,25 @@ def test_two_processes_over_one_ledger_write_each_correction_once(system: System
         assert (one.stop(), other.stop()) == (0, 0)
     written = system.ledger.execute("SELECT tenant_name, count(*) FROM tenant_skill_events GROUP BY 1 ORDER BY 1")
     assert written.fetchall() == [(f"tenant-{number}", 1) for number in range(5)]
+
+
+CRASHES = """
+import reconciler.cli.assemble as assemble
+def crash(*_, **__): raise RuntimeError("quoted")
+assemble.run_once = crash
+from reconciler.__main__ import main
+main()
+"""
+
+
+def test_a_crashed_run_is_seen_in_metrics_and_health(system: System) -> None:
+    with serving(system, "--every", "1s", program=("-c", CRASHES)) as served:
+        served.until("command.failed", 2)
+        until(lambda: served.fetch("/healthz")[0] == 503)
+        assert 'reconciler_last_run_outcome{outcome="failed"} 1.0' in served.fetch("/metrics")[1]
+        assert served.stop() == 0
+    assert "RuntimeError" in served.of("command.failed")[0]["error"]
+    assert "quoted" not in "".join(served.said)
 
 
 @pytest.mark.parametrize(

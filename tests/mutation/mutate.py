@@ -50,6 +50,7 @@ class Guard(NamedTuple):
 API = "tests/integration/test_recheck.py tests/faults/test_api.py"
 TENANT = "tests/integration/test_recheck.py tests/faults/test_tenant.py"
 ALERTS = "tests/integration/test_alerts.py"
+OUTPUTS = "tests/faults/test_outputs.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 PARKED = "tests/faults/test_parked.py"
 
@@ -374,8 +375,8 @@ GUARDS = (
     Guard(
         "a receiver that crashes changes nothing",
         "alerts/__init__.py",
-        "except Exception:  # noqa",
-        "except ZeroDivisionError if False else OSError:  # noqa",
+        "except Exception as error:  # noqa",
+        "except (ZeroDivisionError if False else OSError) as error:  # noqa",
         ALERTS,
     ),
     Guard(
@@ -483,6 +484,55 @@ GUARDS = (
         "    if _is_misread(text):\n",
         "    if False:\n",
         "tests/unit/test_connection.py",
+    ),
+    Guard(
+        "an error that nobody foresaw is a failed run",
+        "run.py",
+        "    except Exception as error:  # noqa",
+        "    except Refusal as error:  # noqa",
+        ALERTS,
+    ),
+    Guard(
+        "the text of an error that nobody foresaw is not shown",
+        "core/errors.py",
+        'return f"{type(error).__name__}{reason}"',
+        'return f"{error!r}{reason}"',
+        f"{ALERTS} tests/integration/test_cli.py",
+    ),
+    Guard(
+        "what cannot be printed is written all the same",
+        "cli/output.py",
+        "        if not stands:\n            raise Unprinted",
+        "        if True:\n            raise Unprinted",
+        OUTPUTS,
+    ),
+    Guard(
+        "a log that cannot be written stops no run",
+        "logs.py",
+        "        with suppress(OSError, ValueError):\n            sys.stderr.write(text)",
+        "        sys.stderr.write(text)",
+        OUTPUTS,
+    ),
+    Guard(
+        "what libraries log is not printed",
+        "logs.py",
+        "    logging.getLogger().addHandler(_SILENT)\n",
+        "",
+        "tests/unit/test_logs.py",
+    ),
+    Guard(
+        "an exception in the log loses its text",
+        "logs.py",
+        '    given = event.pop("exc_info", None)\n',
+        '    given = event.get("exc_info")\n    event["text"] = repr(given)\n',
+        "tests/unit/test_logs.py",
+    ),
+    Guard(
+        "a proxy's password is not shown",
+        "alerts/addresses.py",
+        "        origin, parts = found\n        credentials = basic_credentials(parts)\n        return cls(origin,",
+        "        origin, parts = found\n        credentials = basic_credentials(parts)\n        return cls(address,",
+        "tests/unit/test_alert_http.py tests/faults/test_secrets.py",
     ),
 )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.api_state import Object, ObjectList
 
-TOKEN: Final = "secret-token"  # noqa: S105 - it opens a server on loopback
+TOKEN: Final = "kanarie-token"  # noqa: S105 - it opens a server on loopback, and tests look for it in every output
 SOURCE_UID: Final = "5f0f9d3c-0000-4000-8000-6b7562652d73"
 """The uid of kube-system unless a test moves to another cluster."""
 

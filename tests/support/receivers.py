@@ -173,7 +173,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer(Exchange(request, self.connection, self.server.stopping))
         self.close_connection = True
 
-    do_POST = do_GET  # noqa: N815 - the standard library's name
+    do_POST = do_CONNECT = do_GET  # noqa: N815 - the standard library's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Log nothing."""

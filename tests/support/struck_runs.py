@@ -7,6 +7,7 @@ sixth is true. Time runs only where a test or the run itself lets it.
 from __future__ import annotations
 
 import enum
+import os
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,15 +22,20 @@ import stamina
 from psycopg import sql
 from structlog.testing import capture_logs
 
+from reconciler.alerts.notify import Messenger
+from reconciler.cli.assemble import make_alerts
+from reconciler.cli.options import AlertSettings
 from reconciler.core.model import Action, FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from reconciler.deadline import Deadline
+from reconciler.logs import without_foreign_text
 from reconciler.run import Job, RunOptions, reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
 from tests.simulation.portal import CLOCK, SETTLE, Clock
+from tests.support import canaries
 from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.fake_api import SOURCE_UID, FakeApi
 from tests.support.faults import Fault, lists
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
     from structlog.typing import EventDict
 
+    from reconciler.alerts import Alerts
     from reconciler.core.model import Finding
     from tests.support.faults import Effect, When
 
@@ -228,6 +235,7 @@ class Scenario:
 
     def attempt(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Job:
         """Return a run that has not begun."""
+        alerts = self.alerts
         deadline = Deadline.after(self.deadline)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         cluster = Cluster(
@@ -246,15 +254,32 @@ class Scenario:
                 accept_source=self.accept_source,
             ),
             deadline=deadline,
+            alerts=alerts,
             sleep=self._sleep,
         )
+
+    @property
+    def alerts(self) -> Alerts:
+        """Everyone whom the environment names; each gets every outcome, so that nothing is remembered of them."""
+        settings = AlertSettings(
+            every=timedelta(minutes=5),
+            job_name="reconciler",
+            alertmanager=tuple(os.environ.get("RECONCILER_ALERTMANAGER", "").split()),
+            pushgateway=os.environ.get("RECONCILER_PUSHGATEWAY"),
+            events=False,
+        )
+        found = make_alerts(settings, None)
+        for sink in found.sinks:
+            if isinstance(sink, Messenger):
+                sink.deduplicates = True
+        return found
 
     def run(self, *, url: str | None = None, boundaries: Boundaries | None = None) -> Outcome:
         """Run once."""
         attempt = self.attempt(url=url, boundaries=boundaries)
         began = time.monotonic()
         with (
-            capture_logs() as logged,
+            capture_logs([without_foreign_text]) as logged,
             stamina.set_testing(testing=self.attempts is not None, attempts=self.attempts or 1),
         ):
             if boundaries is None:
@@ -264,6 +289,7 @@ class Scenario:
                     outcome = reconcile(attempt)
         self.took = time.monotonic() - began
         self.logged = logged
+        canaries.look_at(*logged, outcome.failure, outcome.failure and outcome.failure.remedy)
         return outcome
 
     def _sleep(self, seconds: float) -> None:
@@ -403,6 +429,7 @@ def staged(url: str, api: FakeApi, folder: Path, monkeypatch: pytest.MonkeyPatch
         scenario.begin_again()
         scenario.fill()
         yield scenario
+        canaries.look_at(*scenario.write("SELECT error, source FROM reconciler.runs"))
 
 
 @dataclass(frozen=True)

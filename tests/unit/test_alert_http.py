@@ -10,12 +10,14 @@ import time
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from structlog.testing import capture_logs
 
 from reconciler.alerts import Undelivered, http
-from reconciler.alerts.http import ATTEMPTS, Endpoint, WrongAddress
+from reconciler.alerts.addresses import Proxies, WrongAddress
+from reconciler.alerts.http import ATTEMPTS, Endpoint
 from tests.support.receivers import Receiver, cut, drip, hang, late, status
 
 if TYPE_CHECKING:
@@ -221,3 +223,103 @@ def test_an_invalid_address_is_refused_without_showing_it(url: str) -> None:
     assert raised.value.exit_code == 64
     assert raised.value.remedy
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+
+
+# --- proxies -----------------------------------------------------------------------------------------------------
+
+
+def through(proxy: str, *, no: str = "") -> Proxies:
+    """Return the proxies of an environment that names one for both schemes."""
+    return Proxies.named({"http": proxy, "https": proxy, "no": no})
+
+
+def test_a_message_goes_through_the_proxy_with_its_credentials(receiver: Receiver) -> None:
+    proxies = through(f"http://alice:p%40ss@{receiver.host}")
+    Endpoint.at("http://bob:word@elsewhere.invalid/path", "test", proxies).send("POST", body=b"text")
+    (request,) = receiver.requests
+    credentials = {name: request.headers[name].partition(" ")[2] for name in ("proxy-authorization", "authorization")}
+    assert {name: base64.b64decode(given) for name, given in credentials.items()} == {
+        "proxy-authorization": b"alice:p@ss",
+        "authorization": b"bob:word",
+    }
+    assert (request.headers["host"], request.path, request.body) == ("elsewhere.invalid:80", "/path", b"text")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (status(407), "The {} did not let a message to https://elsewhere.invalid:443 through: it answered 407 Proxy"),
+        (status(502), "The {} did not let a message to https://elsewhere.invalid:443 through: it answered 502 Bad"),
+        (cut(), "https://elsewhere.invalid:443 was not reached through the {}: the connection was cut"),
+        (hang(), "https://elsewhere.invalid:443 was not reached through the {}: no answer in time"),
+    ],
+    ids=["refuses - its answer", "has no route - its answer", "cuts - named", "hangs - named"],
+)
+def test_a_tunnel_that_fails_names_the_proxy(
+    receiver: Receiver, answer: Answer, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT", 0.3)
+    receiver.otherwise = answer
+    endpoint = Endpoint.at(
+        "https://elsewhere.invalid/s3cret-path", "test", through(f"http://alice:p%40ss@{receiver.host}")
+    )
+    with pytest.raises(Undelivered) as raised:
+        endpoint.send("POST", attempts=1)
+    assert says.format(f"proxy http://{receiver.host} (of HTTPS_PROXY)") in str(raised.value)
+    assert [secret for secret in SECRETS if secret in repr(endpoint) + str(raised.value)] == []
+
+
+@pytest.mark.parametrize("target", ["http://elsewhere.invalid", "https://elsewhere.invalid"])
+def test_a_proxy_that_is_not_there_is_named_as_the_proxy(target: str) -> None:
+    proxy = unused_address()
+    with pytest.raises(
+        Undelivered, match=rf"^The proxy {proxy} \(of HTTPS?_PROXY\) was not reached: Connection refused"
+    ):
+        Endpoint.at(target, "test", through(proxy)).send("POST", attempts=1)
+
+
+def test_what_a_proxy_answers_in_place_of_the_receiver_is_said(receiver: Receiver) -> None:
+    receiver.otherwise = status(403)
+    endpoint = Endpoint.at("http://elsewhere.invalid", "test", through(receiver.host))
+    with pytest.raises(
+        Undelivered, match=rf"answered 403 Forbidden through the proxy {receiver.url} \(of HTTP_PROXY\)"
+    ):
+        endpoint.send("POST")
+
+
+@pytest.mark.parametrize(
+    ("host", "no", "direct"),
+    [
+        ("alerts.monitoring.svc", "", False),
+        ("alerts.monitoring.svc", ".svc", True),
+        ("alerts.monitoring.svc", "svc", True),
+        ("alerts.monitoring.svc", "*.svc, other", True),
+        ("alerts.monitoring.svc", "other ALERTS.monitoring.svc", True),
+        ("alerts.monitoring.svc", "alerts.monitoring.svc:9093", True),
+        ("alerts.monitoring.svc", "alerts.monitoring.svc:80", False),
+        ("alerts.monitoring.svc", "monitoring", False),
+        ("myalerts.svc", "alerts.svc", False),
+        ("alerts.monitoring.svc", "*", True),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3", "10.1.2.3:9093", True),
+        ("10.1.2.3", "192.168.0.0/16,.3", False),
+        ("[fd00::1]", "fd00::/8", True),
+        ("[fd00::1]", "10.0.0.0/8", False),
+        ("localhost", "", True),
+        ("127.0.0.1", "", True),
+        ("[::1]", "", True),
+    ],
+)
+def test_no_proxy_names_who_is_reached_without_one(host: str, no: str, *, direct: bool) -> None:
+    proxies = through("http://proxy:3128", no=no)
+    assert (proxies.before(urlsplit(f"http://{host}:9093")) is None) is direct
+
+
+@pytest.mark.parametrize("proxy", ["socks5://alice:p%40ss@proxy:1080", "http://:3128", "http://proxy:port", "a b"])
+def test_an_invalid_proxy_is_refused_without_showing_it(proxy: str) -> None:
+    with pytest.raises(WrongAddress, match="HTTP_PROXY is not the address of an HTTP proxy") as raised:
+        through(proxy)
+    assert "NO_PROXY" in raised.value.remedy
+    assert [secret for secret in SECRETS if secret in str(raised.value) + raised.value.remedy] == []

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.alerts import Undelivered, alertmanager
+from reconciler.alerts.addresses import WrongAddress
 from reconciler.alerts.alertmanager import MAX_DESCRIBED, PERIODS, Alertmanager
-from reconciler.alerts.http import WrongAddress
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Result
 from reconciler.core.reasons import RUNBOOK, Reason

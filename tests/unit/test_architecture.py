@@ -170,6 +170,23 @@ def test_only_the_edge_reads_the_environment(module: str) -> None:
         assert list(_reads_of_the_environment(MODULES[module])) == []
 
 
+def _prints(tree: ast.Module) -> Iterator[str]:
+    """Yield every place where a file prints by itself: `print`, or `echo` and `secho` of click."""
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+        of_console = isinstance(called, ast.Attribute) and name == "print"
+        if name in {"print", "echo", "secho"} and not of_console:
+            yield f"line {getattr(node, 'lineno', 0)}: {name}"
+
+
+@each_module
+def test_only_one_module_prints(module: str) -> None:
+    """It knows what to say and how to end where nothing can be printed."""
+    if module != "cli.output":
+        assert list(_prints(MODULES[module])) == []
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from reconciler.alerts import Undelivered
+from reconciler.alerts.addresses import WrongAddress
 from reconciler.alerts.heartbeat import Heartbeat
-from reconciler.alerts.http import ATTEMPTS, WrongAddress
+from reconciler.alerts.http import ATTEMPTS
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Mode, Outcome, Result
 from reconciler.core.reasons import Reason

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.alerts import Undelivered
-from reconciler.alerts.http import WrongAddress
+from reconciler.alerts.addresses import WrongAddress
 from reconciler.alerts.notify import (
     MAX_BODY,
     MAX_TITLE,

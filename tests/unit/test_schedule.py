@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import urllib.request
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from structlog.testing import capture_logs
 
+from reconciler.cli.options import address
 from reconciler.cli.schedule import Trigger, longest_wait, make_trigger
 from reconciler.cli.service import CannotListen, Service
 from reconciler.core.errors import Failure
@@ -68,11 +70,23 @@ def test_days_of_the_week_are_those_of_crontab(expression: str, days: str) -> No
 
 
 @pytest.mark.parametrize(
-    "expression",
-    ["", "* * * *", "* * * * * *", "61 * * * *", "* * * * 8", "* * * * fri-mon", "0 0 1 * 1", "0 0 31 2 *", "noon"],
+    ("expression", "says"),
+    [
+        ("", "it has 0 of the five fields"),
+        ("* * * *", "it has 4 of the five fields"),
+        ("* * * * * *", "it has 6 of the five fields"),
+        ("61 * * * *", "61"),
+        ("* * * * 8", "'8' is not a day of the week"),
+        ("* * * * */0", "'*/0' is not a day of the week"),
+        ("* * * * fri-mon", "'fri-mon' is not a day of the week"),
+        ("* * * * someday", "'someday' is not a day of the week"),
+        ("0 0 1 * 1", "both a day of the month and a day of the week"),
+        ("0 0 31 2 *", "no time that comes again"),
+        ("noon", "it has 1 of the five fields"),
+    ],
 )
-def test_an_invalid_schedule_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
+def test_an_invalid_schedule_is_refused_with_its_fault(expression: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
         longest_wait(cron(expression), MONDAY)
 
 
@@ -125,11 +139,11 @@ def service(run_once: Callable[[], Outcome], now: Callable[[], datetime] = lambd
 
 
 @contextmanager
-def serving(running: Service) -> Iterator[tuple[str, list[EventDict]]]:
+def serving(running: Service, host: str = "127.0.0.1") -> Iterator[tuple[str, list[EventDict]]]:
     """Run the service; stop it, and wait for its end, at the end of the block."""
     stop = threading.Event()
     with capture_logs() as logged:
-        thread = threading.Thread(target=running.run, args=("127.0.0.1", 0, stop))
+        thread = threading.Thread(target=running.run, args=(host, 0, stop))
         thread.start()
         try:
             until(lambda: any(line["event"] == "serve.started" for line in logged))
@@ -237,3 +251,61 @@ def test_an_address_in_use_is_reported_with_its_remedy() -> None:
             service(FakeRuns().run_once).run("127.0.0.1", port, threading.Event())
     assert f"127.0.0.1:{port}" in str(failed.value)
     assert "--listen" in failed.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        pytest.param("::1", "[::1]", id="IPv6 - in brackets"),
+        pytest.param("localhost", "localhost", id="a name - as it is"),
+        pytest.param("", "0.0.0.0", id="none - every address of IPv4"),  # noqa: S104 - what it means
+    ],
+)
+def test_every_form_of_an_address_is_listened_on(host: str, shown: str) -> None:
+    with serving(service(FakeRuns().run_once), host) as (url, _):
+        assert url.startswith(f"http://{shown}:")
+        assert fetch(f"{url}/metrics")[0] == 200
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70, "192.0.2.1"])
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"Cannot listen on {host}:0"):
+        service(FakeRuns().run_once).run(host, 0, threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        (":8080", ("", 8080)),
+        ("[::]:8080", ("::", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_an_address_is_parsed(given: str, parsed: tuple[str, int]) -> None:
+    assert address(given) == parsed
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", ":", "8080", "localhost", "localhost:", "localhost:http", "localhost:65536", "localhost:-1", "a b:80"),
+        *("::1:8080", "::1", "[::1]", "[::1:8080", "[localhost]:8080", "[]:8080", "http://localhost:80", "host:٨٠"),
+    ],
+)
+def test_what_is_no_address_is_named(given: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(given))):
+        address(given)
+
+
+def test_a_crashing_page_is_answered_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    def crash() -> Outcome:
+        return CLEAN
+
+    broken = service(crash)
+    broken._show_metrics = lambda *_: 1 / 0  # type: ignore[assignment] # noqa: SLF001 - no other crashes
+    with serving(broken) as (url, _):
+        assert fetch(f"{url}/metrics")[0] == 500
+    assert "Traceback" not in capfd.readouterr().err
