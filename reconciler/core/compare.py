@@ -26,8 +26,10 @@ rules of `RULES` in order.
     live                        no label                              org_unlabelled             report
     live, open                  row's org and label differ            org_moved                  report
     any, unreadable too         latest event after now, or infinite   event_time_invalid         report
+    any, and nothing else       its record is too long to be held     tenant_parked              report
 
-A key whose latest event lies after now is left alone by every other rule.
+A key whose latest event lies after now is left alone by every other rule. A run that writes also parks a tenant that
+cannot be written, see `reconciler.db.apply`.
 """
 
 from __future__ import annotations
@@ -234,6 +236,9 @@ def compare(
     """
     problem = (observed.problem or _out_of_time(observed, as_of + tolerance)) if observed else None
     case = Case(None if problem else observed, problem, recorded, as_of)
+    if recorded.problem:
+        yield case.finding(Reason.TENANT_PARKED, None, recorded.problem)
+        return
     for rule in RULES:
         yield from rule(case)
 

@@ -164,6 +164,8 @@ class Recorded:
     """Up to when this tenant is proved: the start of the last run that found it true, less settle."""
     corrected: Mapping[Correction, Moment] = field(default_factory=dict)
     """The moments of the corrections that were written about it and not taken back."""
+    problem: str | None = None
+    """Why its record cannot be held in memory; None if it can. If it is set, nothing but the name can be relied on."""
 
 
 class Finding(NamedTuple):

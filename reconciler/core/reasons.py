@@ -179,10 +179,12 @@ class Reason(enum.StrEnum):
     TENANT_PARKED = _Entry(
         name="tenant_parked",
         summary="Something about the tenant cannot be written.",
-        meaning="The ledger refused or changed what the run was to write about this tenant. Nothing of it was written, "
-        "so the tenant is invoiced as the ledger stands. Every other tenant went on, and each run tries again.",
+        meaning="The ledger refused or changed what the run was to write about this tenant, or its record is too long. "
+        "Nothing of it was written, so the tenant is invoiced as the ledger stands. Every other tenant went on, and "
+        "each run tries again.",
         remedy="The finding says what stood in the way: a trigger, a rule or a policy on the table, a value too large "
-        "for its column. Remove it, and the next run writes what is due; `reconciler plan` shows that.",
+        "for its column, more skills than a run can hold. Remove it, and the next run writes what is due; `reconciler "
+        "plan` shows that.",
     )
 
     @property

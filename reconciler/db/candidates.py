@@ -54,10 +54,6 @@ class RepeatedTenant(Failure):
     """The list names one resource twice."""
 
 
-class HistoryTooLong(Failure):
-    """More is recorded of one tenant than a run can hold in memory."""
-
-
 class Candidate(NamedTuple):
     """A tenant that could differ: both sides."""
 
@@ -251,15 +247,6 @@ def _array_literal(texts: tuple[str, ...]) -> str:
     return literal
 
 
-def too_many_skills(tenant: str) -> HistoryTooLong:
-    """Return the failure that keeps a tenant from being compared with its record."""
-    return HistoryTooLong(
-        f"The ledger has more than {MAX_SKILLS:,} skills of {tenant} that are on or have just been turned off: "
-        "too many for a run to hold.",
-        "Nothing of this tenant was written. Look for the program that wrote them, and take them out of the ledger.",
-    )
-
-
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
     *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at, corrected = row
@@ -268,12 +255,13 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
         fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
         observed = msgspec.convert([fields[field] for field in Observed._fields], Observed)
     latest = _decode_skills(skills) if skills else {}
-    if len(latest) > MAX_SKILLS:
-        observed, latest = Observed(name=columns[0], problem=str(too_many_skills(columns[0]))), {}
+    problem = f"More than {MAX_SKILLS:,} skills are on or were just turned off." if len(latest) > MAX_SKILLS else None
     recorded = Recorded(
         name=columns[0],
         lifecycle=None if org is None else Lifecycle(org=org, created_at=created_at, deleted_at=deleted_at),
-        skills={skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest.items()},
+        skills={}
+        if problem
+        else {skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest.items()},
         suspension=None if id_ is None else Event(id_, kind, occurred_at),
         verified_at=verified_at,
         corrected={
@@ -282,5 +270,6 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
             )
             for table, subject, state, supersedes, at, start, end, evidence in _decode_corrected(corrected or "[]")
         },
+        problem=problem,
     )
     return Candidate(observed, recorded)

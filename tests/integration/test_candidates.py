@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reconciler.core.compare import compare
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Lifecycle, Observed, Recorded
 from reconciler.core.reasons import Reason
+from reconciler.db import candidates
 from reconciler.db.candidates import (
     BLOCK_BYTES,
     MAX_SKILLS,
@@ -251,6 +252,20 @@ def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
             | {"max_skills": MAX_SKILLS},
         )
         return "\n".join(line for (line,) in cursor)
+
+
+def test_a_record_too_long_to_hold_is_a_problem(ledger: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "MAX_SKILLS", 2)
+    ledger.execute("INSERT INTO tenant_billing_lifecycle VALUES ('acme', '2871', now() - interval '1 day')")
+    ledger.execute(
+        "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind) "
+        "SELECT 'acme', '2871', 's' || number, 'enabled' FROM generate_series(1, 3) AS number"
+    )
+    ((found,), *_) = recalled(ledger, [])
+    assert (found.recorded.problem, found.recorded.skills) == (
+        "More than 2 skills are on or were just turned off.",
+        {},
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 8])
