@@ -23,7 +23,7 @@ from reconciler.core.errors import Refusal, as_failure
 from reconciler.core.impact import add_impact
 from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits, build_plan, refuse_empty
-from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck
+from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck, refuse_incomplete
 from reconciler.db import runs
 from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods
 from reconciler.db.connection import connect, transaction
@@ -188,6 +188,7 @@ def _recheck(
                     spool.add(tenant)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
         second = _compare(job, spool, replace(dating, observed_at=first.as_of), names)
+    refuse_incomplete(first, second, listing, job.options.settle)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
     return second, known

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.core.dating import ROUNDING
+from reconciler.core.errors import SourceFault
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ REQUEST_COST = 20
 _PACKAGES = {Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED}
 
 
+class IncompleteList(SourceFault):
+    """The list lacked a tenant that was there."""
+
+
 def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> list[str]:
     """Return the names of the tenants whose drift may not be what it seems.
 
@@ -39,6 +44,23 @@ def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> lis
         for name, findings in first.findings.items()
         if findings and not _is_unreadable(first.observed[name]) and not _is_quiet(first, name, quiet_since)
     ]
+
+
+def refuse_incomplete(first: Comparison, second: Comparison, listing: Listing, settle: timedelta) -> None:
+    """Raise IncompleteList if a tenant that the list lacked is there, and was created before the list was read."""
+    if listing.server_time is None or not first.tenants_observed:
+        # an empty list is refused as such
+        return
+    # the list may have been read some time before its first page was sent
+    began = listing.server_time - settle - ROUNDING
+    for name, before in first.observed.items():
+        again = second.observed.get(name)
+        if before is None and again and again.created_at and again.created_at < began:
+            raise IncompleteList(
+                f"The list lacked {name}, which exists since {again.created_at:%Y-%m-%d %H:%M:%S} UTC: "
+                "it was not the whole list.",
+                "Nothing was written. Is there a proxy between this machine and the API server, or is a server behind?",
+            )
 
 
 def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -> Iterator[Finding]:

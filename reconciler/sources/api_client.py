@@ -21,6 +21,8 @@ import stamina
 import urllib3
 
 from reconciler.core.errors import SourceFault
+from reconciler.sources.documents import DoubledKey, refuse_doubled_keys
+from reconciler.sources.parse import FIRST_KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,25 +106,40 @@ class Answer:
 
     @property
     def date(self) -> datetime | None:
-        """The API server's clock, to the second; None if it sent none."""
+        """The API server's clock, to the second; None if it sent none that can be right."""
         try:
             sent = parsedate_to_datetime(self.headers.get("Date", ""))
-        except ValueError:
+            sent = sent.astimezone(UTC) if sent.tzinfo else sent.replace(tzinfo=UTC)
+        except (ValueError, TypeError, OverflowError, IndexError):
             return None
-        return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
+        return sent if sent >= FIRST_KUBERNETES else None
 
-    def decoded(self, shape: type[_Shape], kind: str) -> _Shape:
-        """Decode the body; raise SourceFault if it is not an object of this kind."""
+    def decoded(self, shape: type[_Shape], kind: str, *, check_keys: bool = True) -> _Shape:
+        """Decode the body; raise SourceFault if it is not an object of this kind.
+
+        Without `check_keys`, `refuse_doubled_keys` is left to the caller.
+        """
         try:
             decoded = msgspec.json.decode(self.body, type=shape)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             start = self.body[:60].decode("utf-8", "replace")
             raise malformed(
-                f"{self.path} answered, but not with what was requested ({_one_line(error)}); it begins {start!r}"
+                f"{self.path} answered, but not with what was requested ({one_line(error)}); it begins {start!r}"
             ) from None
         if getattr(decoded, "kind", kind) != kind:
-            raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')!r}, not a {kind!r}")
+            raise malformed(f"{self.path} answered with a {getattr(decoded, 'kind', '')[:100]!r}, not a {kind!r}")
+        if check_keys:
+            self.refuse_doubled_keys()
         return decoded
+
+    def refuse_doubled_keys(self) -> None:
+        """Raise SourceFault if a key stands twice in a mapping of the body: which one counts is not said."""
+        try:
+            refuse_doubled_keys(self.body)
+        except DoubledKey as error:
+            raise malformed(f"in what {self.path} answered, {one_line(error)}") from None
+        except (ValueError, RecursionError) as error:
+            raise malformed(f"{self.path} answered with what cannot be read ({one_line(error)})") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +176,7 @@ class Api:
         except (config.ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
             place = "the pod's service account" if by_account else self.kubeconfig or "the default kubeconfig"
             raise ClusterUnreachable(
-                f"No usable cluster configuration in {place}: {_one_line(error)}",
+                f"No usable cluster configuration in {place}: {one_line(error)}",
                 "Give one with --kubeconfig, or give the tenants as a file with --tenants.",
             ) from None
         # retries, redirects and waiting are decided here, not by the client
@@ -221,11 +238,11 @@ class Api:
             response = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)).response
         except ApiException as error:  # what the client raises when TLS fails
             raise ClusterUnreachable(
-                f"No secure connection to {self.host}: {_one_line(error.reason)}",
+                f"No secure connection to {self.host}: {one_line(error.reason)}",
                 "Check the certificate authority in the kubeconfig.",
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(_one_line(error)) from None
+            raise _Transient(one_line(error)) from None
         body = bytearray()
         try:
             while part := response.read1(CHUNK_BYTES):
@@ -234,7 +251,7 @@ class Api:
                 if len(body) > MAX_BODY_BYTES:
                     raise malformed(f"an answer is larger than {MAX_BODY_BYTES} bytes")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(f"the answer was cut off: {_one_line(error)}") from None
+            raise _Transient(f"the answer was cut off: {one_line(error)}") from None
         finally:
             response.release_conn() if response.closed else response.close()
         return self._check_status(method, path, response.status, response.headers, bytes(body))
@@ -400,8 +417,9 @@ def _status(body: bytes) -> _Status:
         sent = msgspec.json.decode(body, type=_Status)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _Status("")
-    return msgspec.structs.replace(sent, message=_one_line(sent.message)) if sent.kind == "Status" else _Status("")
+    return msgspec.structs.replace(sent, message=one_line(sent.message)) if sent.kind == "Status" else _Status("")
 
 
-def _one_line(message: object) -> str:
+def one_line(message: object) -> str:
+    """Return a message on one line, cut off where it is long."""
     return " ".join(str(message).split())[:300].rstrip(".")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from reconciler.core.errors import SourceFault
 from reconciler.core.model import Listing
@@ -29,9 +29,10 @@ _log = structlog.get_logger(__name__)
 
 
 class _ListMeta(Struct, rename="camel"):
-    resource_version: str
+    resource_version: Annotated[str, Meta(pattern=r"^[!-~]{0,100}$")]
     token: str = msgspec.field(name="continue", default="")
     remaining_item_count: int | None = None
+    shard_info: Any = None
 
 
 class _List(Struct, rename="camel"):
@@ -42,7 +43,7 @@ class _List(Struct, rename="camel"):
 
 
 class _ObjectMeta(Struct):
-    uid: str
+    uid: Annotated[str, Meta(pattern=r"^[!-~]{1,100}$")]
 
 
 class _Object(Struct):
@@ -103,7 +104,9 @@ class Cluster:
         """
         kind = self.resource.discover()
         if kind.namespaced and namespace is None:
-            _, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))
+            answer, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))
+            answer.refuse_doubled_keys()
+            # with a selector the API server never estimates what remains
             found = [self._read(kind, item) for item in page.items]
             if page.metadata.token or page.metadata.remaining_item_count or {one.name for one in found} - {name}:
                 raise malformed(f"a list of {name} only has other tenants, or is incomplete")
@@ -127,7 +130,7 @@ class Cluster:
         """Spool every page, and request the next one while this one is read."""
         tokens, before = set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
-        announced: int | None = None
+        estimate: int | None = None
         asked = self._ask(kind, {"limit": str(self.page_size)})
         while True:
             answer, page = self._page(kind, asked)
@@ -135,12 +138,6 @@ class Cluster:
             version, token = page.metadata.resource_version, page.metadata.token
             if not version or version != first[0]:
                 raise malformed(f"the resourceVersion changed from {first[0]!r} to {version!r} between two pages")
-            remaining = page.metadata.remaining_item_count if token else page.metadata.remaining_item_count or 0
-            if not token and remaining:
-                raise malformed(f"the list ended with {remaining} items remaining")
-            if announced is not None and remaining is not None and announced != len(page.items) + remaining:
-                raise malformed(f"{announced} items were to come, but {len(page.items)} came and {remaining} remain")
-            announced = remaining
             if token:
                 if not page.items:
                     raise malformed("a page without items has a continue token")
@@ -148,9 +145,12 @@ class Cluster:
                     raise malformed("two pages have the same continue token")
                 tokens.add(token)
                 asked = self._ask(kind, {"limit": str(self.page_size), "continue": token})
+            # while the API server prepares the next page
+            answer.refuse_doubled_keys()
             for position, item in enumerate(page.items, start=before + 1):
                 spool.add(self._read(kind, item, position))
             before += len(page.items)
+            estimate = _compared(estimate, page, before)
             if not token:
                 # the identity is read after the last page: it must still be the same cluster
                 return Listing(self.identity(), *first)
@@ -167,7 +167,24 @@ class Cluster:
             answer = asked()
         except NotFound:
             raise self.resource.not_found() from None
-        page = answer.decoded(_List, f"{kind.name}List")
+        page = answer.decoded(_List, f"{kind.name}List", check_keys=False)
         if page.api_version != kind.api_version:
             raise malformed(f"the list is of {page.api_version}, not of {kind.api_version}")
+        if page.metadata.shard_info is not None:
+            raise malformed("the list is one shard of several (metadata.shardInfo)")
         return answer, page
+
+
+def _compared(estimate: int | None, page: _List, received: int) -> int | None:
+    """Log how far the list is from the earlier estimate of its length; return the page's own, None if it has none.
+
+    Kubernetes calls remainingItemCount an estimate: it proves nothing
+    (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/list-meta/).
+    """
+    remaining = page.metadata.remaining_item_count
+    if remaining is None and page.metadata.token:
+        return None
+    length = received + (remaining or 0)
+    if (estimate not in {None, length}) or (remaining and not page.metadata.token):
+        _log.warning("list.estimate_differs", estimated=estimate, received=received, remaining=remaining)
+    return length

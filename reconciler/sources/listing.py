@@ -54,4 +54,8 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
 
 def _is_older(version: str | None, last: str | None) -> bool:
     # comparable as integers: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
-    return bool(version and last and version.isdecimal() and last.isdecimal() and int(version) < int(last))
+    return bool(version and last and _is_number(version) and _is_number(last) and int(version) < int(last))
+
+
+def _is_number(version: str) -> bool:
+    return version.isascii() and version.isdigit()

@@ -15,8 +15,18 @@ from reconciler.core.model import UNKNOWN_ORG, Observed
 MAX_ID_LENGTH = 253
 """Characters. Longer ids are not valid Kubernetes names, and PostgreSQL could not index them."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where Unix time begins. On a resource it is an empty time, as is Go's zero time, which lies in the year 1."""
+FIRST_KUBERNETES = datetime(2014, 6, 6, tzinfo=UTC)
+"""The day of the first commit of Kubernetes: no resource is older."""
+
 BEFORE_TRACKING = "ancient-changes"
 """The manager that the API server gives fields written before it tracked them: it has no time for them."""
+
+
+class UnreadableItem(SourceFault):
+    """An item of a list has no readable name."""
+
 
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 Time = Annotated[datetime, Meta(tz=True)]
@@ -95,7 +105,7 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, reliable_
     `position` is its number in the list, from 1; without `reliable_times`, those in managedFields prove nothing.
 
     Raises:
-        SourceFault: it has no name, so it might be any tenant.
+        UnreadableItem: it has no name, so it might be any tenant.
     """
     try:
         try:
@@ -109,7 +119,7 @@ def read(item: Raw | dict[str, Any], *, org_label: str, position: int, reliable_
         identity = _decoded(item, _Named).metadata
         _check_id("metadata.name", identity.name)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise SourceFault(
+        raise UnreadableItem(
             f"Item {position} of the list has no readable name ({_one_line(str(error))}), so it might be any tenant.",
             "Check the source: the API server never sends such an item.",
         ) from None
@@ -136,10 +146,14 @@ def _observed(tenant: _Tenant, org_label: str, *, reliable_times: bool) -> Obser
         _check_text("metadata.uid", metadata.uid or "")
         for package in packages:
             _check_text("spec.packages", package)
-    created_at = _utc("metadata.creationTimestamp", metadata.creation_timestamp)
-    deleting_at = metadata.deletion_timestamp and _utc("metadata.deletionTimestamp", metadata.deletion_timestamp)
-    suspended = tenant.status.suspended_at if tenant.status else None
-    suspended_at = suspended and _utc("status.suspendedAt", suspended)
+    created_at = _plausible("metadata.creationTimestamp", metadata.creation_timestamp)
+    if created_at is None:
+        raise ValueError(f"metadata.creationTimestamp: {metadata.creation_timestamp} is an empty time")
+    deleting_at = _plausible("metadata.deletionTimestamp", metadata.deletion_timestamp)
+    suspended_at = _set("status.suspendedAt", tenant.status.suspended_at if tenant.status else None)
+    if spec.suspend is None:
+        # it decides alone whether the tenant is suspended
+        _plausible("status.suspendedAt", suspended_at)
     writes = _in_utc(metadata.managed_fields) if reliable_times and metadata.managed_fields else []
     owners = [write for write in writes if write.fields and write.fields.spec and not write.subresource]
     return Observed(
@@ -199,12 +213,26 @@ def _utc(where: str, time: datetime) -> datetime:
         raise ValueError(f"{where}: {time} is outside the years 1 to 9999 in UTC") from None
 
 
+def _set(where: str, time: datetime | None) -> datetime | None:
+    """Return the time in UTC; None if it is an empty one, which counts as not set."""
+    if time is None or (time := _utc(where, time)) > EPOCH:
+        return time
+    return None if time.year == 1 or time == EPOCH else time
+
+
+def _plausible(where: str, time: datetime | None) -> datetime | None:
+    """Return the time in UTC, None if it is not set; raise ValueError if Kubernetes did not exist then."""
+    found = _set(where, time)
+    if found is not None and found < FIRST_KUBERNETES:
+        raise ValueError(f"{where}: {found:%Y-%m-%d} lies before {FIRST_KUBERNETES:%Y-%m-%d}, and so before Kubernetes")
+    return found
+
+
 def _in_utc(writes: list[_Write]) -> list[_Write]:
     """Return the entries of managedFields with their times in UTC, or none if one of them is out of range."""
     try:
         for write in writes:
-            if write.time is not None and write.time.tzinfo is not UTC:
-                write.time = _utc("metadata.managedFields", write.time)
+            write.time = _set("metadata.managedFields", write.time)
     except ValueError:
         return []
     return writes

@@ -26,6 +26,7 @@ from tests.support.struck_runs import (
     End,
     Faults,
     Scenario,
+    corrects_everything,
     fails,
     on,
     only,
@@ -105,12 +106,17 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
     "suspendedAt unparsable": put("yesterday", "status", "suspendedAt"),
     "suspendedAt without a time zone": put("2026-02-20T10:00:00", "status", "suspendedAt"),
     "suspendedAt a number": put(1771581600, "status", "suspendedAt"),
+    "suspendedAt before Kubernetes": put("1970-01-01T01:00:00Z", "status", "suspendedAt"),
     "suspendedAt in no year of UTC": put("9999-12-31T23:59:59-12:00", "status", "suspendedAt"),
     "creationTimestamp missing": drop("metadata", "creationTimestamp"),
     "creationTimestamp null": put(None, "metadata", "creationTimestamp"),
     "creationTimestamp unparsable": put("2026-02-30T10:00:00Z", "metadata", "creationTimestamp"),
+    "creationTimestamp the zero time": put("0001-01-01T00:00:00Z", "metadata", "creationTimestamp"),
+    "creationTimestamp the epoch": put("1970-01-01T01:00:00+01:00", "metadata", "creationTimestamp"),
+    "creationTimestamp before Kubernetes": put("2014-06-05T23:59:59Z", "metadata", "creationTimestamp"),
     "creationTimestamp in the future": put("2027-02-20T10:00:00Z", "metadata", "creationTimestamp"),
     "deletionTimestamp unparsable": put("soon", "metadata", "deletionTimestamp"),
+    "deletionTimestamp before Kubernetes": put("1970-01-01T00:00:01Z", "metadata", "deletionTimestamp"),
     "deletionTimestamp in the future": put("2027-02-20T10:00:00Z", "metadata", "deletionTimestamp"),
     "generation a string": put("2", "metadata", "generation"),
     "generation beyond 64 bits": put(2**70, "metadata", "generation"),
@@ -123,6 +129,16 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 for fault, change in MALFORMED.items():
     FAULTS.add(f"malformed tenant: {fault}", mangled("acme", change), spares("acme", UNREADABLE))
+
+for fault, change in {
+    "suspendedAt the zero time": put("0001-01-01T00:00:00Z", "status", "suspendedAt"),
+    "suspendedAt the zero time, in another zone": put("0001-01-01T00:34:08+00:34", "status", "suspendedAt"),
+    "suspendedAt the epoch": put("1970-01-01T00:00:00.000Z", "status", "suspendedAt"),
+    "suspendedAt null": put(None, "status", "suspendedAt"),
+    "deletionTimestamp the zero time": put("0001-01-01T00:00:00Z", "metadata", "deletionTimestamp"),
+    "deletionTimestamp the epoch": put("1970-01-01T00:00:00Z", "metadata", "deletionTimestamp"),
+}.items():
+    FAULTS.add(fault, mangled("acme", change), corrects_everything())
 
 NAMELESS: dict[str, Any] = {
     "a tenant without a name": drop("metadata", "name"),
@@ -364,6 +380,8 @@ def entry(manager: str, time: str | None, **spec: Any) -> dict[str, Any]:
 
 
 AT = "2026-02-20T10:00:00Z"
+for empty in ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z"):
+    unproved(f"managedFields with the time {empty}", each_entry(put(empty, "time")))
 
 unproved("managedFields absent", drop("metadata", "managedFields"))
 unproved("managedFields empty", put([], "metadata", "managedFields"))

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
-from reconciler.core.errors import SourceFault
 from reconciler.core.model import Listing, Observed
 from reconciler.sources.file import FileSource, UnreadableFile
 
@@ -139,6 +141,18 @@ SHAPES: dict[str, str | bytes] = {
     "a byte order mark before JSON": "\ufeff" + json.dumps(_LIST),
     "UTF-16, as PowerShell redirects": AS_KUBECTL_PRINTS.encode("utf-16"),
     "white space around JSON": "\n\n  " + json.dumps(_LIST) + "\n\n",
+    "JSON after JSON, as jq prints it": "\n".join(json.dumps(item, indent=2) for item in _LIST["items"]),
+    "JSON a line": "\n".join(map(json.dumps, _LIST["items"])) + "\n",
+    "JSON after JSON without anything between": "".join(map(json.dumps, _LIST["items"])),
+    "JSON after JSON, as jq --seq prints it": "".join(f"\x1e{json.dumps(item)}\n" for item in _LIST["items"]),
+    "JSON after JSON, each with a byte order mark": "".join(f"\ufeff{json.dumps(i)}\r\n" for i in _LIST["items"]),
+    "JSON in UTF-16": json.dumps(_LIST).encode("utf-16"),
+    "JSON documents with marks of YAML between": "\n---\n".join(map(json.dumps, _LIST["items"])),
+    "a List of Lists": json.dumps({**_LIST, "items": [{**_LIST, "items": [item]} for item in _LIST["items"]]}),
+    "YAML in braces": yaml.safe_dump(_LIST, default_flow_style=True),
+    "an anchor and a merge": AS_KUBECTL_PRINTS.replace("  metadata:", "  metadata: &acme", 1).replace(
+        "  spec: {}", "  spec: {}\n  unread: {<<: *acme, name: other}"
+    ),
     "comments and a directive": "%YAML 1.1\n# tenants\n---\n" + AS_KUBECTL_PRINTS,
 }
 
@@ -250,8 +264,71 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "an unclosed quote": (AS_KUBECTL_PRINTS.replace('"2871"', '"2871'), "neither YAML nor JSON", KUBECTL),
     "a key that is a list": ("? [a]\n: b", "neither YAML nor JSON", KUBECTL),
     "JSON that is cut off": (json.dumps(_LIST)[:-20], "neither YAML nor JSON", KUBECTL),
-    "JSON after JSON": (2 * json.dumps(resource()), "neither YAML nor JSON", KUBECTL),
-    "JSON nested without end": ('{"a":' + 100_000 * "[", "neither YAML nor JSON", KUBECTL),
+    "JSON after which something else comes": (json.dumps(resource()) + "\noops", "neither YAML nor JSON", KUBECTL),
+    "JSON nested without end": ('{"a":' + 100_000 * "[", "nested more deeply", KUBECTL),
+    "YAML nested without end": (100_000 * "[", "line 1: more than 500 levels deep", KUBECTL),
+    "YAML nested without end, in a line": (100_000 * "- ", "line 1: more than 500 levels deep", KUBECTL),
+    "a tag that does not fit": ("!!seq text", "neither YAML nor JSON: expected a sequence node", KUBECTL),
+    "a key twice in YAML": (
+        AS_KUBECTL_PRINTS.replace("    suspend: true\n", "    suspend: true\n    packages: []\n"),
+        "line 20: the key 'packages' stands twice in a mapping",
+        "Which one counts?",
+    ),
+    "a key twice in JSON": (
+        json.dumps(_LIST).replace('"suspend": true', '"suspend": true, "packages": []'),
+        "the key 'packages' stands twice in items[0].spec",
+        "Which one counts?",
+    ),
+    "a key twice in a later JSON document": (
+        json.dumps(resource()) + '\n\n{"kind": "List", "items": [], "items": []}',
+        "the key 'items' stands twice in the top level (a document that begins on line 3)",
+        "Which one counts?",
+    ),
+    "a key twice in braces of YAML": (
+        "{kind: List, items: [], items: []}",
+        "line 1: the key 'items' stands twice",
+        "Which one counts?",
+    ),
+    "a key twice that YAML spells in two ways": (
+        "kind: List\n'items': []\nitems: []\n",
+        "line 3: the key 'items' stands twice",
+        "Which one counts?",
+    ),
+    "a merge twice": (
+        "a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n",
+        "line 4: the key '<<' stands twice",
+        "Which one counts?",
+    ),
+    "a shard of a list": (
+        json.dumps(kubectl_list(resource(), shardInfo={"selector": "shard"})),
+        "is one shard of several",
+        "whole list",
+    ),
+    "a page inside a List": (
+        json.dumps(kubectl_list(kubectl_list(resource(), **{"continue": "abc"}))),
+        "is one page of a longer list",
+        "whole list",
+    ),
+    "a List with other metadata": (
+        json.dumps({"kind": "List", "items": [], "metadata": []}),
+        "the List is malformed",
+        KUBECTL,
+    ),
+    "a Table": (
+        json.dumps({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "rows": [{"object": resource()}]}),
+        f"contains Table of meta.k8s.io; {ONLY_TENANTS}",
+        "the wrong one",
+    ),
+    "a list of metadata": (
+        json.dumps({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": [resource()]}),
+        f"contains PartialObjectMetadataList of meta.k8s.io; {ONLY_TENANTS}",
+        "the wrong one",
+    ),
+    "a List of metadata": (
+        json.dumps(kubectl_list({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"})),
+        f"contains PartialObjectMetadata of meta.k8s.io; {ONLY_TENANTS}",
+        "the wrong one",
+    ),
     "a List that is cut off": (CUT_OFF, "an object without a kind", CUT_SHORT),
     "a List that is cut off inside a tenant": (CUT_OFF[: CUT_OFF.index("  spec: {}")], "without a kind", CUT_SHORT),
     "a List without items": (json.dumps({"apiVersion": "v1", "kind": "List"}), "the List has no items", CUT_SHORT),
@@ -311,11 +388,6 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
         CUT_SHORT,
     ),
     "an item that is null": (json.dumps({**_LIST, "items": [None]}), ONLY_TENANTS, CUT_SHORT),
-    "a List inside a List": (
-        json.dumps(kubectl_list(kubectl_list(resource()))),
-        f"contains List of v1; {ONLY_TENANTS}",
-        CUT_SHORT,
-    ),
 }
 
 
@@ -337,14 +409,15 @@ def test_anything_but_a_complete_list_of_tenants_is_refused(
 def test_a_tenant_without_a_name_is_refused(file: Callable[[str | bytes], Path]) -> None:
     nameless = resource()
     del nameless["metadata"]["name"]
-    with pytest.raises(SourceFault, match="Item 2 of the list has no readable name") as refused:
-        observe(file(json.dumps(kubectl_list(resource(), nameless))))
-    assert type(refused.value) is SourceFault
+    path = file(json.dumps(kubectl_list(resource(), nameless)))
+    with pytest.raises(UnreadableFile, match=f"{path}: Item 2 of the list has no readable name") as refused:
+        observe(path)
+    assert "cut off" in refused.value.remedy
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("tenants")
-    with pytest.raises(UnreadableFile, match=r"has no file that ends in \.json, \.yaml, \.yml") as refused:
+    with pytest.raises(UnreadableFile, match=r"has no file that ends in \.json, .*\.yml") as refused:
         observe(tmp_path)
     assert "Name the folder" in refused.value.remedy
 
@@ -356,13 +429,145 @@ def test_one_bad_file_in_a_folder_is_refused_by_name(tmp_path: Path) -> None:
         observe(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "why"), [("none.yaml", "No such file"), ("folder.yaml", "Is a directory")])
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, why: str) -> None:
-    (tmp_path / "folder.yaml").mkdir()
-    path = tmp_path if why == "Is a directory" else tmp_path / name
-    with pytest.raises(UnreadableFile, match=why) as refused:
-        observe(path)
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="No such file") as refused:
+        observe(tmp_path / "none.yaml")
     assert "--tenants" in refused.value.remedy
+
+
+def fill(folder: Path, *names: str) -> None:
+    """Write a file with a tenant of its own for each name."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(resource(path.stem)))
+
+
+def as_config_map(folder: Path) -> None:
+    """Mount a ConfigMap as the kubelet does: the names are links, and an older version may still be there."""
+    fill(folder, "..2026_11_26/acme.yaml", "..2026_11_26/beta.yaml", "..2026_11_25/old.yaml")
+    (folder / "..data").symlink_to("..2026_11_26")
+    for name in ("acme.yaml", "beta.yaml"):
+        (folder / name).symlink_to(f"..data/{name}")
+
+
+def with_loop(folder: Path) -> None:
+    fill(folder, "acme.yaml", "shop/beta.yaml")
+    (folder / "shop" / "loop").symlink_to(folder)
+    (folder / "itself").symlink_to("itself")
+
+
+def with_links(folder: Path) -> None:
+    """Link to a folder beside the one that is read, to one inside it, and to one of its files."""
+    fill(folder, "acme.yaml")
+    fill(folder.parent / "beside", "beta.yaml")
+    (folder / "linked").symlink_to(folder.parent / "beside")
+    (folder / "linked-again").symlink_to(folder.parent / "beside")
+    (folder / "also-acme.yaml").symlink_to("acme.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arrange", "found"),
+    [
+        pytest.param(
+            lambda folder: fill(folder, "acme.yaml", "shop/beta.yml", "shop/eu/cara.json", "shop.d/dana.yaml"),
+            ["acme", "beta", "cara", "dana"],
+            id="folders in the folder - read",
+        ),
+        pytest.param(
+            lambda folder: fill(folder, "acme.YAML", "beta.Json", "cara.jsonl", "dana.ndjson"),
+            ["acme", "beta", "cara", "dana"],
+            id="endings in capitals and of lines - read",
+        ),
+        pytest.param(
+            lambda folder: fill(folder, "acme.yaml", "beta.yaml.bak", "cara.yaml~", "dana.txt", ".emil.yaml"),
+            ["acme"],
+            id="other endings and hidden files - left out",
+        ),
+        pytest.param(
+            lambda folder: fill(folder, "acme.yaml", ".git/config.yaml", "shop/.cache/beta.yaml"),
+            ["acme"],
+            id="hidden folders - left out",
+        ),
+        pytest.param(as_config_map, ["acme", "beta"], id="a mounted ConfigMap - each tenant once"),
+        pytest.param(with_loop, ["acme", "beta"], id="links in a circle - each file once"),
+        pytest.param(with_links, ["acme", "beta"], id="links to folders and files - each file once"),
+    ],
+)
+def test_which_files_of_a_folder_are_read(tmp_path: Path, arrange: Callable[[Path], None], found: list[str]) -> None:
+    folder = tmp_path / "tenants"
+    folder.mkdir()
+    arrange(folder)
+    assert sorted(names(folder)) == found
+
+
+def test_what_is_left_out_of_a_folder_is_logged(tmp_path: Path) -> None:
+    fill(tmp_path, "acme.yaml", "shop/beta.yaml.bak", ".git/config.yaml")
+    with capture_logs() as logged:
+        observe(tmp_path)
+    assert logged == [
+        {
+            "event": "folder.read",
+            "log_level": "info",
+            "files": 1,
+            "left_out": 2,
+            "such_as": [".git", "shop/beta.yaml.bak"],
+        }
+    ]
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "acme.yaml")
+    (tmp_path / "beta.yaml").symlink_to("gone.yaml")
+    with pytest.raises(UnreadableFile, match=r"beta\.yaml: No such file"):
+        observe(tmp_path)
+
+
+def test_a_pipe_in_a_folder_is_refused(tmp_path: Path) -> None:
+    """Nobody may ever write to it."""
+    os.mkfifo(tmp_path / "acme.yaml")
+    with pytest.raises(UnreadableFile, match=r"acme\.yaml is neither a file nor a folder"):
+        observe(tmp_path)
+
+
+def test_a_pipe_that_is_given_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=[AS_KUBECTL_PRINTS])
+    writer.start()
+    assert names(tmp_path / "pipe") == ["acme", "beta"]
+    writer.join()
+
+
+def test_a_file_name_that_is_not_utf8_can_be_shown(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"acme-\xff.yaml")).write_text("")
+    with pytest.raises(UnreadableFile, match=r"acme-.*is empty") as refused:
+        observe(tmp_path)
+    assert str(refused.value).encode()
+
+
+@pytest.mark.parametrize("package", ["=", "<<", "0b_", "0x_", "2026-05-01", "~x", "1e3"])
+def test_a_package_that_kubectl_prints_without_quotes_is_text(
+    file: Callable[[str | bytes], Path], package: str
+) -> None:
+    (tenant,) = observe(file(_ITEMS[0].replace("- threema", f"- {package}")))
+    assert package in tenant.packages
+
+
+@pytest.mark.parametrize("number", ["9" * 10_000, "0x" + "f" * 10_000, "1e999999", "12:30", ".nan"])
+@pytest.mark.parametrize("field", ["generation: 3", "suspend: true"])
+def test_a_number_that_does_not_fit_stays_with_its_tenant(
+    file: Callable[[str | bytes], Path], number: str, field: str
+) -> None:
+    text = AS_KUBECTL_PRINTS.replace(field, f"{field.partition(':')[0]}: {number}")
+    acme, beta = observe(file(text))
+    assert acme.problem or number == "12:30"
+    assert beta == BETA
+
+
+def test_half_a_surrogate_pair_stays_with_its_tenant(file: Callable[[str | bytes], Path]) -> None:
+    acme, beta = observe(file(json.dumps(_LIST).replace("threema", "\\ud800")))
+    assert acme.problem
+    assert beta == BETA
 
 
 def test_a_file_of_many_tenants_is_read(file: Callable[[str | bytes], Path]) -> None:

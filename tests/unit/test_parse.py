@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from reconciler.core.errors import SourceFault
 from reconciler.core.model import Observed
-from reconciler.sources import file as snapshot
+from reconciler.sources import documents
 from reconciler.sources.parse import read
 from tests.support.comparison import NASTY
 
@@ -36,7 +36,7 @@ def as_json(item: Any) -> Raw:
 
 
 def as_yaml(item: Any) -> Any:
-    return yaml.load(yaml.safe_dump(item), snapshot._Loader)  # noqa: S506, SLF001 - what a file is read with
+    return yaml.load(yaml.safe_dump(item), documents._Loader)  # noqa: S506, SLF001 - what a file is read with
 
 
 def observed(item: Any, *, reliable_times: bool = True) -> Observed:
@@ -124,6 +124,55 @@ def test_times_are_converted_to_utc(text: str) -> None:
     created_at = observed(resource(creationTimestamp=text)).created_at
     assert created_at == BORN
     assert created_at.tzinfo is UTC
+
+
+EMPTY_TIMES = (
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00.000000000Z",
+    "0001-01-01T00:00:00-05:00",
+    "0001-01-01T00:34:08+00:34",
+    "1970-01-01T00:00:00Z",
+    "1970-01-01T00:00:00.000Z",
+    "1970-01-01T01:00:00+01:00",
+    "1969-12-31T19:00:00-05:00",
+)
+"""How programs write that they have no time."""
+TOO_EARLY = ("1970-01-01T00:00:01Z", "1969-12-31T23:59:59Z", "0002-01-01T00:00:00Z", "2014-06-05T23:59:59Z")
+
+
+@pytest.mark.parametrize("time", EMPTY_TIMES)
+@pytest.mark.parametrize("suspend", [None, False, True])
+def test_an_empty_time_does_not_suspend(time: str, suspend: bool | None) -> None:  # noqa: FBT001 - of the table above
+    said = observed(resource(spec={"suspend": suspend}, status={"suspendedAt": time}))
+    assert (said.problem, said.suspended, said.suspended_at) == (None, suspend is True, None)
+
+
+@pytest.mark.parametrize("time", EMPTY_TIMES)
+def test_an_empty_deletion_is_not_one(time: str) -> None:
+    assert observed(resource(deletionTimestamp=time)).deleting_at is None
+
+
+@pytest.mark.parametrize("time", EMPTY_TIMES)
+def test_an_empty_creation_makes_the_tenant_unreadable(time: str) -> None:
+    assert "metadata.creationTimestamp" in problem(resource(creationTimestamp=time))
+
+
+@pytest.mark.parametrize("field", ["creationTimestamp", "deletionTimestamp"])
+@pytest.mark.parametrize("time", TOO_EARLY)
+def test_a_time_before_kubernetes_makes_the_tenant_unreadable(field: str, time: str) -> None:
+    assert f"metadata.{field}" in problem(resource(**{field: time}))
+
+
+def test_a_tenant_from_the_day_of_kubernetes_is_readable() -> None:
+    assert observed(resource(creationTimestamp="2014-06-06T02:00:00+02:00")).created_at == datetime(
+        2014, 6, 6, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize("time", TOO_EARLY)
+def test_a_suspension_before_kubernetes_is_unreadable_where_it_decides(time: str) -> None:
+    assert "status.suspendedAt" in problem(resource(status={"suspendedAt": time}))
+    assert observed(resource(spec={"suspend": False}, status={"suspendedAt": time})).suspended is False
 
 
 WRONG_TIMES: tuple[Any, ...] = (
@@ -220,7 +269,7 @@ def test_an_item_without_a_name_might_be_any_tenant(item: Object) -> None:
     for form in (as_json(item), item):
         with pytest.raises(SourceFault, match="Item 3 of the list has no readable name") as fault:
             read(form, org_label=LABEL, position=3)
-        assert type(fault.value) is SourceFault
+        assert isinstance(fault.value, SourceFault)
         assert fault.value.remedy
         assert fault.value.exit_code == 1
 
@@ -318,6 +367,8 @@ EVIDENCE: dict[str, tuple[Any, int | None, int | None, int | None]] = {
     "not a list": ("portal", None, None, None),
     "entries that are not objects": (["portal"], None, None, None),
     "an unreadable time": ([write(ALL, 5, time="yesterday")], None, None, None),
+    "an empty time proves nothing": ([write(ALL, 5, time="0001-01-01T00:00:00Z")], None, None, None),
+    "the epoch proves nothing": ([write(PACKAGES, 5), write(ALL, 7, time="1970-01-01T00:00:00Z")], None, None, None),
     "a time outside UTC's years": ([write(ALL, 5, time="9999-12-31T23:59:59-14:00")], None, None, None),
     "unreadable fields": ([write({"f:spec": {"f:packages": 5}}, 5)], None, None, None),
     "a write before the creation": ([write(ALL, -1)], -1, -1, 0),
