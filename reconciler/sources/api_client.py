@@ -7,6 +7,7 @@ accept a page of HTML as an answer.
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -50,6 +52,7 @@ RELIABLE_WRITE_TIMES = (1, 25)
 """The first version that moves a managedFields time whenever a value changes
 (https://github.com/kubernetes/kubernetes/pull/110058). From older servers these times prove nothing."""
 
+_CREDENTIALS = re.compile(r"(//)[^/\s@]+(?=@)|(?<=\b[Bb]earer )[!-~]+|(?<=\b[Bb]asic )[!-~]+")
 _Method = Literal["GET", "POST"]
 _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
@@ -160,30 +163,9 @@ class Api:
     @cached_property
     def client(self) -> ApiClient:
         """The official client, authenticated."""
-        import yaml
-        from kubernetes import config
-        from kubernetes.client import ApiClient, Configuration
+        from reconciler.sources.access import connect
 
-        settings = Configuration()
-        by_account = self.in_pod and self.kubeconfig is None and self.context is None
-        try:
-            if by_account:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            else:
-                config.load_kube_config(  # type: ignore[no-untyped-call]
-                    self.kubeconfig, self.context, client_configuration=settings, persist_config=False
-                )
-        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-            place = "the pod's service account" if by_account else self.kubeconfig or "the default kubeconfig"
-            raise ClusterUnreachable(
-                f"No usable cluster configuration in {place}: {one_line(error)}",
-                "Give one with --kubeconfig, or give the tenants as a file with --tenants.",
-            ) from None
-        # retries, redirects and waiting are decided here, not by the client
-        settings.retries = False
-        client = ApiClient(settings)
-        client.user_agent = "reconciler"
-        return client
+        return connect(self.kubeconfig, self.context, in_pod=self.in_pod)
 
     @property
     def host(self) -> str:
@@ -243,6 +225,12 @@ class Api:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _Transient(one_line(error)) from None
+        except (ValueError, HTTPException) as error:
+            # its text may quote what could not be sent
+            raise ClusterUnreachable(
+                f"A request for {path} cannot be sent to {self.host} ({type(error).__name__}).",
+                "Check the server's address in the kubeconfig, and --group and --plural.",
+            ) from None
         body = bytearray()
         try:
             while part := response.read1(CHUNK_BYTES):
@@ -421,5 +409,5 @@ def _status(body: bytes) -> _Status:
 
 
 def one_line(message: object) -> str:
-    """Return a message on one line, cut off where it is long."""
-    return " ".join(str(message).split())[:300].rstrip(".")
+    """Return a message on one line, cut off where it is long, and without credentials."""
+    return _CREDENTIALS.sub(r"\1***", " ".join(str(message).split()))[:300].rstrip(".")

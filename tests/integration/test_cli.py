@@ -207,7 +207,7 @@ def _folder_as_kubeconfig(place: Place) -> list[str]:
     return ["--kubeconfig", str(place.folder)]
 
 
-@_bad("a context that the kubeconfig does not have", 1, "production", "--kubeconfig")
+@_bad("a context that the kubeconfig does not have", 1, "production", "--context")
 def _wrong_context(_: Place) -> list[str]:
     return ["--context", "production"]
 
@@ -303,7 +303,7 @@ def _one_page(place: Place) -> list[str]:
     return ["--tenants", place.file("kind: List\nitems: []\nmetadata: {continue: abc}\n")]
 
 
-@_bad("a tenant without a name", 1, "no readable name", "Check the source")
+@_bad("a tenant without a name", 1, "no readable name", "cut off")
 def _nameless(place: Place) -> list[str]:
     return ["--tenants", place.file("apiVersion: pieced.ch/v1alpha1\nkind: PiecedTenant\nmetadata: {}\n")]
 

@@ -329,6 +329,34 @@ GUARDS = (
         "tests/unit/test_parse.py",
     ),
     Guard(
+        "a token that cannot be sent is not shown",
+        "sources/access.py",
+        "    if not _TOKEN.fullmatch(token):\n",
+        "    if False:\n",
+        "tests/faults/test_access.py",
+    ),
+    Guard(
+        "a rotated token is read again",
+        "sources/access.py",
+        "        settings.refresh_api_key_hook = renew",
+        "        renew",
+        "tests/faults/test_access.py",
+    ),
+    Guard(
+        "what kubectl trusts is trusted",
+        "sources/access.py",
+        "    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT\n",
+        "",
+        "tests/faults/test_access.py",
+    ),
+    Guard(
+        "a proxy's password is not shown",
+        "sources/access.py",
+        "        url = url._replace(auth=None)\n",
+        "",
+        "tests/faults/test_access.py",
+    ),
+    Guard(
         "a body of the right kind",
         "sources/api_client.py",
         'if getattr(decoded, "kind", kind) != kind:',
@@ -342,7 +370,7 @@ GUARDS = (
         "else error.retry_after",
         API,
     ),
-    Guard("no redirect is followed", "sources/api_client.py", "        settings.retries = False\n", "", API),
+    Guard("no redirect is followed", "sources/access.py", "    settings.retries = False\n", "", API),
     Guard(
         "the deadline bounds every wait",
         "deadline.py",
