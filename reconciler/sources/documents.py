@@ -159,7 +159,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         try:
             read = self.construct_yaml_int if node.tag == _INTEGER else self.construct_yaml_float
             return cast("int | float", read(node))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, IndexError):
             return text
 
     def construct_boolean(self, node: yaml.ScalarNode) -> bool | str:

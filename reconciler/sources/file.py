@@ -110,7 +110,7 @@ class FileSource:
         if kind != "PiecedTenant" or group != self.group:
             found = "an object without a kind" if kind is None else kind if isinstance(kind, str) else _shape(kind)
             raise UnreadableFile(
-                f"{name} contains {found[:100]} of {group[:100] or 'no group'}; "
+                f"{name} contains {_shown(found)} of {_shown(group) or 'no group'}; "
                 f"only PiecedTenants of {self.group} are expected.",
                 f"Is the file cut off, or the wrong one? {AS_PRINTED}",
             )
@@ -175,7 +175,8 @@ def _listed(name: str, document: Any, depth: int = 0) -> Iterator[Any]:
         return
     meta = {} if document.get("metadata") is None else document["metadata"]
     if not isinstance(meta, dict) or depth > MAX_LISTS_IN_LISTS:
-        raise UnreadableFile(f"{name}: the {kind} is malformed.", f"Is it the wrong file? {AS_PRINTED}")
+        wrong = f"lies in {depth} others" if isinstance(meta, dict) else f"has metadata that is {_shape(meta)}"
+        raise UnreadableFile(f"{name}: a {kind} {wrong}.", f"Is it the wrong file? {AS_PRINTED}")
     if meta.get("shardInfo") is not None:
         raise UnreadableFile(
             f"{name} is one shard of several (metadata.shardInfo).", f"Write the whole list. {AS_PRINTED}"
@@ -193,6 +194,10 @@ def _listed(name: str, document: Any, depth: int = 0) -> Iterator[Any]:
 
 def _shape(value: Any) -> str:
     return {list: "a list", dict: "an object", str: "text", int: "a number"}.get(type(value), type(value).__name__)
+
+
+def _shown(text: str) -> str:
+    return text[:100] if text.isprintable() else ascii(text[:100])
 
 
 def _printable(path: str | Path) -> str:

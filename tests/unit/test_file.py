@@ -266,7 +266,8 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "JSON that is cut off": (json.dumps(_LIST)[:-20], "neither YAML nor JSON", KUBECTL),
     "JSON after which something else comes": (json.dumps(resource()) + "\noops", "neither YAML nor JSON", KUBECTL),
     "JSON nested without end": ('{"a":' + 100_000 * "[", "nested more deeply", KUBECTL),
-    "YAML nested without end": (100_000 * "[", "line 1: more than 500 levels deep", KUBECTL),
+    "YAML nested without end": (100_000 * "[", "line 1", KUBECTL),
+    "YAML nested more deeply than any tenant": (700 * "[" + 700 * "]", "line 1: more than 500 levels deep", KUBECTL),
     "YAML nested without end, in a line": (100_000 * "- ", "line 1: more than 500 levels deep", KUBECTL),
     "a tag that does not fit": ("!!seq text", "neither YAML nor JSON: expected a sequence node", KUBECTL),
     "a key twice in YAML": (
@@ -311,7 +312,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "a List with other metadata": (
         json.dumps({"kind": "List", "items": [], "metadata": []}),
-        "the List is malformed",
+        "a List has metadata that is a list",
         KUBECTL,
     ),
     "a Table": (

@@ -282,7 +282,7 @@ def test_an_item_that_is_not_an_object_might_be_any_tenant(body: bytes) -> None:
 
 def test_an_item_nested_too_deeply_is_a_fault_of_the_source() -> None:
     body = json.dumps(resource(spec={"packages": ["a"]})).encode()
-    deep = body.replace(b'"packages"', b'"other": ' + 5000 * b"[" + 5000 * b"]" + b', "packages"')
+    deep = body.replace(b'"packages"', b'"other": ' + 100_000 * b"[" + 100_000 * b"]" + b', "packages"')
     with pytest.raises(SourceFault):
         read(Raw(deep), org_label=LABEL, position=1)
 
