@@ -74,11 +74,12 @@ class FileSource:
         return Listing(SNAPSHOT)
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        if self.path == STANDARD_INPUT:
-            yield "standard input", sys.stdin.buffer.read()
-            return
-        path = Path(self.path)
         try:
+            if self.path == STANDARD_INPUT:
+                # None where it was closed before the program began
+                yield "standard input", sys.stdin.buffer.read() if sys.stdin else b""
+                return
+            path = Path(self.path)
             files = list(_walk(path)) if path.is_dir() else [path]
             if not files:
                 raise UnreadableFile(
@@ -88,7 +89,7 @@ class FileSource:
             for file in files:
                 yield _printable(file), file.read_bytes()
         except (OSError, ValueError, MemoryError) as error:
-            where = getattr(error, "filename", None) or path
+            where = getattr(error, "filename", None) or ("standard input" if self.path == STANDARD_INPUT else self.path)
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UnreadableFile(
                 f"The tenants cannot be read from {_printable(where)}: {why}.", "Check the path given with --tenants."

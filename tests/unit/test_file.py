@@ -229,6 +229,19 @@ def test_an_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         observe("-")
 
 
+def test_a_standard_input_that_is_closed_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UnreadableFile, match="standard input is empty"):
+        observe("-")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+    with pytest.raises(UnreadableFile, match="cannot be read") as refused:
+        observe(path)
+    assert str(refused.value).isprintable() or "\0" in path
+
+
 CUT_OFF = AS_KUBECTL_PRINTS[: AS_KUBECTL_PRINTS.index("kind: List")]
 CUT_SHORT = "Is the file cut off"
 ONLY_TENANTS = "only PiecedTenants of pieced.ch are expected"
