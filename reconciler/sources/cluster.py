@@ -11,7 +11,7 @@ import structlog
 from msgspec import Meta, Raw, Struct
 
 from reconciler.core.errors import SourceFault
-from reconciler.core.model import Listing
+from reconciler.core.model import Listing, Observed
 from reconciler.sources.api_client import Gone, NotFound, malformed
 from reconciler.sources.parse import read
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from reconciler.core.model import Observed, Spool
+    from reconciler.core.model import Spool
     from reconciler.sources.api_client import Answer, CustomResource, Kind
 
 MAX_LIST_RESTARTS = 3
@@ -156,7 +156,11 @@ class Cluster:
                 return Listing(self.identity(), *first)
 
     def _read(self, kind: Kind, item: Raw, position: int = 1) -> Observed:
-        return read(item, org_label=self.org_label, position=position, reliable_times=kind.has_reliable_times)
+        found = read(item, org_label=self.org_label, position=position, reliable_times=kind.has_reliable_times)
+        if found.uid is None and found.problem is None:
+            # an API server gives every object one; without it, nobody knows which tenant of that name it is
+            return Observed(name=found.name, namespace=found.namespace, problem="metadata.uid is missing")
+        return found
 
     def _ask(self, kind: Kind, query: dict[str, str]) -> Callable[[], Answer]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold

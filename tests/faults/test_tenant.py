@@ -126,6 +126,9 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], None]] = {
     "label with a NUL": put("28\0", "metadata", "labels", ORG_LABEL),
     "label endless": put("2" * 5000, "metadata", "labels", ORG_LABEL),
     "uid a number": put(7, "metadata", "uid"),
+    "uid missing": drop("metadata", "uid"),
+    "uid null": put(None, "metadata", "uid"),
+    "uid empty": put("", "metadata", "uid"),
 }
 for fault, change in MALFORMED.items():
     FAULTS.add(f"malformed tenant: {fault}", mangled("acme", change), spares("acme", UNREADABLE))

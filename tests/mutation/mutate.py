@@ -278,6 +278,13 @@ GUARDS = (
         API,
     ),
     Guard("no token twice", "sources/cluster.py", "if token in tokens:", "if False:", API),
+    Guard(
+        "a tenant of a cluster has a uid",
+        "sources/cluster.py",
+        "if found.uid is None and found.problem is None:",
+        "if False:",
+        TENANT,
+    ),
     Guard("no shard of a list", "sources/cluster.py", "if page.metadata.shard_info is not None:", "if False:", API),
     Guard(
         "each key once on a page",
