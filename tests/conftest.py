@@ -25,9 +25,11 @@ from reconciler.db import connection as database
 from reconciler.db import queries
 from reconciler.db.migrate import migrate
 from reconciler.demo import postgres as embedded
+from tests.support import postgres_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.system"]
 
@@ -48,6 +50,14 @@ class Psql(Protocol):
         """Return what psql said on standard error."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the server, so that it can be run alone on another version."""
+    for item in items:
+        if "postgres_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.sql)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Start the server in the controller, before its first worker."""
@@ -61,12 +71,19 @@ def _start(config: pytest.Config) -> str:
         config.add_cleanup(stack.close)
         url = os.environ.get("TEST_DATABASE_URL")
         if url is None:
-            version = os.environ.get("TEST_POSTGRES_VERSION")
-            url = stack.enter_context(embedded.server(int(version) if version else None))
+            url = stack.enter_context(embedded.server(installed=_installed(os.environ.get("TEST_POSTGRES_VERSION"))))
         config.stash[_POSTGRES_URL] = url
         config.stash[_TEMPLATE] = f"template_{uuid4().hex}"
         stack.callback(_execute, url, "DROP DATABASE IF EXISTS {}", config.stash[_TEMPLATE])
     return config.stash[_POSTGRES_URL]
+
+
+def _installed(version: str | None) -> Path | None:
+    """Return the installation of the version that is asked for; None is the package's own choice."""
+    try:
+        return postgres_versions.installation(int(version)) if version else None
+    except Failure as failure:
+        pytest.exit(f"{failure} {failure.remedy}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def _execute(url: str, statement: str, *names: str) -> None:

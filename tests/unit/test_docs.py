@@ -22,9 +22,9 @@ from reconciler.cli.main import cli
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Evidence, Finding, Mode, Outcome, Result
 from reconciler.core.reasons import Reason
-from reconciler.demo import postgres
 from reconciler.sources import api_client, cluster, parse
 from reconciler.views import findings
+from tests.support import postgres_versions
 from tests.support.pages import PAGES, ROOT, anchors, code, fenced, names, prose, section, table
 
 README = PAGES["README.md"]
@@ -153,11 +153,11 @@ def test_the_tests_variables_are_those_that_the_tests_read() -> None:
     assert documented == {name for text in sources for name in re.findall(r"environ\.get\(\"(TEST_\w+)\"", text)}
 
 
-def test_the_postgresql_versions_can_be_embedded() -> None:
-    versions = re.findall(r"`(\d+)`", section("CONTRIBUTING.md", "Run one test"))
-    assert versions
-    for version in versions:
-        assert postgres.installation(int(version)).is_dir()
+def test_the_postgresql_versions_are_those_that_the_tests_run_on() -> None:
+    oldest, newest = postgres_versions.VERSIONS[0], postgres_versions.VERSIONS[-1]
+    assert f"`{oldest}` to `{newest}`" in section("CONTRIBUTING.md", "Run one test")
+    for page in ("README.md", "docs/install.md"):
+        assert f"PostgreSQL {oldest} to {newest}" in (ROOT / page).read_text(encoding="utf-8")
 
 
 # --- words of the program ----------------------------------------------------------------------------------------
