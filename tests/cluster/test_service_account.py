@@ -106,6 +106,41 @@ def _lost(cluster: RealCluster) -> None:
     cluster.delete("gone")
 
 
+def _allowed(cluster: RealCluster, kubeconfig: Path) -> set[tuple[str, str, str, str]]:
+    """Return group, resource, verb and name of all that the API server lets this user do; paths have no group."""
+    said = cluster.rules_of(kubeconfig, NAMESPACE)
+    assert said["incomplete"] is False
+    paths = {
+        ("", path, verb, "*")
+        for rule in said["nonResourceRules"]
+        for path in rule["nonResourceURLs"]
+        for verb in rule["verbs"]
+    }
+    return paths | {
+        (group, resource, verb, name)
+        for rule in said["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", ["*"])
+    }
+
+
+@on_a_real_server
+def test_the_server_allows_the_account_what_a_run_asks_alone(real_cluster: RealCluster, tmp_path: Path) -> None:
+    """Beside what it allows every account, and in a namespace that is the job's own."""
+    kubeconfig = _act(real_cluster, _manifests(), tmp_path, ALL)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody", "namespace": NAMESPACE}}
+    nobody = real_cluster.act_as([account], name="nobody", namespace=NAMESPACE, directory=tmp_path)
+
+    assert _allowed(real_cluster, kubeconfig) - _allowed(real_cluster, nobody) == {
+        ("pieced.ch", "piecedtenants", "list", "*"),
+        ("pieced.ch", "piecedtenants", "get", "*"),
+        ("", "namespaces", "get", "kube-system"),
+        ("events.k8s.io", "events", "create", "*"),
+    }
+
+
 @on_a_real_server
 def test_the_manifests_rights_suffice_for_every_correction(
     real_cluster: RealCluster, ledger_url: str, role_url: str, tmp_path: Path

@@ -179,8 +179,8 @@ class RealCluster:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self._connection = Connection(kubeconfig)
-        version = self._connection.send("GET", "/version").json()
-        self.moves_times = int(version["minor"].rstrip("+")) >= _VALUES_MOVE_TIMES_SINCE
+        self.minor = int(self._connection.send("GET", "/version").json()["minor"].rstrip("+"))
+        self.moves_times = self.minor >= _VALUES_MOVE_TIMES_SINCE
         self._applied: list[str] = []
 
     def close(self) -> None:
@@ -235,16 +235,33 @@ class RealCluster:
         return self._connection.send("GET", path, **query)
 
     def add(self, manifest: Object) -> None:
-        """Apply a manifest. It goes at the next reset."""
-        self._apply(manifest, passing=True)
+        """Apply a manifest. It goes at the next reset, but for a namespace, which nothing here could empty."""
+        self._apply(manifest, passing=manifest["kind"] != "Namespace")
+
+    def judge(self, manifest: Object) -> Answer:
+        """Offer a manifest to the server, which decodes it strictly, admits it and keeps nothing."""
+        path, _ = _path(manifest)
+        return self._connection.send("POST", path, manifest, fieldValidation="Strict", dryRun="All")
+
+    def rules_of(self, kubeconfig: Path, namespace: str) -> Object:
+        """What the server says that a kubeconfig's user may do in a namespace."""
+        asked = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": namespace},
+        }
+        with Connection(kubeconfig) as connection:
+            answer = connection.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", asked)
+        status: Object = self._checked(answer)["status"]
+        return status
 
     def act_as(self, manifests: Sequence[Object], *, name: str, namespace: str, directory: Path) -> Path:
         """Apply manifests of a ServiceAccount and its RBAC, and return a kubeconfig that is this ServiceAccount's.
 
-        What was applied goes at the next reset, but for namespaces, which nothing here could empty.
+        What was applied goes at the next reset, as by `add`.
         """
         for manifest in manifests:
-            self._apply(manifest, passing=manifest["kind"] != "Namespace")
+            self.add(manifest)
         account = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
         bearer = self._write("POST", account, asked)["status"]["token"]
@@ -259,10 +276,7 @@ class RealCluster:
         return path
 
     def _apply(self, manifest: Object, *, passing: bool = False) -> None:
-        version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
-        root = f"/api/{version}" if version == "v1" else f"/apis/{version}"
-        within = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
-        path = f"{root}{within}/{kind.lower()}s/{metadata['name']}"
+        path = "/".join(_path(manifest))
         self._write("PATCH", path, manifest, _APPLY_PATCH, fieldManager="tests", force="true")
         if passing:
             self._applied.append(path)
@@ -306,6 +320,14 @@ class RealCluster:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{PATIENCE:.0f} s passed, and not yet: {what}.")
             time.sleep(0.1)
+
+
+def _path(manifest: Object) -> tuple[str, str]:
+    """Return where objects like this one are listed, and its name there."""
+    version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
+    root = f"/api/{version}" if version == "v1" else f"/apis/{version}"
+    within = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{root}{within}/{kind.lower()}s", metadata["name"]
 
 
 def is_established(crd: Object) -> bool:
