@@ -204,3 +204,16 @@ def test_every_file_of_the_image_exists_and_reaches_the_build() -> None:
 def test_the_images_python_is_one_that_the_project_supports() -> None:
     versions = set(re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE, flags=re.MULTILINE))
     assert {f"Programming Language :: Python :: {version}" for version in versions} <= set(PROJECT["classifiers"])
+
+
+def test_the_image_has_bytecode_of_all_that_a_run_imports(tmp_path: Path) -> None:
+    """A module without it would be compiled again by every run: the file system is read-only."""
+    (without,) = re.findall(r"compileall .*-x '(.+?)'", DOCKERFILE)
+    program = (
+        "import sys; from reconciler.cli.main import cli; from reconciler.sources.api_client import Api;"
+        " from kubernetes import client, config; client.ApiClient(client.Configuration());"
+        " print(*(module.__file__ for module in sys.modules.values() if getattr(module, '__file__', None)), sep='\\n')"
+    )
+    imported = python("-W", "ignore", "-c", program, cwd=tmp_path, path=ROOT).splitlines()
+    assert any(file.endswith("/kubernetes/client/__init__.py") for file in imported)
+    assert [file for file in imported if re.search(without, file)] == []
