@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
 
 from tests.support.fixtures import on_a_real_server
+from tests.support.pages import ROOT, manifests
 
 if TYPE_CHECKING:
     from tests.support.api_state import Object
     from tests.support.harness import RealCluster
 
-MANIFESTS: Final[list[Object]] = list(
-    yaml.safe_load_all((Path(__file__).parents[2] / "cronjob.yaml").read_text(encoding="utf-8"))
-)
+MANIFESTS: Final[list[Object]] = list(yaml.safe_load_all((ROOT / "cronjob.yaml").read_text(encoding="utf-8")))
 *_, CRONJOB = MANIFESTS
 NAMESPACE: Final = CRONJOB["metadata"]["namespace"]
+BESIDE: Final = [
+    one | {"metadata": one["metadata"] | {"namespace": NAMESPACE}}
+    for one in manifests("docs/gitops.md")
+    if one["kind"] in {"Job", "NetworkPolicy"}
+]
+"""What an overlay adds."""
 RESTRICTED: Final = {
     "apiVersion": "v1",
     "kind": "Namespace",
@@ -57,7 +61,7 @@ def _pod(**fields: Any) -> Object:
 
 
 @on_a_real_server
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
+@pytest.mark.parametrize("manifest", MANIFESTS + BESIDE, ids=lambda manifest: manifest["kind"])
 def test_the_server_accepts_every_object_strictly_and_warns_of_nothing(server: RealCluster, manifest: Object) -> None:
     answer = server.judge(manifest)
     assert (answer.status, answer.headers.get("warning")) == (201, None), answer.body

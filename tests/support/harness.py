@@ -327,7 +327,8 @@ def _path(manifest: Object) -> tuple[str, str]:
     version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
     root = f"/api/{version}" if version == "v1" else f"/apis/{version}"
     within = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
-    return f"{root}{within}/{kind.lower()}s", metadata["name"]
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    return f"{root}{within}/{plural.lower()}", metadata["name"]
 
 
 def is_established(crd: Object) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, str] = {
@@ -35,6 +38,11 @@ def names(cell: str) -> list[str]:
 def fenced(text: str) -> list[str]:
     """Return the content of every fenced block."""
     return re.findall(r"^```\w*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def manifests(page: str) -> list[dict[str, Any]]:
+    """Return the objects of a page's YAML blocks."""
+    return [document for block in fenced(PAGES[page]) for document in yaml.safe_load_all(block)]
 
 
 def prose(text: str) -> str:

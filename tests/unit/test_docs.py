@@ -13,6 +13,7 @@ from uuid import UUID
 import click
 import pytest
 import yaml
+from kubernetes_validate.utils import latest_version
 
 from docs import generate
 from reconciler import __version__
@@ -153,11 +154,15 @@ def test_the_tests_variables_are_those_that_the_tests_read() -> None:
     assert documented == {name for text in sources for name in re.findall(r"environ\.get\(\"(TEST_\w+)\"", text)}
 
 
-def test_the_postgresql_versions_are_those_that_the_tests_run_on() -> None:
+def test_the_named_versions_are_those_that_the_tests_run_on() -> None:
     oldest, newest = postgres_versions.VERSIONS[0], postgres_versions.VERSIONS[-1]
     assert f"`{oldest}` to `{newest}`" in section("CONTRIBUTING.md", "Run one test")
     for page in ("README.md", "docs/install.md"):
-        assert f"PostgreSQL {oldest} to {newest}" in (ROOT / page).read_text(encoding="utf-8")
+        assert f"PostgreSQL {oldest} to {newest}" in PAGES[page]
+    rows = {row[0]: row[1] for row in table("docs/install.md", "what")}
+    assert rows["PostgreSQL"] == ", ".join(map(str, postgres_versions.VERSIONS))
+    schemas = latest_version().rpartition(".")[0]
+    assert rows["Kubernetes: `cronjob.yaml`"] == f"1.29 to {schemas}"
 
 
 # --- words of the program ----------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def test_every_outcome_and_action_is_explained() -> None:
 
 
 def test_every_file_that_is_named_exists() -> None:
-    made_by_the_reader = {"tenants.yaml", "hotel.svg"}
+    made_by_the_reader = {"tenants.yaml", "hotel.svg", "migrate.yaml", "egress.yaml"}
     files = {
         word
         for line in COMMANDS

@@ -234,6 +234,11 @@ def test_it_runs_every_five_minutes_of_utc() -> None:
     assert CRONJOB["timeZone"] == "Etc/UTC"
 
 
+def test_the_program_knows_the_schedules_interval() -> None:
+    """Alerts end by it."""
+    assert durationpy.from_str(VARIABLES["RECONCILER_EVERY"]["value"]) == interval()
+
+
 def test_a_run_ends_before_the_next_tick_with_time_to_recheck() -> None:
     assert 2 * SETTLE <= deadline() < interval()
 

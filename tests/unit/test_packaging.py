@@ -104,6 +104,11 @@ def test_a_wheel_of_the_sdist_holds_the_same_files(wheel: Path, tmp_path: Path) 
     assert contents(built("wheel", source, tmp_path / "wheel")) == contents(wheel)
 
 
+def test_the_sdist_carries_the_manifest_and_its_fields() -> None:
+    carried = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"cronjob.yaml", "kustomization.yaml"} <= set(carried)
+
+
 def test_an_installed_wheel_finds_its_sql(wheel: Path, tmp_path: Path) -> None:
     """Installed on its own and used from another folder, it reads the SQL that it carries, not the checkout's."""
     site = tmp_path / "site"
