@@ -100,9 +100,9 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
     with closing(connect(job.database_url)) as db:
         started = runs.start(db, job.deadline.left())
-        yield (known := replace(known, observed_at=started.observed_at))
-        if known.mode is Mode.RUN:
-            runs.raise_unless_permitted(db, job.deadline.left())
+    yield (known := replace(known, observed_at=started.observed_at))
+    if known.mode is Mode.RUN:
+        started.raise_unless_permitted()
 
     with TenantSpool() as spool:
         listing = _list(job, spool, started.last, accept=job.options.accept_source)

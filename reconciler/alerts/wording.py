@@ -48,8 +48,7 @@ def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice:
 def owed_lines(outcome: Outcome) -> list[str]:
     """Return a line for each earlier run whose corrections are part of the message."""
     return [
-        f"{plural(len(run.findings), 'correction')} of these were written by the earlier run {run.run_id}, and nobody "
-        "was notified."
+        f"The earlier run {run.run_id} wrote {plural(len(run.findings), 'correction')} of these: nobody was told."
         for run in outcome.owed
     ]
 

@@ -11,7 +11,6 @@ from reconciler.cli import options as settings
 from reconciler.cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import date
 
 
@@ -109,13 +108,6 @@ def usage(
         say(view.table_of_values(statement), for_programs=True, end="")
     else:
         say(view.printed(statement))
-
-
-def _echo(parts: Iterable[str], *, nl: bool = True) -> None:
-    """Print a document in parts, and a line feed at its end."""
-    for part in parts:
-        click.echo(part, nl=False)
-    click.echo(nl=nl)
 
 
 def _period(month: date | None, first: date | None, last: date | None) -> tuple[date, date]:

@@ -182,9 +182,9 @@ class Reason(enum.StrEnum):
         meaning="The ledger refused or changed what the run was to write about this tenant, or its record is too long. "
         "Nothing of it was written, so the tenant is invoiced as the ledger stands. Every other tenant went on, and "
         "each run tries again.",
-        remedy="The finding says what stood in the way: a trigger, a rule or a policy on the table, a value too large "
-        "for its column, more skills than a run can hold. Remove it, and the next run writes what is due; `reconciler "
-        "plan` shows that.",
+        remedy="The finding says what stood in the way: a trigger, a rule or a policy on the table, a missing "
+        "partition, a value too large for its column, more skills than a run can hold. Remove it, and the next run "
+        "writes what is due; `reconciler plan` shows that.",
     )
 
     @property

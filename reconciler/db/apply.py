@@ -213,7 +213,7 @@ def _too_many(causes: Mapping[str, str], limit: int) -> TooManyParked:
     return TooManyParked(
         f"{len(causes)} tenants cannot be written, and the limit is {limit}. The first is {tenant}: {cause}",
         "The whole run was rolled back: what hits so many is not the fault of a tenant. Remove the cause; look for "
-        "triggers, rules and policies on the ledger's tables.",
+        "triggers, rules, policies and missing partitions of the ledger's tables.",
     )
 
 

@@ -44,6 +44,17 @@ class Start(NamedTuple):
     """When that was read, in seconds of `time.monotonic`."""
     last: Listing | None
     """The source that the ledger belongs to, and the last list of it; None on the first run."""
+    lacking: tuple[str, ...]
+    """The privileges that a run needs and this role lacks."""
+
+    def raise_unless_permitted(self) -> None:
+        """Raise `LedgerDenied` if the role of this run lacks a privilege, before anything is observed."""
+        if self.lacking:
+            raise LedgerDenied(
+                f"The reconciler's role lacks privileges on the ledger: {', '.join(self.lacking)}.",
+                "Nothing was observed or written. Run sql/roles.sql as the owner of the ledger's tables: a new version "
+                "may need more than the one before.",
+            )
 
 
 def start(db: Connection, seconds: float) -> Start:
@@ -51,25 +62,10 @@ def start(db: Connection, seconds: float) -> Start:
     with transaction(db, seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
-        ((now,),) = cursor.execute(query("clock")).fetchall()
-        return Start(now, time.monotonic(), row and Listing(*row))
-
-
-def raise_unless_permitted(db: Connection, seconds: float) -> None:
-    """Raise if the role of this run lacks a privilege, before anything is observed.
-
-    Raises:
-        LedgerDenied: with what it lacks.
-    """
-    with transaction(db, seconds) as cursor:
         sequences = [sequence for (sequence,) in cursor.execute(query("event_sequences")) if sequence]
-        cursor.execute(query("missing_privileges"), {"sequences": sequences})
-        if missing := ", ".join(privilege for (privilege,) in cursor):
-            raise LedgerDenied(
-                f"The reconciler's role lacks privileges on the ledger: {missing}.",
-                "Nothing was observed or written. Run sql/roles.sql as the owner of the ledger's tables: a new version "
-                "may need more than the one before.",
-            )
+        lacking = cursor.execute(query("missing_privileges"), {"sequences": sequences}).fetchall()
+        ((now,),) = cursor.execute(query("clock")).fetchall()
+        return Start(now, time.monotonic(), row and Listing(*row), tuple(privilege for (privilege,) in lacking))
 
 
 def commit(

@@ -45,6 +45,9 @@ FAR: Final = datetime(2999, 1, 1, tzinfo=UTC)
 # the run's own fixtures
 
 
+INSTANT = timedelta(microseconds=1)
+
+
 @dataclass
 class Scene:
     """A cluster and its ledger."""
@@ -330,6 +333,8 @@ def _changed(
         # in the second of the event that it follows a write may be that event's own, and proves nothing
         if not (latest and written_at(shown, written) == latest[1].replace(microsecond=0)):
             evidence, at = "field_manager", max(written_at(shown, written), not_before)
+    if at and latest:
+        at = max(at, latest[1] + INSTANT)
     superseded = latest[0] if latest else None
     return Wrote(reason, name, subject, "append", recorded, observed, evidence, at, not_before, org, superseded)
 
@@ -346,7 +351,7 @@ def _closed(scene: Scene, name: str, skill: str, at: datetime, evidence: str = "
     assert latest
     return Wrote(
         *("skill_open_after_deletion", name, skill, "append", "enabled", "disabled"),
-        *(evidence, at, at, org, latest[0]),
+        *(evidence, max(at, latest[1] + INSTANT), at, org, latest[0]),
     )
 
 

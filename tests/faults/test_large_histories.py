@@ -69,7 +69,7 @@ def all_are_corrected(output: Sequence[str]) -> None:
 
 def only_the_long_one_is_left_alone(output: Sequence[str]) -> None:
     found = impacts(output)
-    assert [key for key in found if key[0] == "long"] == [("long", "tenant_unreadable", None)]
+    assert [key for key in found if key[0] == "long"] == [("long", "tenant_parked", None)]
     assert found["short", "org_resolved", None] == "0.00"
 
 

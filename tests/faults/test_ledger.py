@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -32,7 +33,7 @@ from reconciler.core.reasons import Reason
 from reconciler.db import apply
 from reconciler.db import connection as database
 from reconciler.run import reconcile
-from tests.simulation.boundaries import Boundaries, Died
+from tests.simulation.boundaries import NOTIFIED, Boundaries, Died
 from tests.support import canaries
 from tests.support import faults as f
 from tests.support.odd_settings import OTHERS, SETTINGS, odd_database
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
 LOCK: Final = "SELECT pg_advisory_lock(7234897103)"
 LATER: Final = "2026-03-01T09:05:00Z"
+INSTANT: Final = timedelta(microseconds=1)
 
 FAULTS = Faults()
 
@@ -68,13 +70,13 @@ _Came = TypeVar("_Came")
 
 
 def crossed(scenario: Scenario) -> list[int]:
-    """Return the boundaries of one clean run that differ: before every step, and after every commit."""
+    """Return the boundaries of one clean run that differ: before every step and after every commit, the last its own."""
     scenario.page_size = 500
     boundaries = Boundaries()
     scenario.is_true(scenario.run(boundaries=boundaries))
     steps = [
         number
-        for number, where in enumerate(boundaries.passed, 1)
+        for number, where in enumerate(boundaries.passed[: boundaries.passed.index(NOTIFIED)], 1)
         if where.startswith("before") or where == "after commit"
     ]
     assert len(steps) > 30
@@ -418,7 +420,8 @@ def _idle_timeout(scenario: Scenario) -> None:
     """In every transaction: what waits inside one is thrown out, and so holds up nobody."""
     boundaries = Boundaries()
     scenario.is_true(scenario.run(boundaries=boundaries))
-    commits = [number for number, where in enumerate(boundaries.passed, 1) if where == "before commit"]
+    passed = boundaries.passed[: boundaries.passed.index(NOTIFIED)]
+    commits = [number for number, where in enumerate(passed, 1) if where == "before commit"]
     assert len(commits) > 3
     scenario.monkeypatch.setattr(database, "IDLE_TIMEOUT", 0.5)
     for number in commits:
@@ -698,20 +701,25 @@ def _tied(scenario: Scenario) -> None:
     assert scenario.run().failure is None
     assert set(scenario.corrections()) == {c for c in CORRECTIONS if c[0] != "acme"}
     # evidence of a time before what it corrects proves nothing: it follows at once
-    assert scenario.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (on(22), on(22), START, "none")
+    assert scenario.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (
+        on(22) + INSTANT,
+        on(22),
+        START,
+        "none",
+    )
     scenario.stays()
 
 
 @FAULTS.case("a correction tied in time with what it corrects", NORMAL)
 def _tied_with_correction(scenario: Scenario) -> None:
-    """It is the latest all the same, since its id is higher: it is not written again indefinitely."""
+    """It lies a microsecond after it, and so is the latest: it is not written again indefinitely."""
     # in the second of each event its field was written, which may have been that event's own write
     scenario.skill_row("acme", "voice", "disabled", on(20, 10))
     scenario.skill_row("beta", "wiki", "enabled", on(21, 11))
     scenario.run()
     assert scenario.correction("acme", Reason.SKILL_ENABLE_UNRECORDED, "voice") == (START, on(20, 10), START, "none")
     assert scenario.correction("beta", Reason.SKILL_DISABLE_UNRECORDED, "wiki") == (
-        *(on(21, 11), on(21, 11), START),
+        *(on(21, 11) + INSTANT, on(21, 11), START),
         "none",
     )
     assert set(scenario.corrections()) == CORRECTIONS
@@ -802,7 +810,12 @@ PRIVILEGES: Final = (
     "USAGE ON SCHEMA public",
     "TEMPORARY ON DATABASE {database}",
 )
-UNRECORDED: Final = {"USAGE ON SCHEMA reconciler", "INSERT ON reconciler.runs", "SELECT ON reconciler.source"}
+UNRECORDED: Final = {
+    "USAGE ON SCHEMA public",
+    "USAGE ON SCHEMA reconciler",
+    "INSERT ON reconciler.runs",
+    "SELECT ON reconciler.source",
+}
 """Without these, not even the failure can be recorded, or the run ends before it begins to observe."""
 
 

@@ -207,7 +207,7 @@ def test_run(
         scenario.is_true(outcome)
 
 
-@pytest.mark.parametrize("case", [pytest.param("DEFAULT", id="no partition for a correction's time - failed")])
+@pytest.mark.parametrize("case", [pytest.param("partition", id="no partition for corrections' times - failed")])
 def test_no_partition(
     partitioned: str, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
@@ -215,7 +215,7 @@ def test_no_partition(
         scenario.write("ALTER TABLE tenant_skill_events DETACH PARTITION tenant_skill_events_after")
         before = scenario.state()
         outcome = scenario.run()
-        scenario.has_failed(outcome, before, "has no partition for a row")
+        scenario.has_failed(outcome, before, "tenants cannot be written, and the limit is 3")
         assert outcome.failure
         assert case in outcome.failure.remedy
 

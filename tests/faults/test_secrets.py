@@ -56,6 +56,12 @@ def token_file(scenario: Scenario, _: Receiver, __: dict[str, str]) -> None:
     scenario.kubeconfig.write_text(json.dumps(config), encoding="utf-8")
 
 
+def proxy_of_the_api(scenario: Scenario, _: Receiver, __: dict[str, str]) -> None:
+    config = json.loads(scenario.kubeconfig.read_text(encoding="utf-8"))
+    config["clusters"][0]["cluster"]["proxy-url"] = f"http://me:{MARK}@127.0.0.1:1"
+    scenario.kubeconfig.write_text(json.dumps(config), encoding="utf-8")
+
+
 def crashing(where: str) -> Arrange:
     """Return what lets a function raise an exception that quotes all that it was given, and a token."""
 
@@ -81,7 +87,7 @@ WRITTEN, FAILED, WRONG = 0, 1, 64
         pytest.param(answering(503), WRITTEN, "alert.undelivered", id="every receiver is broken - written"),
         pytest.param(hung_up, WRITTEN, "alert.undelivered", id="every receiver hangs up - written"),
         pytest.param(proxied, WRITTEN, "of HTTP_PROXY", id="no way to the proxy of the alerts - written"),
-        pytest.param(setting(NO_PROXY=""), FAILED, "command.failed", id="no way to the proxy of the API - failed"),
+        pytest.param(proxy_of_the_api, FAILED, "command.failed", id="no way to the proxy of the API - failed"),
         pytest.param(crashing("urllib3.PoolManager.request"), FAILED, "command.failed", id="HTTP crashes - failed"),
         pytest.param(
             crashing("reconciler.alerts.http.Endpoint.send"), WRITTEN, "alert.crashed", id="alerts crash - written"
@@ -93,7 +99,7 @@ WRITTEN, FAILED, WRONG = 0, 1, 64
             crashing("reconciler.db.runs._row"), FAILED, "run.unrecorded", id="recording crashes, too - failed"
         ),
         pytest.param(
-            crashing("kubernetes.client.ApiClient.call_api"), FAILED, "ValueError at", id="the client crashes - failed"
+            crashing("kubernetes.client.ApiClient.call_api"), FAILED, "command.failed", id="the client crashes - failed"
         ),
         pytest.param(crashing("psycopg.connect"), FAILED, "ValueError at", id="the driver crashes - failed"),
         pytest.param(token_file, None, "", id="a token file with a newline - no matter"),

@@ -551,7 +551,7 @@ GUARDS = (
     Guard(
         "nothing is billed at what is no amount",
         "db/usage.py",
-        "if line.price_chf is not None and not line.price_chf.is_finite():",
+        "if price is not None and not price.is_finite():",
         "if False:",
         SETTINGS,
     ),
@@ -579,8 +579,8 @@ GUARDS = (
     Guard(
         "what cannot be printed is written all the same",
         "cli/output.py",
-        "        if not stands:\n            raise Unprinted",
-        "        if True:\n            raise Unprinted",
+        "            if not stands:\n                raise Unprinted",
+        "            if True:\n                raise Unprinted",
         OUTPUTS,
     ),
     Guard(

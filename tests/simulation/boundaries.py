@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tests.simulation.portal import Clock
 
 
+NOTIFIED = "notified"
+"""The boundary from which on a run has been written, and recipients of alerts have been notified."""
+
+
 class Died(BaseException):
     """The process was killed here."""
 
@@ -81,7 +85,14 @@ class Boundaries:
             connection.transaction = lambda: Ends(connection)  # type: ignore[method-assign,assignment,misc]
             return connection
 
+        record_notified = runs.record_notified
+
+        def after_the_run(*given: Any) -> None:
+            boundaries.cross(NOTIFIED)
+            record_notified(*given)
+
         with monkeypatch.context() as patch:
+            patch.setattr(runs, "record_notified", after_the_run)
             patch.setattr(run, "connect", connect)
             patch.setattr(runs, "connect", connect)
             yield
