@@ -70,7 +70,7 @@ _Came = TypeVar("_Came")
 
 
 def crossed(scenario: Scenario) -> list[int]:
-    """Return the boundaries of one clean run that differ: before every step and after every commit, the last its own."""
+    """Return the boundaries of a clean run that differ: before every step and after every commit, the last its own."""
     scenario.page_size = 500
     boundaries = Boundaries()
     scenario.is_true(scenario.run(boundaries=boundaries))
