@@ -81,7 +81,7 @@ class Dating:
             if moment is None:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
                 moment = self._moment(finding, observed, recorded, deletion)
-                moment = moment and self._following(finding, recorded, moment)
+                moment = moment and self._following(moment, finding, observed, recorded)
                 moments[change] = moment
             yield finding.dated(moment) if moment else finding
 
@@ -110,12 +110,13 @@ class Dating:
                 pass  # neither a report nor the organisation of a row has a moment
         return moment
 
-    def _following(self, finding: Finding, recorded: Recorded, moment: Moment) -> Moment:
+    def _following(self, moment: Moment, finding: Finding, observed: Observed | None, recorded: Recorded) -> Moment:
         """Return the moment, late enough to follow what it corrects: at one instant, the order of ids would decide."""
         after = finding.supersedes.occurred_at + INSTANT if finding.supersedes else moment.occurred_at
-        if finding.reason is Reason.DELETION_UNRECORDED and recorded.lifecycle:
+        start = recorded.lifecycle.created_at if recorded.lifecycle else observed and observed.created_at
+        if finding.reason is Reason.DELETION_UNRECORDED and start:
             # else it would be a lifetime without a day
-            after = min(recorded.lifecycle.created_at, self.observed_at) + SHORTEST_LIFETIME
+            after = min(start, self.observed_at) + SHORTEST_LIFETIME
         if moment.occurred_at >= after:
             return moment
         return moment._replace(occurred_at=after, not_after=max(moment.not_after, after))

@@ -365,8 +365,12 @@ def _from_the_start(scene: Scene, name: str, skill: str, org: str = "1") -> Wrot
     return Wrote("skill_enable_unrecorded", name, skill, "append", "disabled", "enabled", "creation", at, at, org)
 
 
-def _stamped(name: str, at: datetime, evidence: str = "deletion", org: str = "1") -> Wrote:
-    return Wrote("deletion_unrecorded", name, None, "stamp", "open", "deleted", evidence, at, at, org)
+def _ended(scene: Scene, name: str, at: datetime, evidence: str = "deletion", skills: tuple[str, ...] = ()) -> Expected:
+    """A deletion, and its skills: a lifetime lasts a second at least."""
+    row = scene.write("SELECT created_at FROM tenant_billing_lifecycle WHERE tenant_name = %s", name)
+    end = max(at, (row[0][0] if row else scene.created_at(name)) + timedelta(seconds=1))
+    stamped = Wrote("deletion_unrecorded", name, None, "stamp", "open", "deleted", evidence, end, at, "1")
+    return [stamped, *(_closed(scene, name, skill, at, evidence)._replace(at=end) for skill in skills)]
 
 
 # lifecycle
@@ -415,6 +419,8 @@ def _unrecorded_and_unlabelled(scene: Scene) -> Expected:
 def _recreated(scene: Scene) -> Expected:
     scene.cluster.delete("acme")
     scene.run()
+    # the first lifetime lasts a second at least
+    scene.cluster.tick()
     scene.cluster.tick()
     scene.cluster.create(tenant("acme", ["mail"], org="1"))
     return [Said("tenant_recreated", "acme")]
@@ -430,28 +436,28 @@ def _contradicted(scene: Scene) -> Expected:
 def _deleting_unrecorded(scene: Scene) -> Expected:
     scene.cluster.create(tenant("newcomer", ["mail"], org="1", suspend=True, finalizers=[FINALIZER]))
     scene.cluster.delete("newcomer")
-    return [_inserted(scene, "newcomer"), _stamped("newcomer", scene.deleting_at("newcomer"))]
+    return [_inserted(scene, "newcomer"), *_ended(scene, "newcomer", scene.deleting_at("newcomer"))]
 
 
 @_case("a tenant that is being deleted is stamped with its deletionTimestamp and its skills end with it")
 def _deleting(scene: Scene) -> Expected:
     scene.cluster.delete("lingering")
     at = scene.deleting_at("lingering")
-    return [_stamped("lingering", at), *(_closed(scene, "lingering", skill, at) for skill in ("mail", "voice"))]
+    return _ended(scene, "lingering", at, skills=("mail", "voice"))
 
 
 @_case("an absent tenant is stamped as early as possible and its skills end with it")
 def _absent(scene: Scene) -> Expected:
     scene.cluster.delete("acme")
     at = max(_lifecycle_created_at(scene, "acme"), scene.verified_at())
-    return [_stamped("acme", at, "none"), *(_closed(scene, "acme", skill, at, "none") for skill in ("mail", "threema"))]
+    return _ended(scene, "acme", at, "none", ("mail", "threema"))
 
 
 @_case("an absent suspended tenant is stamped no later than it was last seen and gets no event of resumption")
 def _absent_and_suspended(scene: Scene) -> Expected:
     scene.cluster.delete("paused")
     at = max(_lifecycle_created_at(scene, "paused"), scene.verified_at())
-    return [_stamped("paused", at, "none"), _closed(scene, "paused", "mail", at, "none")]
+    return _ended(scene, "paused", at, "none", ("mail",))
 
 
 @_case("an absent tenant of a closed row without open skills is true")
@@ -710,8 +716,7 @@ def _deleted_with_an_event_after_now(scene: Scene) -> Expected:
     at = scene.deleting_at("lingering")
     return [
         Said("event_time_invalid", "lingering", "voice"),
-        _stamped("lingering", at),
-        _closed(scene, "lingering", "mail", at),
+        *_ended(scene, "lingering", at, skills=("mail",)),
     ]
 
 

@@ -196,6 +196,11 @@ def test_a_deletion_is_not_stamped_before_the_creation() -> None:
     assert found == Moment(start + SECOND, start, start + SECOND, Evidence.DELETION)
 
 
+def test_a_lifetime_only_now_recorded_lasts_a_second_too() -> None:
+    (_, stamp) = dated(live_tenant(deleting_at=BORN), recorded_tenant(None))
+    assert stamp.moment == Moment(BORN + SECOND, BORN, BORN + SECOND, Evidence.DELETION)
+
+
 def test_a_lifetime_lasts_at_least_a_second() -> None:
     """Also the events that it closes are dated at its end."""
     recorded = recorded_tenant(skills={"a": Event(9, "enabled", BORN)})
