@@ -27,10 +27,17 @@ GRANT USAGE ON SCHEMA public, reconciler TO :"role";
 
 -- events are only appended
 GRANT SELECT, INSERT ON public.tenant_skill_events, public.tenant_suspension_events TO :"role";
-SELECT format('GRANT USAGE ON SEQUENCE %s TO %I', sequence, :'role')
-FROM (VALUES (pg_get_serial_sequence('public.tenant_skill_events', 'id')),
-             (pg_get_serial_sequence('public.tenant_suspension_events', 'id'))) AS serial (sequence)
-WHERE sequence IS NOT NULL \gexec
+-- a sequence need not belong to its column: it is enough that the column's default depends on it
+SELECT format('GRANT USAGE ON SEQUENCE %s TO %I', d.objid::regclass, :'role')
+FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+WHERE d.refobjid IN ('public.tenant_skill_events'::regclass, 'public.tenant_suspension_events'::regclass)
+UNION
+SELECT format('GRANT USAGE ON SEQUENCE %s TO %I', d.refobjid::regclass, :'role')
+FROM pg_catalog.pg_attrdef f
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
+JOIN pg_catalog.pg_class s ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+WHERE f.adrelid IN ('public.tenant_skill_events'::regclass, 'public.tenant_suspension_events'::regclass) \gexec
 
 -- created_at never changes
 GRANT SELECT, INSERT, UPDATE (deleted_at, zitadel_org_id) ON public.tenant_billing_lifecycle TO :"role";

@@ -34,6 +34,10 @@ class Undelivered(Exception):  # noqa: N818 - it names what happened to the mess
     """A receiver could not be notified. The message says why and contains no secret."""
 
 
+class PartlyDelivered(Undelivered):
+    """A part of a message was delivered, so that it must not be sent again."""
+
+
 class Sink(Protocol):
     """A way to notify a receiver of runs."""
 
@@ -97,9 +101,13 @@ class Alerts:
         return {sink.name: () if sink.deduplicates else _reports(message) for sink, message in notified}
 
     def _wait_for(self, sink: Sink, delivery: Callable[[], None]) -> bool:
-        """Return whether the message was delivered; log and count it if not."""
+        """Return whether the message was delivered, or a part of it; log and count what was not."""
+        is_delivered = False
         try:
             delivery()
+        except PartlyDelivered as error:
+            _log.warning("alert.undelivered", sink=sink.name, error=str(error))
+            is_delivered = True
         except Undelivered as error:
             _log.warning("alert.undelivered", sink=sink.name, error=str(error))
         except DeadlineExceeded as error:
@@ -110,7 +118,7 @@ class Alerts:
             return True
         if self.undelivered:
             self.undelivered(sink.name)
-        return False
+        return is_delivered
 
 
 def _message(outcome: Outcome, sink: Sink) -> Outcome | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from reconciler.alerts import Undelivered
+from reconciler.alerts import PartlyDelivered, Undelivered
 from reconciler.alerts.http import Endpoint
 from reconciler.alerts.wording import STOP_HEADLINES, impact_texts, one_line, owed_lines, paragraph
 from reconciler.core.model import Action, Mode, Result
@@ -113,7 +113,9 @@ class Alertmanager:
             except DeadlineExceeded:
                 failures.append(f"{endpoint.origin} did not answer within {MAX_SECONDS:g} s.")
         if failures:
-            raise Undelivered(" ".join(failures))
+            # one of a cluster is enough: it tells the others
+            kind = PartlyDelivered if len(failures) < len(self._endpoints) else Undelivered
+            raise kind(" ".join(failures))
 
     def _update(self, endpoint: Endpoint, alerts: list[Alert], result: Result, now: datetime) -> None:
         """Send the alerts, then renew or end the other active ones."""

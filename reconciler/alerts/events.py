@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import quote
 from uuid import uuid5
 
-from reconciler.alerts import NOTIFY_SECONDS, Undelivered
+from reconciler.alerts import NOTIFY_SECONDS, PartlyDelivered, Undelivered
 from reconciler.alerts.wording import impact_texts, one_line
 from reconciler.core.errors import Failure, SourceFault
 from reconciler.core.model import Action, Evidence
@@ -61,7 +61,9 @@ class Events:
     def notify(self, outcome: Outcome) -> None:
         """Create an Event for each finding, or one for a run that was refused or failed. Existing Events stay."""
         if isinstance(outcome.failure, SourceFault):
-            return  # the API server itself is at fault
+            if outcome.owed:
+                raise Undelivered("The API server is at fault: what is owed goes along with the next run.")
+            return
         # the deadline of the run may be over already
         resource = replace(self.resource, api=replace(self.resource.api, deadline=Deadline.after(NOTIFY_SECONDS)))
         rejected = []
@@ -82,7 +84,8 @@ class Events:
         except Failure as failure:
             raise Undelivered(str(failure)) from None
         if rejected:
-            raise Undelivered(f"The API server refused {len(rejected)} of {len(events)} Events: {rejected[0]}.")
+            kind = PartlyDelivered if len(rejected) < len(events) else Undelivered
+            raise kind(f"The API server refused {len(rejected)} of {len(events)} Events: {rejected[0]}.")
 
     def _events(self, outcome: Outcome, kind: Kind) -> Iterator[dict[str, Any]]:
         """Yield the Events of a run as they are posted."""

@@ -12,8 +12,7 @@ Pure. Evidence, best first:
 The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
 found the tenant true. It ends when the observation began, or earlier if evidence says so. A moment lies at least a
 microsecond after the event that it corrects: else it might not become the latest, and the same correction would be
-written again indefinitely. A stamp lies at least a second after the start of its lifetime. A correction that somebody
-undid is written again with the moment that it had.
+written again indefinitely. A stamp lies at least a second after the start of its lifetime.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import Correction, Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
+from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -77,12 +76,11 @@ class Dating:
         for finding in findings:
             # changes that supersede the same event get the same moment: above all the packages of a new tenant
             change = finding.reason, finding.supersedes
-            moment = _undone(finding, recorded) or moments.get(change)
-            if moment is None:
+            if change not in moments:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
                 moment = self._moment(finding, observed, recorded, deletion)
-                moment = moment and self._following(moment, finding, observed, recorded)
-                moments[change] = moment
+                moments[change] = moment and self._following(moment, finding, observed, recorded)
+            moment = moments[change]
             yield finding.dated(moment) if moment else finding
 
     def _moment(
@@ -190,16 +188,6 @@ class Dating:
         late = starts_to_cost or self.fallback is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
-
-
-def _undone(finding: Finding, recorded: Recorded) -> Moment | None:
-    """Return the moment that the same correction had before somebody undid it: what it proved has not changed."""
-    if not recorded.corrected or finding.reason.table is None:
-        return None
-    superseded = finding.supersedes.id if finding.supersedes else None
-    moment = recorded.corrected.get(Correction(finding.reason.table, finding.subject, finding.observed, superseded))
-    is_of_this_lifetime = moment and recorded.lifecycle and recorded.lifecycle.created_at <= moment.occurred_at
-    return moment if is_of_this_lifetime else None
 
 
 def _is_of_earlier_lifetime(finding: Finding, recorded: Recorded) -> bool:

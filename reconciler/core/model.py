@@ -143,15 +143,6 @@ class Moment(NamedTuple):
     evidence: Evidence
 
 
-class Correction(NamedTuple):
-    """What identifies a correction of one lifetime: the same one is never written twice while it stands."""
-
-    table: str
-    subject: str | None
-    observed: str | None
-    supersedes_id: int | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What the ledger says of one tenant: its lifecycle row and the latest event of every key."""
@@ -162,8 +153,6 @@ class Recorded:
     suspension: Event | None = None
     verified_at: datetime | None = None
     """Up to when this tenant is proved: the start of the last run that found it true, less settle."""
-    corrected: Mapping[Correction, Moment] = field(default_factory=dict)
-    """The moments of the corrections that were written about it and not taken back."""
     problem: str | None = None
     """Why its record cannot be held in memory; None if it can. If it is set, nothing but the name can be relied on."""
 

@@ -81,6 +81,11 @@ class Plan:
         """Return how many tenants a run over this ledger may correct for one reason."""
         return max(limits.count, math.floor(self.tenants_recorded * Fraction(str(limits.percent)) / 100))
 
+    def parking_limit(self, limits: Limits) -> int:
+        """Return how many tenants a run may leave out because they cannot be written; all of a backfill count."""
+        of = self.tenants_observed if self.ledger_is_empty else self.tenants_recorded
+        return replace(self, tenants_recorded=of).limit(limits)
+
     def parked(self, causes: Mapping[str, str], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
         """Return the plan without the corrections of the tenants that cannot be written, and a report of each.
 

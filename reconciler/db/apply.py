@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import Action, Finding, Moment
+from reconciler.core.model import Action, Finding, Moment, Table
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import NULL, accepted_reports, escape
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from reconciler.core.plan import Plan
@@ -53,10 +54,6 @@ class _NotInForce(Exception):  # noqa: N818 - it says what is wrong with the row
     """Rows were written, but the ledger shows something else. The argument says what, by tenant."""
 
 
-class _Unproven(Exception):  # noqa: N818 - it says what is wrong with the rows
-    """Fewer proofs were written than corrections."""
-
-
 def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
     """Take the lock of all runs, stage the plan, and return it with tenants deferred whose record has changed since."""
     cursor.execute(query("lock"))
@@ -66,15 +63,14 @@ def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
     _stage(cursor, plan)
     cursor.execute(query("drop_stale"))
     stale = {tenant for (tenant,) in cursor}
-    if not stale:
-        return plan
     return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
 
-def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int) -> Plan:
+def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Callable[[], float]) -> Plan:
     """Write the corrections, each with its proof; return the plan with the tenants parked that cannot be written.
 
-    The plan is what `drop_stale` returned in the same transaction, where the run's own row must follow.
+    A tenant whose rows another session holds is deferred. The plan is what `drop_stale` returned in the same
+    transaction, where the run's own row must follow. `time_left` raises when the run's time is over.
 
     Raises:
         TooManyParked: more than `limit` tenants cannot be written.
@@ -82,11 +78,13 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int) -> Plan:
     """
     cursor.execute(query("write_limit"), {"limit": f"{WRITE_LOCK_SECONDS * 1000:.0f}ms"})
     causes: dict[str, str] = {}
+    held: set[str] = set()
     groups = [sorted({finding.tenant for finding in plan.corrections})]
     is_staged = True
     while groups:
         if not (tenants := groups.pop()):
             continue
+        time_left()
         try:
             with cursor.connection.transaction():
                 if not is_staged:
@@ -97,17 +95,20 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int) -> Plan:
             (found,) = error.args
             causes |= found
             groups.append([tenant for tenant in tenants if tenant not in found])
-        except (psycopg.Error, _Unproven) as error:
-            if not _may_be_one_tenants(error):
+        except psycopg.Error as error:
+            if not _may_be_one_tenants(cursor, error):
                 raise
-            if len(tenants) == 1:
-                causes[tenants[0]] = _refusal(error)
-            else:
+            if len(tenants) > 1:
                 middle = len(tenants) // 2
                 groups += [tenants[middle:], tenants[:middle]]
+            elif isinstance(error, psycopg.errors.LockNotAvailable):
+                held |= {*tenants}
+            else:
+                causes[tenants[0]] = f"PostgreSQL refused it: {error.diag.message_primary}"
         is_staged = False
-        if len(causes) > limit:
-            raise _too_many(causes, limit)
+        if len(causes) + len(held) > limit:
+            raise _too_many(causes or dict.fromkeys(held, "another session holds a lock."), limit)
+    plan = _deferred(plan, held)
     return plan.parked(causes, accepted_reports(cursor)) if causes else plan
 
 
@@ -115,6 +116,9 @@ def record(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
     """Write the run's own row, of these columns, and the open reports."""
     cursor.execute(query("record_run"), run)
     reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
+    # what a run has seen of a parked tenant is whole: only its corrections are put off
+    parked = {report.tenant for report in reports if report.reason is Reason.TENANT_PARKED}
+    deferred = {finding.tenant for finding in plan.findings if finding.action is Action.DEFER}
     cursor.execute(
         query("keep_reports"),
         {
@@ -124,9 +128,15 @@ def record(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
             "orgs": [report.org for report in reports],
             "recorded": [report.recorded for report in reports],
             "observed": [report.observed for report in reports],
-            "deferred": sorted({finding.tenant for finding in plan.findings if finding.action is Action.DEFER}),
+            "deferred": sorted(deferred - parked),
         },
     )
+
+
+def _deferred(plan: Plan, tenants: Container[str]) -> Plan:
+    """Return the plan with the corrections of these tenants left for a later run."""
+    findings = (f.deferred() if f.tenant in tenants and f.action.writes else f for f in plan.findings)
+    return replace(plan, findings=tuple(findings))
 
 
 def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) -> None:
@@ -139,22 +149,21 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
 
 def _write_staged(cursor: Cursor, run_id: UUID) -> None:
     """Write what is staged, and raise unless the ledger then shows it."""
+    sequences = [name for (name,) in cursor.execute(query("event_sequences"))]
+    cursor.execute(query("number_events"), dict(zip(("skill", "suspension"), sequences, strict=True)))
+    if in_use := cursor.execute(query("ids_in_use")).fetchone():
+        table, number = in_use
+        raise _sequence_behind(table, number, sequences)
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
-    (skill,), (suspension,) = cursor.execute(query("event_sequences")).fetchall()
-    planned = cursor.execute(query("number_events"), {"skill": skill, "suspension": suspension}).rowcount
     if undone := [number for (number,) in cursor.execute(query("take_back_undone"))]:
         _log.warning("corrections.undone", corrections=undone, meaning="the ledger lost them; they are written again")
-    try:
-        cursor.execute(query("write_corrections"), {"run_id": run_id})
-    except psycopg.errors.IntegrityError as error:
-        if _is_about_the_id(error):
-            raise _sequence_behind(error, (skill, suspension)) from error
-        raise
-    if cursor.rowcount != planned:
-        raise _Unproven
+    cursor.execute(query("write_corrections"), {"run_id": run_id})
+    if deferred := cursor.execute(query("deferred_constraints")).fetchall():
+        names = sql.SQL(", ").join(sql.Identifier(*name) for name in deferred)
+        cursor.execute(sql.SQL("SET CONSTRAINTS {} IMMEDIATE").format(names))
     found: dict[str, str] = {}
-    for tenant, table, columns in cursor.execute(query("not_in_force")):
+    for tenant, table, columns in cursor.execute(query("not_in_force"), {"run_id": run_id}):
         found.setdefault(tenant, _difference(table, columns))
     if found:
         raise _NotInForce(found)
@@ -165,46 +174,30 @@ def _difference(table: str, columns: list[str]) -> str:
     """Return how the ledger differs from what was written, in words that stay the same from run to run."""
     if not columns:
         return f"public.{table} has a later row of the same key than the one that was written."
+    if columns == ["proof"]:
+        return "reconciler.corrections did not keep the proof: a trigger, a rule or a policy interferes."
     shown = "does not show it" if columns == ["row"] else f"shows another {', '.join(columns)}"
     return f"public.{table} accepted the row and {shown}: a trigger, a rule, a policy or another program interferes."
 
 
-def _may_be_one_tenants(error: psycopg.Error | _Unproven) -> bool:
-    """True unless the error is about the connection or the server (the classes of SQLSTATE)."""
-    return isinstance(error, _Unproven) or (error.sqlstate or "08")[:2] not in {
-        "08",
-        "25",
-        "40",
-        "53",
-        "57",
-        "58",
-        "XX",
-    }
+def _may_be_one_tenants(cursor: Cursor, error: psycopg.Error) -> bool:
+    """True unless the connection is lost, or the error is about the server or another session, by its SQLSTATE."""
+    return not cursor.connection.broken and (error.sqlstate or "08")[:2] not in {"25", "40", "53", "57"}
 
 
-def _refusal(error: psycopg.Error | _Unproven) -> str:
-    """Return why a tenant cannot be written."""
-    if isinstance(error, _Unproven):
-        return "reconciler.corrections did not keep the proof: a trigger, a rule or a policy interferes."
-    if isinstance(error, psycopg.errors.LockNotAvailable):
-        return "Another session holds a lock on its rows, and did not let go of it."
-    return f"PostgreSQL refused it: {error.diag.message_primary}"
-
-
-def _is_about_the_id(error: psycopg.errors.IntegrityError) -> bool:
-    """True if the id of an event was in use or missing, whatever the language of the message."""
-    is_event = error.diag.schema_name == "public"
-    return is_event and (error.diag.column_name == "id" or "(id" in (error.diag.message_detail or ""))
-
-
-def _sequence_behind(error: psycopg.errors.IntegrityError, sequences: tuple[str | None, str | None]) -> SequenceBehind:
-    names = ", ".join(filter(None, sequences)) or "no sequence"
+def _sequence_behind(table: str, in_use: int | None, sequences: Sequence[str | None]) -> SequenceBehind:
+    if in_use is None:
+        return SequenceBehind(
+            f"No id can be drawn for public.{table}: PostgreSQL knows no sequence that its column id depends on.",
+            f"Nothing was written. Have its owner name the sequence: ALTER TABLE public.{table} ALTER id SET DEFAULT "
+            "nextval('the_sequence'::regclass)",
+        )
+    sequence = sequences[table != Table.SKILL_EVENTS]
     return SequenceBehind(
-        f"No event can be written, because its id is in use or missing: {error.diag.message_primary} "
-        f"{error.diag.message_detail or ''} The ids come from {names}.",
-        "The whole run was rolled back. After a restore or a switch to a replica a sequence can lie below the ids in "
-        "use, for the portal's inserts too. Have the owner of the ledger run, for each of the two event tables: SELECT "
-        "setval(pg_get_serial_sequence('public.tenant_skill_events', 'id'), max(id)) FROM public.tenant_skill_events",
+        f"The next id that {sequence} gives for public.{table}, {in_use}, is in use.",
+        "Nothing was written. After a restore or a switch to a replica a sequence can lie below the ids in use, also "
+        "for the portal's inserts. Have the owner of the ledger set it to the highest id: "
+        f"setval('{sequence}', max(id)) over public.{table}.",
     )
 
 
@@ -213,7 +206,8 @@ def _too_many(causes: Mapping[str, str], limit: int) -> TooManyParked:
     return TooManyParked(
         f"{len(causes)} tenants cannot be written, and the limit is {limit}. The first is {tenant}: {cause}",
         "The whole run was rolled back: what hits so many is not the fault of a tenant. Remove the cause; look for "
-        "triggers, rules, policies and missing partitions of the ledger's tables.",
+        "triggers, rules, policies, missing partitions and locks of the ledger's tables. If it is theirs, let a run "
+        "leave more of them out with --limit-count.",
     )
 
 

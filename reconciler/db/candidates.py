@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 import msgspec
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import FIRST, LAST, Correction, Event, Evidence, Lifecycle, Moment, Observed, Recorded
+from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
 from reconciler.db.queries import query
 from reconciler.db.spool import full, on_disk
 
@@ -44,9 +44,6 @@ DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _detail = operator.attrgetter(*DETAIL)
 _encode = msgspec.json.Encoder().encode
-_decode_corrected = msgspec.json.Decoder(
-    list[tuple[str, str | None, str, int | None, datetime, datetime, datetime, Evidence]]
-).decode
 _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).decode
 
 
@@ -249,7 +246,7 @@ def _array_literal(texts: tuple[str, ...]) -> str:
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
-    *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at, corrected = row
+    *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = row
     observed = None
     if detail is not None:
         fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
@@ -264,12 +261,6 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
         else {skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest.items()},
         suspension=None if id_ is None else Event(id_, kind, occurred_at),
         verified_at=verified_at,
-        corrected={
-            Correction(table, subject, state, supersedes): Moment(
-                at.astimezone(UTC), start.astimezone(UTC), end.astimezone(UTC), evidence
-            )
-            for table, subject, state, supersedes, at, start, end, evidence in _decode_corrected(corrected or "[]")
-        },
         problem=problem,
     )
     return Candidate(observed, recorded)

@@ -21,12 +21,14 @@ from psycopg import conninfo, errors
 from reconciler import __version__
 from reconciler.core.errors import Failure
 from reconciler.db.connection import Connection, Cursor, connect, transaction, translated
+from reconciler.db.failures import LedgerDenied
 from reconciler.db.queries import query
 from reconciler.db.schema import FIRST_SCHEMA, STEPS, raise_if_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+AS_OWNER = "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database."
 MAX_BUILD_SECONDS = 300.0
 """How long one index may take, and how long another session's build is waited for."""
 
@@ -117,7 +119,10 @@ def migrate(connection: Connection) -> list[str]:
     # a snapshot from the start of the transaction would not show what the migration before it created
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     creations = _creations()
-    created, indexes, applied = _bring_up_to_date(connection, creations)
+    try:
+        created, indexes, applied = _bring_up_to_date(connection, creations)
+    except LedgerDenied as failure:
+        raise MigrationDenied(f"The role {connection.info.user} may not migrate. {failure}", AS_OWNER) from failure
     report = {creation: creation.creates for creation in created}
     if indexes:
         with _build_lock(connection):
@@ -159,7 +164,7 @@ def _bring_up_to_date(
                 if creation.is_ours and not has_steps:
                     cursor.execute(creation.comments)
                 continue
-            if f"table {creation.table}" in existing:
+            if f"table {creation.table}" in existing and not creation.is_ours:
                 indexes.append(creation)
                 continue
             with _worded(connection, creation.creates):
@@ -398,9 +403,15 @@ def _worded(connection: Connection, words: str) -> Iterator[None]:
     except errors.InsufficientPrivilege as error:
         raise MigrationDenied(
             f"The role {connection.info.user} may not create the {words}: {error.diag.message_primary}",
-            "Run `reconciler migrate` once as the owner of the ledger's tables, who may also create in the database.",
+            AS_OWNER,
         ) from error
-    except (errors.UndefinedColumn, errors.UndefinedTable, errors.WrongObjectType, errors.InvalidForeignKey) as error:
+    except (
+        errors.UndefinedColumn,
+        errors.UndefinedTable,
+        errors.UndefinedObject,
+        errors.WrongObjectType,
+        errors.InvalidForeignKey,
+    ) as error:
         raise MigrationConflict(
             f"The {words} does not fit the existing tables: {error.diag.message_primary}",
             "Is DATABASE_URL the portal's database? An existing table is never altered: compare it with "

@@ -85,7 +85,7 @@ def commit(
         with closing(connect(database_url)) as db, transaction(db, time_left()) as cursor:
             plan = drop_stale(cursor, plan)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
-            plan = write(cursor, plan, outcome.run_id, plan.limit(limits))
+            plan = write(cursor, plan, outcome.run_id, plan.parking_limit(limits), time_left)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             record(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
@@ -175,7 +175,7 @@ def _owed(cursor: Cursor, outcome: Outcome) -> Iterator[Owed]:
     asked = {"recipients": [*outcome.recipients], "run_id": outcome.run_id}
     runs = cursor.execute(query("owed_runs"), asked).fetchall()
     for run_id, recipients in runs:
-        rows = cursor.execute(query("corrections_of_run"), {"run_id": run_id})
+        rows = cursor.execute(query("corrections_of_run"), {"run_id": run_id, "reasons": [*Reason]})
         yield Owed(run_id, frozenset(recipients), tuple(map(_finding, rows)))
 
 

@@ -13,7 +13,8 @@ SELECT pg_catalog.current_setting('server_encoding'),
             THEN pg_catalog.set_config('transaction_timeout', '0', true) END,
        -- PostgreSQL's own functions before any other, and our temporary tables; then what the ledger's triggers may need
        pg_catalog.set_config(
-         'search_path', pg_catalog.concat('pg_catalog, pg_temp, ', pg_catalog.current_setting('search_path')), true),
+         'search_path',
+         pg_catalog.concat_ws(', ', 'pg_catalog, pg_temp', nullif(pg_catalog.current_setting('search_path'), '')), true),
        -- an error in place of rows that a policy hides
        pg_catalog.set_config('row_security', 'off', true),
        pg_catalog.set_config('client_encoding', 'UTF8', true),
@@ -183,13 +184,7 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
         WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
-        ORDER BY r.observed_at DESC LIMIT 1),
-       -- what was corrected before: the same again was undone by hand, and keeps its moment
-       (SELECT json_agg(json_build_array(
-                 event_table, subject, observed, supersedes_event_id, occurred_at, not_before, not_after, evidence))::text
-        FROM reconciler.corrections c
-        WHERE c.tenant_name = d.tenant_name AND c.taken_back_at IS NULL AND c.evidence IS NOT NULL
-              AND (c.life_began_at IS NULL OR c.life_began_at = d.created_at))
+        ORDER BY r.observed_at DESC LIMIT 1)
 FROM differs d
 ORDER BY tenant_name COLLATE "C"
 
@@ -218,7 +213,8 @@ FROM (VALUES
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
   ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")
-WHERE NOT CASE WHEN "column" IS NULL THEN has_table_privilege(name, privilege)
+WHERE NOT CASE WHEN privilege = 'SELECT' THEN has_any_column_privilege(name, privilege)
+               WHEN "column" IS NULL THEN has_table_privilege(name, privilege)
                ELSE has_column_privilege(name, "column", privilege) END
 UNION ALL
 SELECT 'USAGE ON SEQUENCE ' || sequence FROM unnest(%(sequences)s::text[]) AS sequence
@@ -266,7 +262,8 @@ CREATE TEMPORARY TABLE planned (
   event_kind text,
   supersedes_event_id bigint,
   row_state text NOT NULL,
-  event_id bigint
+  event_id bigint,
+  life_began_at timestamptz
 ) ON COMMIT DROP
 
 -- name: copy_plan
@@ -338,22 +335,47 @@ FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) WITH ORDIN
 ORDER BY number
 
 -- name: number_events
--- Draw the ids of the events before they are written.
+-- Draw the ids of the events before they are written, and keep when the lifetimes of the other rows began.
 UPDATE planned
 SET event_id = nextval(CASE event_table WHEN 'tenant_skill_events' THEN %(skill)s::regclass
-                                        WHEN 'tenant_suspension_events' THEN %(suspension)s::regclass END)
+                                        WHEN 'tenant_suspension_events' THEN %(suspension)s::regclass END),
+    life_began_at = CASE WHEN event_table = 'tenant_billing_lifecycle' THEN coalesce(
+      (SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = planned.tenant_name),
+      (SELECT i.occurred_at FROM planned i WHERE i.tenant_name = planned.tenant_name AND i.action = 'insert')) END
+
+-- name: ids_in_use
+-- The first id of an event that cannot be written: it is in use already, or none was drawn.
+SELECT p.event_table, p.event_id FROM planned p
+WHERE p.event_table <> 'tenant_billing_lifecycle'
+  AND (p.event_id IS NULL
+       OR p.event_table = 'tenant_skill_events'
+          AND EXISTS (SELECT FROM public.tenant_skill_events e WHERE e.id = p.event_id)
+       OR p.event_table = 'tenant_suspension_events'
+          AND EXISTS (SELECT FROM public.tenant_suspension_events e WHERE e.id = p.event_id))
+ORDER BY p.event_id NULLS FIRST LIMIT 1
+
+-- name: deferred_constraints
+-- The constraints of what a run writes that would otherwise be checked only at the end of the transaction; our own
+-- waits for the run's row.
+SELECT DISTINCT n.nspname, c.conname
+FROM pg_catalog.pg_constraint c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+WHERE c.condeferred AND c.conname <> 'corrections_run_id_fkey' AND c.conrelid IN (
+  SELECT relid FROM unnest(ARRAY['public.tenant_billing_lifecycle', 'public.tenant_skill_events',
+                                 'public.tenant_suspension_events', 'reconciler.corrections']) AS written (name)
+  CROSS JOIN LATERAL (SELECT written.name::regclass AS relid
+                      UNION ALL SELECT relid FROM pg_partition_tree(written.name::regclass)) AS parts)
 
 -- name: take_back_undone
 -- The same correction was written before, and the ledger, looked at under the lock, does not show it: an unknown hand
 -- took its row out or set it back. It must not stand in the way.
 UPDATE reconciler.corrections c SET taken_back_at = now()
-FROM planned p LEFT JOIN public.tenant_billing_lifecycle l
-  ON p.event_table = 'tenant_billing_lifecycle' AND l.tenant_name = p.tenant_name
+FROM planned p
 WHERE c.taken_back_at IS NULL
-  AND (c.tenant_name, c.event_table, coalesce(c.subject, ''), coalesce(c.supersedes_event_id, 0), c.observed,
+  AND (c.tenant_name, c.event_table, c.action, coalesce(c.subject, ''), coalesce(c.supersedes_event_id, 0), c.observed,
        coalesce(c.life_began_at, '-infinity'))
-      = (p.tenant_name, p.event_table, coalesce(p.subject, ''), coalesce(p.supersedes_event_id, 0), p.observed,
-         coalesce(l.created_at, '-infinity'))
+      = (p.tenant_name, p.event_table, p.action, coalesce(p.subject, ''), coalesce(p.supersedes_event_id, 0), p.observed,
+         coalesce(p.life_began_at, '-infinity'))
 RETURNING c.id
 
 -- name: write_corrections
@@ -375,9 +397,7 @@ INSERT INTO reconciler.corrections (
   impact_min_chf, impact_max_chf)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
        p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
-       CASE WHEN p.event_table = 'tenant_billing_lifecycle' THEN (
-         SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = p.tenant_name) END,
-       p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
+       p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
 FROM planned p
 
 -- name: not_in_force
@@ -410,14 +430,28 @@ WHERE p.event_table = 'tenant_suspension_events'
                    ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1))
 UNION ALL
 SELECT p.tenant_name, p.event_table, CASE WHEN l.tenant_name IS NULL THEN '{row}' ELSE array_remove(ARRAY[
-         CASE WHEN p.action <> 'stamp' AND l.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
-         CASE WHEN p.action = 'insert' AND l.created_at <> p.occurred_at THEN 'created_at' END,
-         CASE WHEN p.action = 'stamp' AND l.deleted_at IS DISTINCT FROM p.occurred_at THEN 'deleted_at' END], NULL) END
-FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+         CASE WHEN l.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
+         CASE WHEN l.created_at <> p.life_began_at THEN 'created_at' END,
+         CASE WHEN l.deleted_at IS DISTINCT FROM s.occurred_at AND p.action <> 'update' THEN 'deleted_at' END], NULL) END
+FROM planned p
+LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+LEFT JOIN planned s ON s.tenant_name = p.tenant_name AND s.action = 'stamp'
 WHERE p.event_table = 'tenant_billing_lifecycle'
-  AND NOT coalesce(CASE p.action WHEN 'insert' THEN (l.zitadel_org_id, l.created_at) = (p.zitadel_org_id, p.occurred_at)
-                                 WHEN 'stamp' THEN l.deleted_at = p.occurred_at
-                                 ELSE l.zitadel_org_id = p.zitadel_org_id END, false)
+  AND NOT coalesce((l.zitadel_org_id, l.created_at) = (p.zitadel_org_id, p.life_began_at)
+                   AND (p.action = 'update' OR l.deleted_at IS NOT DISTINCT FROM s.occurred_at), false)
+UNION ALL
+SELECT p.tenant_name, 'corrections', '{proof}'
+FROM planned p
+WHERE NOT EXISTS (
+  SELECT FROM reconciler.corrections c
+  WHERE c.tenant_name = p.tenant_name AND c.run_id = %(run_id)s AND c.taken_back_at IS NULL
+    AND (c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.observed, c.occurred_at, c.not_before,
+         c.not_after, c.evidence, c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at, c.closed_period,
+         c.impact_chf, c.impact_min_chf, c.impact_max_chf)
+        IS NOT DISTINCT FROM
+        (p.reason, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at, p.not_before,
+         p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.life_began_at, p.closed_period,
+         round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2)))
 ORDER BY 1, 2
 
 -- name: count_corrections
@@ -450,7 +484,11 @@ SELECT * FROM found
 ON CONFLICT (tenant_name, reason, subject) DO UPDATE
 SET zitadel_org_id = excluded.zitadel_org_id, recorded = excluded.recorded, observed = excluded.observed,
     -- if nothing was recorded, this run itself may have recorded the tenant
-    told = CASE WHEN r.recorded <> excluded.recorded OR r.observed IS DISTINCT FROM excluded.observed
+    told = CASE WHEN r.reason = 'tenant_parked'
+                     AND regexp_replace(r.observed, '[0-9]+', '', 'g') = regexp_replace(excluded.observed, '[0-9]+', '', 'g')
+                -- what PostgreSQL says of a refused row may hold its id, which is another one in each run
+                THEN r.told
+                WHEN r.recorded <> excluded.recorded OR r.observed IS DISTINCT FROM excluded.observed
                 THEN '{}' ELSE r.told END
 WHERE (r.zitadel_org_id, r.recorded, r.observed)
       IS DISTINCT FROM (excluded.zitadel_org_id, excluded.recorded, excluded.observed)
@@ -490,9 +528,10 @@ WHERE names <> '{}'
 ORDER BY started_at
 
 -- name: corrections_of_run
+-- Its corrections of the reasons that this version knows.
 SELECT reason, tenant_name, zitadel_org_id, action, subject, recorded, observed, occurred_at, not_before, not_after,
        evidence, closed_period, impact_chf, impact_min_chf, impact_max_chf
-FROM reconciler.corrections WHERE run_id = %(run_id)s ORDER BY id
+FROM reconciler.corrections WHERE run_id = %(run_id)s AND reason = ANY (%(reasons)s::text[]) ORDER BY id
 
 -- name: record_run
 INSERT INTO reconciler.runs (

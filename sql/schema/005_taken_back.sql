@@ -8,7 +8,7 @@ COMMENT ON COLUMN reconciler.corrections.taken_back_at IS
 
 DROP INDEX reconciler.uniq_corrections_identity;
 CREATE UNIQUE INDEX uniq_corrections_identity ON reconciler.corrections
-    (tenant_name, event_table, coalesce(subject, ''), coalesce(supersedes_event_id, 0), observed,
+    (tenant_name, event_table, action, coalesce(subject, ''), coalesce(supersedes_event_id, 0), observed,
      coalesce(life_began_at, '-infinity'), (CASE WHEN taken_back_at IS NULL THEN 0 ELSE id END));
 
 -- a run knows only when it has written its corrections what its own row must say

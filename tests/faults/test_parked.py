@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from tests.support.api_state import tenant
-from tests.support.struck_runs import CORRECTIONS, TRUE_BOOKS, End, Faults, Scenario, on, spares
+from tests.support.struck_runs import CORRECTIONS, SLACK, TRUE_BOOKS, End, Faults, Scenario, on, spares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.support.ledger_rows import BillingRows
 
 FAULTS = Faults()
 PARKED = Reason.TENANT_PARKED
@@ -155,6 +157,111 @@ def expensive(scenario: Scenario) -> None:
 
 FAULTS.add("an impact beyond its column", expensive, spares("gold", PARKED), then=says("numeric field overflow"))
 
+# what a trigger does only at the end of the transaction
+
+
+def at_the_end(body: str) -> Callable[[Scenario], object]:
+    """Return what puts a deferred constraint trigger on skill events that does this for acme."""
+
+    def arrange(scenario: Scenario) -> None:
+        scenario.write(
+            "CREATE FUNCTION sim.interfere() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN {of('acme', body)} RETURN NULL; END $$"
+        )
+        scenario.write(
+            f"CREATE CONSTRAINT TRIGGER interfere AFTER INSERT ON {SKILLS} DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION sim.interfere()"
+        )
+
+    return arrange
+
+
+for name, body, cause in (
+    ("a deferred trigger that refuses an event", "RAISE EXCEPTION 'not acme';", "not acme"),
+    (
+        "a deferred trigger that moves an event's time",
+        "UPDATE public.tenant_skill_events SET occurred_at = now() WHERE id = NEW.id;",
+        "another occurred_at",
+    ),
+):
+    FAULTS.add(name, at_the_end(body), spares("acme", PARKED), then=both(says(cause), freed()))
+
+# errors whose SQLSTATE or words are those of something else
+
+for name, body, cause in (
+    ("a trigger that cannot reach another server", "RAISE EXCEPTION 'no route' USING ERRCODE = '08001';", "no route"),
+    ("a trigger that cannot write a file", "RAISE EXCEPTION 'no file' USING ERRCODE = '58030';", "no file"),
+    ("a trigger with an internal error", "RAISE EXCEPTION 'inside' USING ERRCODE = 'XX000';", "inside"),
+    (
+        "a trigger that collides in a table of its own",
+        "CREATE TEMPORARY TABLE audit (id int PRIMARY KEY); INSERT INTO audit VALUES (1), (1);",
+        "audit_pkey",
+    ),
+):
+    FAULTS.add(name, interferes(SKILLS, of("acme", body)), spares("acme", PARKED), then=both(says(cause), freed()))
+
+# a row that is more than what was meant
+
+for name, whose, when, body, cause in (
+    ("a trigger that closes a new row", "emil", "BEFORE INSERT", "NEW.deleted_at = now();", "another deleted_at"),
+    ("a trigger that moves a start", "dana", "BEFORE UPDATE", "NEW.created_at = now();", "another created_at"),
+    (
+        "a trigger that changes the payer",
+        "dana",
+        "BEFORE UPDATE",
+        "NEW.zitadel_org_id = '6';",
+        "another zitadel_org_id",
+    ),
+):
+    FAULTS.add(
+        name, interferes(LIFECYCLES, of(whose, body), when), spares(whose, PARKED), then=both(says(cause), freed())
+    )
+FAULTS.add(
+    "a trigger that rewrites a proof",
+    interferes(PROOFS, of("acme", "NEW.occurred_at = '2026-01-01Z';")),
+    spares("acme", PARKED),
+    then=both(says("did not keep the proof"), freed()),
+)
+
+
+@FAULTS.case("a refusal with another number in each run: one alert", End.ONE)
+def _varying(scenario: Scenario) -> None:
+    interferes(SKILLS, of("acme", "RAISE EXCEPTION 'row %% is refused', NEW.id;"))(scenario)
+    scenario.run()
+    scenario.write("""UPDATE reconciler.reports SET told = '{"somebody": "2026-03-01"}'""")
+    scenario.run()
+    assert scenario.write("SELECT told ? 'somebody' FROM reconciler.reports WHERE reason = %s", PARKED) == [(True,)]
+    freed()(scenario)
+
+
+@FAULTS.case("a few of a large backfill that cannot be written", End.NORMAL)
+def _backfill(scenario: Scenario) -> None:
+    """The limit counts what is listed: there is no open row yet."""
+    for table in ("tenant_billing_lifecycle", "tenant_skill_events"):
+        scenario.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
+    for number in range(35):
+        scenario.api.create(tenant(f"t{number:02}", []), at=on(1))
+    refused = "IF NEW.tenant_name IN ('t01', 't11', 't21', 't31') THEN RAISE EXCEPTION 'no'; END IF;"
+    interferes(LIFECYCLES, refused)(scenario)
+    outcome = scenario.run()
+    assert outcome.failure is None
+    assert {f.tenant for f in outcome.findings if f.reason is PARKED} == {"t01", "t11", "t21", "t31"}
+    assert scenario.write("SELECT count(*) FROM tenant_billing_lifecycle") == [(36,)]
+    scenario.write(INTERFERING)
+
+
+@FAULTS.case("parking that takes longer than the run may", End.FAILED)
+def _out_of_time(scenario: Scenario) -> None:
+    interferes(SKILLS, of("acme", "PERFORM pg_sleep(0.4); RAISE EXCEPTION 'slow';"))(scenario)
+    scenario.settles_at_once()
+    before = scenario.state()
+    scenario.deadline = 1.0
+    outcome = scenario.run()
+    scenario.write(INTERFERING)
+    assert scenario.took < 1.0 + SLACK
+    scenario.has_failed(outcome, before)
+
+
 # what hits all of them
 
 for name, arrange, message in (
@@ -185,7 +292,7 @@ for name, table, in_use in (
         scenario.write(f"SELECT setval('{table}_id_seq', 100, false)")
         before = scenario.state()
         outcome = scenario.run()
-        scenario.has_failed(outcome, before, "its id is in use")
+        scenario.has_failed(outcome, before, f"{table}, 100, is in use")
         assert outcome.failure
         assert "setval" in outcome.failure.remedy
         scenario.write(f"SELECT setval('{table}_id_seq', 101)")
@@ -212,15 +319,24 @@ for name, statement in (
 
     @FAULTS.case(f"a correction undone by hand: {name}", End.NORMAL)
     def _undone(scenario: Scenario, statement: str = statement) -> None:
-        """The same correction is written again, and the one before says that it was taken back."""
+        """It is found again, and the one before says that it was taken back."""
         scenario.is_true(scenario.run())
         for _ in range(2):
             scenario.write(statement)
             assert scenario.run().failure is None
-            assert scenario.books() == TRUE_BOOKS
+            assert latest(scenario.books()) == latest(TRUE_BOOKS)
         taken = scenario.write("SELECT id FROM reconciler.corrections WHERE taken_back_at IS NOT NULL")
         assert len(taken) == 2
         scenario.stays()
+
+
+def latest(books: BillingRows) -> tuple[Any, ...]:
+    """Return what holds now, whenever it began."""
+    return (
+        [(name, org, created, deleted is not None) for name, org, created, deleted in books.lifecycles],
+        {row[:4] for row in books.skills},
+        {row[:3] for row in books.suspensions},
+    )
 
 
 @pytest.mark.parametrize("story", FAULTS)

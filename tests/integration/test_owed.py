@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
-from reconciler.alerts import Alerts, Undelivered
+from reconciler.alerts import Alerts, PartlyDelivered, Undelivered
+from reconciler.alerts.events import Events
 from reconciler.alerts.notify import body, title
-from reconciler.core.model import Mode, Result
+from reconciler.core.errors import SourceFault
+from reconciler.core.model import Mode, Owed, Result
+from reconciler.sources.api_client import Api, CustomResource
 from tests.integration.test_alerts import FakeSink
 from tests.support.api_state import tenant
 
@@ -119,3 +124,37 @@ def test_a_plan_settles_no_debt(corrected: System) -> None:
 def test_what_a_month_old_run_owes_is_let_go(corrected: System) -> None:
     corrected.ledger.execute("UPDATE reconciler.runs SET started_at = now() - interval '31 days'")
     assert corrected.run().owed == ()
+
+
+def test_a_message_that_was_delivered_in_part_is_not_owed(system: System) -> None:
+    """One Alertmanager of two had it, or all Events but one: sent again, it would be there twice."""
+    system.api.create(tenant("acme", ["search"]), at=system.now - 3 * HOUR)
+    system.record("acme", -3 * HOUR)
+    system.alerts = Alerts(sinks=(FakeSink(fails=PartlyDelivered("one of two is down")),))
+    system.run()
+    assert not owes(system)
+
+
+def test_events_of_a_run_that_met_no_api_server_stay_owed(corrected: System) -> None:
+    """Its failure is no Event, and what is owed cannot be one either."""
+    outcome = replace(
+        corrected.run(Mode.PLAN),
+        mode=Mode.RUN,
+        failure=SourceFault("it is down", ""),
+        owed=(Owed(UUID(int=1), frozenset(), ()),),
+    )
+    resource = CustomResource(
+        api=Api(kubeconfig=corrected.kubeconfig, context=None, deadline=corrected.deadline),
+        group="pieced.ch",
+        plural="piecedtenants",
+    )
+    with pytest.raises(Undelivered, match="goes along with the next run"):
+        Events(resource=resource, instance="here", now=lambda: corrected.now).notify(outcome)
+
+
+def test_a_correction_of_a_reason_unknown_here_stops_no_run(corrected: System) -> None:
+    """A later version wrote it."""
+    corrected.ledger.execute("UPDATE reconciler.corrections SET reason = 'from_the_future'")
+    outcome = corrected.run()
+    assert outcome.failure is None
+    assert [run.findings for run in outcome.owed] == [()]

@@ -8,6 +8,7 @@ from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -158,6 +159,27 @@ def test_a_step_that_fails_leaves_nothing(earlier_url: str, monkeypatch: pytest.
         with pytest.raises(LedgerFault, match="division by zero"):
             migrate.migrate(connection)
         assert catalog(connection) == before
+
+
+@pytest.mark.parametrize("index", ["uniq_corrections_identity", "runs_started"])
+def test_an_earlier_schema_without_an_index_is_upgraded(earlier_url: str, ledger: Connection, index: str) -> None:
+    with closing(connect(earlier_url)) as connection:
+        connection.execute(f"DROP INDEX reconciler.{index}".encode())
+        assert f"index reconciler.{index}" in migrate.migrate(connection)
+        assert catalog(connection) == catalog(ledger)
+
+
+def test_an_upgrade_by_another_than_the_owner_is_denied(earlier_url: str) -> None:
+    role = f"role_{uuid4().hex}"
+    with closing(connect(earlier_url)) as connection:
+        connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA reconciler TO {role}".encode())
+        try:
+            connection.execute(f"SET ROLE {role}".encode())
+            with pytest.raises(migrate.MigrationDenied) as caught:
+                migrate.migrate(connection)
+            assert "as the owner" in caught.value.remedy
+        finally:
+            connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_the_steps_are_numbered_without_a_gap() -> None:

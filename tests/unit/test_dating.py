@@ -12,7 +12,6 @@ from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
 from reconciler.core.model import (
     Action,
-    Correction,
     Event,
     Evidence,
     FallbackDating,
@@ -20,7 +19,6 @@ from reconciler.core.model import (
     Moment,
     Observed,
     Recorded,
-    Table,
 )
 from reconciler.core.reasons import Reason
 from tests.support.comparison import (
@@ -440,24 +438,6 @@ def test_a_correction_follows_an_event_after_the_observation_began() -> None:
     found = moment(DISABLE, live_tenant(), recorded_tenant(skills={"a": event}), observed_at=observed_at)
     end = event.occurred_at + INSTANT
     assert found == Moment(end, event.occurred_at, end, Evidence.NONE)
-
-
-def test_a_correction_that_was_undone_keeps_its_moment() -> None:
-    """The runs since then have proved it, not what the ledger says now."""
-    before = Moment(WRITTEN, BORN, WRITTEN + DAY, Evidence.FIELD_MANAGER)
-    corrected = {Correction(Table.SKILL_EVENTS, "a", "enabled", None): before}
-    recorded = replace(recorded_tenant(verified_at=WRITTEN + 2 * DAY), corrected=corrected)
-    (a, b) = dated(live_tenant(packages=("a", "b")), recorded)
-    assert a.moment == before
-    assert b.moment == Moment(NOW, WRITTEN + 2 * DAY, NOW, Evidence.NONE)
-
-
-def test_a_correction_of_another_lifetime_lends_no_moment() -> None:
-    before = Moment(BORN, BORN, BORN, Evidence.CREATION)
-    corrected = {Correction(Table.SKILL_EVENTS, "a", "enabled", None): before}
-    recorded = replace(recorded_tenant(lifecycle_row(created_at=WRITTEN)), corrected=corrected)
-    (found,) = dated(live_tenant(packages=("a",)), recorded)
-    assert found.moment == Moment(NOW, WRITTEN, NOW, Evidence.NONE)
 
 
 def test_a_report_and_an_organisation_have_no_moment() -> None:
