@@ -68,6 +68,15 @@ class Correction(NamedTuple):
     impact_max_chf: Decimal | None
     run_id: UUID
     run_at: datetime
+    taken_back_at: datetime | None = None
+    """When a run found that the ledger no longer showed it, and wrote it again."""
+    difference: str | None = None
+    """What the ledger shows in its place now; None: it shows the row as it was written."""
+
+    @property
+    def is_taken_back(self) -> bool:
+        """True if an unknown hand undid it, whether or not a run has noticed."""
+        return self.taken_back_at is not None or self.difference is not None
 
     @property
     def at(self) -> datetime:
@@ -125,7 +134,7 @@ def join_corrections(
     for number, correction in enumerate(corrections, 1):
         if correction.event_id is not None:
             numbers[correction.event_table, correction.event_id] = number
-        elif correction.action in _LIFECYCLE_KINDS:
+        elif correction.action in _LIFECYCLE_KINDS and correction.taken_back_at is None:
             numbers[_LIFECYCLE_KINDS[correction.action], correction.life_began_at] = number
     of_row = []
     for lifetime in lifetimes:

@@ -48,6 +48,31 @@ class Exemption(NamedTuple):
     expired: bool
 
 
+class TakenBack(NamedTuple):
+    """A correction that an unknown hand undid."""
+
+    id: int
+    """Its number in `reconciler.corrections`."""
+    tenant: str
+    reason: str
+    subject: str | None
+    written_at: datetime
+    """The time of the run that wrote it."""
+    taken_back_at: datetime | None
+    """When a run noticed, and wrote it again; None: no run did."""
+    difference: str | None
+    """What the ledger shows in its place now; None: the row has been written again as it was."""
+
+
+class OwedNotification(NamedTuple):
+    """That a recipient was never notified of what a run corrected."""
+
+    run_id: UUID
+    recipient: str
+    since: datetime
+    """When that run ended."""
+
+
 class Corrected(NamedTuple):
     """How many rows were corrected on a UTC day."""
 
@@ -114,6 +139,12 @@ class Status:
     exceptions: tuple[Exemption, ...] = ()
     """The first to expire first; those that expired lately are among them."""
     exceptions_count: int = 0
+    taken_back: tuple[TakenBack, ...] = ()
+    """Among the latest corrections: first what no run has noticed, then the latest first."""
+    taken_back_count: int = 0
+    owed: tuple[OwedNotification, ...] = ()
+    """The longest first."""
+    owed_count: int = 0
     corrections: tuple[Corrected, ...] = ()
     """A count for each of the last UTC days, today the last of them."""
     runs: tuple[Run, ...] = ()

@@ -5,7 +5,18 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from reconciler.core.status import Corrected, Exemption, OpenReport, Run, Status, Unverified
+from reconciler.core.model import LAST
+from reconciler.core.status import (
+    Corrected,
+    Exemption,
+    OpenReport,
+    OwedNotification,
+    Run,
+    Status,
+    TakenBack,
+    Unverified,
+)
+from reconciler.db.explain import read_standing
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -17,6 +28,8 @@ DAYS = 28
 """UTC days, today the last of them, whose corrections are counted."""
 LAST_RUNS = 10
 """Runs that are read."""
+MAX_CORRECTIONS = 10_000
+"""The latest corrections, of which the ledger is asked whether they stand."""
 MAX_RUNS_SEARCHED = 2_000
 """Runs, a week of them, among which the one is searched that last proved a tenant, before its report was opened."""
 
@@ -31,6 +44,8 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     exceptions = cursor.execute(query("status_exceptions"), expired_since).fetchall()
     corrected: dict[date, int] = dict(cursor.execute(query("status_corrections"), {"since": first}).fetchall())
     runs = cursor.execute(query("status_runs"), {"max_rows": LAST_RUNS}).fetchall()
+    taken_back = _read_taken_back(cursor, since=first)
+    owed = cursor.execute(query("status_owed"), {"max_rows": MAX_ROWS}).fetchall()
     days = [first.date() + timedelta(days=number) for number in range(DAYS)]
     return Status(
         as_of=as_of,
@@ -41,9 +56,24 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
         reports_count=reports[0][-1] if reports else 0,
         exceptions=tuple(Exemption(*row[:-1]) for row in exceptions),
         exceptions_count=exceptions[0][-1] if exceptions else 0,
+        taken_back=tuple(taken_back[:MAX_ROWS]),
+        taken_back_count=len(taken_back),
+        owed=tuple(OwedNotification(*row[:-1]) for row in owed),
+        owed_count=owed[0][-1] if owed else 0,
         corrections=tuple(Corrected(day, corrected.get(day, 0)) for day in days),
         runs=tuple(Run(*row) for row in runs),
     )
+
+
+def _read_taken_back(cursor: Cursor, *, since: datetime) -> list[TakenBack]:
+    """Return the latest corrections that the ledger does not show, and those that a run has written again lately."""
+    latest = [id_ for (id_,) in cursor.execute(query("status_latest_corrections"), {"max_rows": MAX_CORRECTIONS})]
+    undone = [
+        one
+        for one in read_standing(cursor, latest)
+        if (one.taken_back_at >= since if one.taken_back_at else one.difference is not None)
+    ]
+    return sorted(undone, key=lambda one: (one.taken_back_at or LAST, one.id), reverse=True)
 
 
 def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int]:

@@ -24,7 +24,7 @@ from reconciler.views.terminal import plural, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline, add
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
     from typing import TypeVar
@@ -132,6 +132,8 @@ def timeline(story: Story, width: int, period: Period | None = None, known: Surv
     marks: dict[tuple[str, str], list[Mark]] = {lane: [] for lane in labels}
     for number, made in enumerate(story.corrections, 1):
         lane = made.event_table, made.subject or ""
+        if made.is_taken_back:
+            continue
         if made.occurred_at and made.not_before and made.not_after and lane in marks:
             marks[lane].append(Mark(number, made.occurred_at, made.not_before, made.not_after))
     lanes = [
@@ -267,17 +269,23 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
         head = Text.assemble(f"{when}  ", (_change(made), "bold"))
         if made.closed_period:
             head.append("  ").append("closed period", "bold red")
+        if made.is_taken_back:
+            head.append("  ").append("taken back", "bold red")
         yield _block(Text(str(number), MARK_STYLE), head, _details(made))
-    impacts = [made.impact_chf for _, made in shown if made.impact_chf is not None]
-    unpriced = f"{len(shown) - len(impacts)} not priced." if len(impacts) < len(shown) else ""
+    standing = [made for _, made in shown if not made.is_taken_back]
+    impacts = [made.impact_chf for made in standing if made.impact_chf is not None]
+    unpriced = f"{len(standing) - len(impacts)} not priced." if len(impacts) < len(standing) else ""
     total = f"Together {_chf(sum(impacts, NOTHING))}, before VAT, up to the runs that found them." if impacts else ""
-    if words := " ".join(filter(None, (total, unpriced, outside))):
+    undone = f"{len(shown) - len(standing)} taken back, not counted." if len(standing) < len(shown) else ""
+    if words := " ".join(filter(None, (total, unpriced, undone, outside))):
         yield Text(words)
 
 
 def _details(made: Correction) -> Iterator[tuple[str, str]]:
     meaning = _summary(made.reason)
     yield "what", f"{meaning} ({made.reason})" if meaning else visible(made.reason)
+    if made.is_taken_back:
+        yield "ledger", _taken_back(made)
     if made.evidence:
         yield "why then", f"{_proof(made)} ({made.evidence})"
     if made.not_before and made.not_after and made.not_before < made.not_after:
@@ -293,6 +301,14 @@ def _details(made: Correction) -> Iterator[tuple[str, str]]:
         ends = f"{_chf(made.impact_min_chf)} to {_chf(made.impact_max_chf)}"
         yield "range", f"{ends}, by when in the interval it happened"
     yield "found", f"{_time(made.run_at)} by run {made.run_id}"
+
+
+def _taken_back(made: Correction) -> str:
+    """Say what the ledger shows in its place, and what became of it."""
+    now = f": {visible(made.difference)}" if made.difference else ""
+    if at := made.taken_back_at:
+        return f"Taken back by an unknown hand{now}. At {_time(at)} a run noticed, and wrote the correction again."
+    return f"Taken back by an unknown hand{now}. No run has written the correction again."
 
 
 def _summary(reason: str) -> str | None:
@@ -348,7 +364,8 @@ def _events(story: Story, period: Period | None, known: Survey, max_events: int 
         yield Text("No event.")
         return
     yield Text("Events: everything that happened, by the ledger", style="bold")
-    rows = (_cells(story, entry, one_org=known.has_one_org) for _, entry in _inside(story.entries, period))
+    changed = {number for number, made in enumerate(story.corrections, 1) if made.is_taken_back}
+    rows = (_cells(story, entry, changed, one_org=known.has_one_org) for _, entry in _inside(story.entries, period))
     if known.listed <= MAX_PICTURED:
         grid = Grid.grid(padding=(0, 2, 0, 0))
         for cells in rows:
@@ -364,11 +381,13 @@ def _events(story: Story, period: Period | None, known: Survey, max_events: int 
         yield "\n".join("  ".join(cell.plain for cell in cells) for cells in some)
 
 
-def _cells(story: Story, entry: Entry, *, one_org: bool) -> list[Text]:
-    """Return an event's cells in the list."""
+def _cells(story: Story, entry: Entry, changed: Container[int], *, one_org: bool) -> list[Text]:
+    """Return an event's cells in the list; `changed` are the corrections whose rows no longer read as written."""
     cells = [Text(_time(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
     cells += [] if one_org else [Text(visible(entry.org), overflow="fold")]
     by = Text("portal", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
+    if entry.correction in changed:
+        by.append(", changed by hand", "bold red")
     late = [Text("after now", "bold red")] if entry.at > story.as_of else []
     return [*cells, by, *late]
 

@@ -45,6 +45,10 @@ def document(status: Status) -> str:
         ],
         "exceptions_count": status.exceptions_count,
         "exceptions": [one._asdict() for one in status.exceptions],
+        "taken_back_count": status.taken_back_count,
+        "taken_back": [one._asdict() for one in status.taken_back],
+        "owed_count": status.owed_count,
+        "owed": [one._asdict() for one in status.owed],
         "corrections": [one._asdict() for one in status.corrections],
         "runs": [{**run._asdict(), "seconds": run.seconds} for run in status.runs],
     }
@@ -66,6 +70,11 @@ def show(status: Status, console: Console) -> None:
     _print(console, "OPEN REPORTS", columns, _reports(status), status.reports_count)
     columns = ("TENANT", "REASON", "ACCEPTED UNTIL", "BY", "NOTE")
     _print(console, "ACCEPTED REPORTS", columns, _exceptions(status), status.exceptions_count)
+    columns = ("ID", "TENANT", "REASON", "SKILL", "WRITTEN (UTC)", "WRITTEN AGAIN (UTC)", "NOW IN THE LEDGER")
+    title = "CORRECTIONS TAKEN BACK BY AN UNKNOWN HAND"
+    _print(console, title, columns, _taken_back(status), status.taken_back_count)
+    columns = ("RECIPIENT", "RUN", "SINCE (UTC)", "FOR")
+    _print(console, "NOTIFICATIONS OWED", columns, _owed(status), status.owed_count)
     for title, lines in (("CORRECTIONS A DAY (UTC)", _chart(status.corrections)), ("LAST RUNS", _runs(status))):
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
@@ -163,6 +172,30 @@ def _exceptions(status: Status) -> Iterator[Row]:
             f"{tenant}: {reason}, until {until}",
             f"{by}: {note}",
             "red" if one.expired else "",
+        )
+
+
+def _taken_back(status: Status) -> Iterator[Row]:
+    for one in status.taken_back:
+        tenant, reason, skill = visible(one.tenant), visible(one.reason), visible(one.subject or "-")
+        written, again = _minute(one.written_at), _minute(one.taken_back_at) if one.taken_back_at else "by no run"
+        now = visible(one.difference or "as it was written")
+        yield _row(
+            (str(one.id), tenant, reason, skill, written, again, now),
+            f"{one.id} {tenant}{f' {skill}' if one.subject else ''}: {reason}",
+            f"written again {again}" if one.taken_back_at else now,
+            "" if one.taken_back_at else "yellow",
+        )
+
+
+def _owed(status: Status) -> Iterator[Row]:
+    for one in status.owed:
+        recipient, since, age = visible(one.recipient), _minute(one.since), _long(status.as_of - one.since)
+        yield _row(
+            (recipient, str(one.run_id), since, age),
+            f"{recipient}, for {age} ({since})",
+            f"what run {one.run_id} corrected",
+            "yellow",
         )
 
 

@@ -65,6 +65,19 @@ CROSS JOIN jsonb_each_text(found.actions) AS done (action, number)
 WHERE r.outcome = 'corrected' AND r.observed_at >= %(since)s AND done.action NOT IN ('report', 'defer')
 GROUP BY day ORDER BY day
 
+-- name: status_latest_corrections
+-- Those of which the ledger is asked whether they stand.
+SELECT id FROM reconciler.corrections ORDER BY id DESC LIMIT %(max_rows)s
+
+-- name: status_owed
+-- Who was never notified of the corrections of which run, for as long as a later run makes up for it. Each row has the
+-- total.
+SELECT r.id, each.key, r.finished_at, count(*) OVER ()
+FROM reconciler.runs r CROSS JOIN jsonb_each(r.notified) AS each
+WHERE jsonb_path_exists(r.notified, '$.* ? (@ == null)') AND r.started_at > now() - interval '30 days'
+      AND each.value = 'null'
+ORDER BY r.started_at, each.key COLLATE "C" LIMIT %(max_rows)s
+
 -- name: status_runs
 SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error
 FROM reconciler.runs ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s

@@ -266,6 +266,8 @@ corrections = st.builds(
     impact_max_chf=money,
     run_id=st.uuids(),
     run_at=moments,
+    taken_back_at=st.none() | moments,
+    difference=st.none() | texts,
 )
 stories = st.builds(
     Story,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from reconciler.core.status import Corrected, Exemption, OpenReport, Run, Status, Unverified
+from reconciler.core.status import (
+    Corrected,
+    Exemption,
+    OpenReport,
+    OwedNotification,
+    Run,
+    Status,
+    TakenBack,
+    Unverified,
+)
 from reconciler.db import connection as database
 from reconciler.db import queries, status
 from reconciler.db.connection import transaction
@@ -81,6 +91,16 @@ class StatusLedger:
         self.ledger.execute(
             "INSERT INTO reconciler.reports (tenant_name, reason, subject, since) VALUES (%s, %s, %s, %s)",
             [name, reason, subject, self.now - ago],
+        )
+
+    def correct(self, name: str, subject: str | None = "mail") -> None:
+        """Record a correction of the last run whose event is not there."""
+        self.ledger.execute(
+            "INSERT INTO reconciler.corrections "
+            "(run_id, reason, tenant_name, zitadel_org_id, subject, action, observed, event_table, event_id) "
+            "SELECT id, 'skill_enable_unrecorded', %s, '1', %s, 'append', 'enabled', 'tenant_skill_events', 1 "
+            "FROM reconciler.runs ORDER BY started_at DESC LIMIT 1",
+            [name, subject],
         )
 
     def accept(self, name: str, reason: str = "org_unlabelled", until: timedelta | str = DAY) -> None:
@@ -352,11 +372,16 @@ def test_more_than_are_read_are_counted(history: StatusLedger, monkeypatch: pyte
         history.report(name)
         history.accept(name)
     history.run(HOUR, "drift", unverified=names)
+    for name in names:
+        history.correct(name)
+    history.ledger.execute("UPDATE reconciler.runs SET notified = %s", [Jsonb(dict.fromkeys(names))])
     shown = history.status()
-    assert [len(shown.unverified), len(shown.reports), len(shown.exceptions)] == [3, 3, 3]
+    lists = (shown.unverified, shown.reports, shown.exceptions, shown.taken_back, shown.owed)
+    assert [len(each) for each in lists] == [3] * len(lists)
     assert [shown.unverified_count, shown.reports_count, shown.exceptions_count] == [5, 5, 5]
+    assert [shown.taken_back_count, shown.owed_count] == [5, 5]
     assert shown.invoicing.but_for_count == 5
-    assert render(shown).count("… and 3 more; --output json shows 3") == 3
+    assert render(shown).count("… and 3 more; --output json shows 3") == len(lists)
 
 
 # --- corrections and runs ----------------------------------------------------------------------------------------
@@ -472,6 +497,16 @@ def make_full_status(name: str = "hotel-seeblick") -> Status:
             Exemption("young", "tenant_recreated", "until Friday", "elena", NOW - 9 * DAY, NOW - 2 * DAY, expired=True),
         ),
         exceptions_count=1,
+        taken_back=(
+            TakenBack(7, name, "deletion_unrecorded", None, NOW - 3 * DAY, NOW - DAY, None),
+            TakenBack(
+                *(8, name, "skill_enable_unrecorded", "searxng-local-search", NOW - 3 * DAY, None),
+                "its event was changed: event_kind is disabled, not enabled",
+            ),
+        ),
+        taken_back_count=2,
+        owed=(OwedNotification(UUID(int=3), "alertmanager", NOW - HOUR),),
+        owed_count=1,
         corrections=tuple(Corrected(date(2026, 5, 14) + number * DAY, number) for number in range(28)),
         runs=(
             Run(*(UUID(int=1), NOW - HOUR, NOW - HOUR + SETTLE, "failed", None, 0, 0, {}, "No answer. " * 20)),
@@ -511,6 +546,8 @@ def test_what_could_steer_a_terminal_is_made_visible(history: StatusLedger) -> N
     history.ledger.execute("UPDATE reconciler.exceptions SET note = %(evil)s, created_by = %(evil)s", {"evil": evil})
     history.run(HOUR, "failed", error=evil)
     history.run(2 * HOUR, "drift", unverified=[evil])
+    history.correct(evil, subject=evil)
+    history.ledger.execute("UPDATE reconciler.runs SET notified = %s", [Jsonb({evil: None})])
     for width in (60, 10_000):
         shown = render(history.status(), width)
         assert "\x1b" not in shown
@@ -530,7 +567,8 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
     found = ran.document
     assert list(found) == [
         *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "reports_count", "reports"),
-        *("exceptions_count", "exceptions", "corrections", "runs"),
+        *("exceptions_count", "exceptions", "taken_back_count", "taken_back", "owed_count", "owed"),
+        *("corrections", "runs"),
     ]
     assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert found["unverified"] == [{"tenant": "acme", "verified_until": None}]
@@ -576,6 +614,16 @@ def test_the_docs_show_what_is_printed() -> None:
             ),
         ),
         exceptions_count=1,
+        taken_back=(
+            TakenBack(
+                *(214, "hotel-seeblick", "skill_enable_unrecorded", "bexio-accounting", at - 4 * DAY, None),
+                "its event is gone",
+            ),
+            TakenBack(198, "praxis-hofer", "deletion_unrecorded", None, at - 9 * DAY, at - 2 * DAY, None),
+        ),
+        taken_back_count=2,
+        owed=(OwedNotification(UUID("c2b9a3d4-0a55-4e0e-8f52-6f9a1f1d7e20"), "alertmanager", at - 301 * SETTLE / 60),),
+        owed_count=1,
         corrections=tuple(Corrected(date(2026, 5, 6) + number * DAY, n) for number, n in enumerate(days)),
         runs=tuple(
             Run(UUID(int=number), began, began + took, outcome, "cluster", 212, 211, done, None)
@@ -662,6 +710,7 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         ("status_unverified", 3 * (status.MAX_RUNS_SEARCHED + 10)),
         ("status_corrections", 28 * 288 * 3),
         ("status_runs", status.LAST_RUNS + 1),
+        ("status_owed", status.LAST_RUNS + 1),
     ],
 )
 def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, most: int) -> None:
@@ -687,3 +736,33 @@ def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, mo
     assert reads
     assert [how for how, _ in reads if how == "Seq Scan"] == []
     assert sum(rows for _, rows in reads) <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("status_latest_corrections", {"corrections": 1}),
+        ("written_rows", {"corrections": 1, "runs": 1, "tenant_skill_events": 1}),
+    ],
+)
+def test_a_thousand_corrections_of_many_are_looked_up(history: StatusLedger, name: str, tables: dict[str, int]) -> None:
+    history.run(HOUR, "corrected")
+    history.ledger.execute(
+        "INSERT INTO tenant_skill_events SELECT i, 't' || i, '1', 'mail', 'enabled' FROM generate_series(1, 30000) i"
+    )
+    history.ledger.execute(
+        "INSERT INTO reconciler.corrections (run_id, reason, tenant_name, zitadel_org_id, subject, action, observed, "
+        "occurred_at, event_table, event_id) SELECT r.id, 'skill_enable_unrecorded', tenant_name, '1', 'mail', "
+        "'append', 'enabled', occurred_at, 'tenant_skill_events', e.id FROM tenant_skill_events e, reconciler.runs r"
+    )
+    history.ledger.execute("ANALYZE tenant_skill_events, reconciler.corrections, reconciler.runs")
+    bounds = {"max_rows": 1000, "ids": [*range(29_001, 30_001)]}
+
+    ((plan,),) = history.ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + queries.query(name), bounds).fetchall()
+
+    read = Counter[str]()
+    for _, table, rows in visited(plan[0]["Plan"]):
+        read[table] += int(rows)
+    assert {table: rows for table, rows in read.items() if rows} == {
+        table: 1000 * rows for table, rows in tables.items()
+    }

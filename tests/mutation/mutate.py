@@ -53,6 +53,7 @@ ALERTS = "tests/integration/test_alerts.py"
 OUTPUTS = "tests/faults/test_outputs.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 PARKED = "tests/faults/test_parked.py"
+TAKEN_BACK = "tests/integration/test_taken_back.py"
 
 SETTINGS = "tests/faults/test_database_settings.py"
 
@@ -175,6 +176,27 @@ GUARDS = (
         'cursor.execute(query("take_back_undone"))',
         'cursor.execute(query("totals"))',
         PARKED,
+    ),
+    Guard(
+        "what was taken back is in no sum",
+        "views/explain.py",
+        "standing = [made for _, made in shown if not made.is_taken_back]",
+        "standing = [made for _, made in shown]",
+        TAKEN_BACK,
+    ),
+    Guard(
+        "a lifetime before the last one is not taken for it",
+        "queries/explain.sql",
+        "coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC",
+        "at DESC",
+        TAKEN_BACK,
+    ),
+    Guard(
+        "another organisation takes nothing back",
+        "core/standing.py",
+        "elif shown.org == UNKNOWN_ORG:",
+        "else:",
+        TAKEN_BACK,
     ),
     Guard(
         "a correction after its event",
