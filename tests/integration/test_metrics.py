@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler import __version__
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Finding, Mode, Outcome, Result, Total
+from reconciler.core.model import Action, Finding, Mode, Outcome, Owed, Result, Total
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import SUCCEEDED, RunMetrics
 from tests.support.api_state import tenant
@@ -56,6 +56,7 @@ LABELS: dict[str, set[str]] = {
     "reconciler_findings_accepted": {"reason"},
     "reconciler_corrections_total": {"reason"},
     "reconciler_impact_chf_total": {"sign"},
+    "reconciler_notifications_owed": set(),
     "reconciler_alerts_undelivered_total": {"sink"},
 }
 """The metrics and their labels; other programs rely on both."""
@@ -125,7 +126,7 @@ def make_outcome(result: Result = Result.CORRECTED, *findings: Finding, **fields
         outcome = replace(outcome, failure=Failure("no ledger"))
     else:
         outcome = replace(outcome, tenants_observed=12, tenants_recorded=11, seconds=1.5, totals=TOTALS)
-        outcome = replace(outcome, verified_until=VERIFIED)
+        outcome = replace(outcome, verified_until=VERIFIED, recorded=True)
     return replace(outcome, **fields)
 
 
@@ -273,6 +274,16 @@ def test_a_stopped_run_updates_only_the_last_run(result: Result) -> None:
         "reconciler_last_run_impact_chf",
     }
     assert before.keys() == now.keys()
+
+
+@each_result
+def test_what_is_owed_is_known_where_the_run_was_recorded(result: Result) -> None:
+    one, two = (Owed(UUID(int=number), frozenset(["alertmanager"]), ()) for number in (1, 2))
+    for recorded, owed in ((True, 2), (False, 1)):
+        metrics = metrics_after(
+            replace(FULL, owed=(one,)), replace(make_outcome(result), owed=(one, two), recorded=recorded)
+        )
+        assert value_of(metrics, "notifications_owed") == owed
 
 
 def test_a_run_over_a_file_leaves_verified_until() -> None:

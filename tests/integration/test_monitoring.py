@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
@@ -23,7 +24,7 @@ import yaml
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from reconciler.core.model import Action, Finding, Outcome, Result, Total
+from reconciler.core.model import Action, Finding, Outcome, Owed, Result, Total
 from reconciler.core.reasons import Reason
 from reconciler.metrics import RunMetrics
 from tests.integration.test_metrics import FULL, LABELS, PERIOD, make_finding, make_outcome
@@ -289,10 +290,11 @@ def push(url: str) -> None:
         make_sink(url, job=job).notify(make_verified_outcome(Result.CLEAN, at=now))
     make_sink(url, job="blocked").notify(make_verified_outcome(Result.BLOCKED, at=now))
     make_sink(url, job="failed").notify(make_verified_outcome(Result.FAILED, at=now))
-    unreadable = [make_finding(Reason.TENANT_UNREADABLE, tenant=name) for name in ("acme", "beta")]
-    make_sink(url, job="reports").notify(
-        make_verified_outcome(Result.DRIFT, *unreadable, make_finding(Reason.ORG_MOVED), at=now)
-    )
+    left = [make_finding(Reason.TENANT_UNREADABLE, tenant=name) for name in ("acme", "beta")]
+    left += [make_finding(Reason.ORG_MOVED), make_finding(Reason.TENANT_PARKED)]
+    make_sink(url, job="reports").notify(make_verified_outcome(Result.DRIFT, *left, at=now))
+    owed = (Owed(UUID(int=1), frozenset(["alertmanager"]), ()),)
+    make_sink(url, job="owed").notify(replace(make_verified_outcome(Result.CLEAN, at=now), owed=owed))
     long_ago = now - 10 * 3600
     make_sink(url, job="late", now=lambda: long_ago).notify(make_verified_outcome(Result.CLEAN, at=long_ago))
 
@@ -402,9 +404,11 @@ FIRES = {
     "ReconcilerFailing": {"failed"},
     "ReconcilerCorrectionRateHigh": {SCRAPED},
     "ReconcilerTenantsUnreadable": {"reports"},
+    "ReconcilerTenantsParked": {"reports"},
     "ReconcilerReportsOpen": {"reports", SCRAPED},
     "ReconcilerVerifiedFallsBehind": {"late"},
     "ReconcilerAlertsUndelivered": {SCRAPED},
+    "ReconcilerNotificationsOwed": {"owed"},
 }
 
 
