@@ -179,7 +179,7 @@ def _taken_back(status: Status) -> Iterator[Row]:
     for one in status.taken_back:
         tenant, reason, skill = visible(one.tenant), visible(one.reason), visible(one.subject or "-")
         written, again = _minute(one.written_at), _minute(one.taken_back_at) if one.taken_back_at else "by no run"
-        now = visible(one.difference or "as it was written")
+        now = "-" if one.taken_back_at else visible(one.difference or "-")
         yield _row(
             (str(one.id), tenant, reason, skill, written, again, now),
             f"{one.id} {tenant}{f' {skill}' if one.subject else ''}: {reason}",
