@@ -112,10 +112,15 @@ def _is_undated(reason: Reason, observed: Observed) -> bool:
 
 
 def _is_unchanged(first: Observed | None, second: Observed | None) -> bool:
-    """True if it is the same resource, and its spec has not changed meanwhile."""
+    """True if it is the same resource, and what is billed of it has not changed meanwhile."""
     if first is None or second is None:
         return first is second
-    return (first.uid, first.generation, first.deleting_at) == (second.uid, second.generation, second.deleting_at)
+    return _billed(first) == _billed(second)
+
+
+def _billed(observed: Observed) -> tuple[object, ...]:
+    """Return what is billed of a resource. Its generation is not: a controller may move it for other reasons."""
+    return observed.uid, observed.deleting_at, observed.packages, observed.suspended
 
 
 def _identity(finding: Finding) -> tuple[object, ...]:

@@ -38,6 +38,7 @@ from tests.support.struck_runs import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
@@ -242,15 +243,53 @@ FAULTS.add(
     meanwhile(lambda scenario: scenario.api.patch("acme", {"spec": {"packages": ["mail"]}})),
     spares("acme", ENABLE, action=Action.DEFER),
 )
-FAULTS.add(
-    "the CR changes there and back between list and second look",
-    meanwhile(
-        lambda scenario: [
-            scenario.api.patch("acme", {"spec": {"packages": packages}}) for packages in (["mail"], ["mail", "voice"])
-        ]
-    ),
-    spares("acme", ENABLE, action=Action.DEFER),
-)
+
+
+@FAULTS.case("the CR is suspended between list and second look", ONE)
+def _suspended_meanwhile(scenario: Scenario) -> None:
+    """What is billed of it has changed: no drift of it counts."""
+    meanwhile(lambda it: it.api.patch("acme", {"spec": {"suspend": True}}))(scenario)
+    outcome = scenario.run()
+    assert {(finding.reason, finding.action) for finding in shown(outcome, "acme")} == {
+        (ENABLE, Action.DEFER),
+        (Reason.SUSPENSION_UNRECORDED, Action.DEFER),
+    }
+    assert only(scenario.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
+
+
+@FAULTS.case("another field of the spec is rewritten between list and second look", NORMAL)
+def _rewritten_meanwhile(scenario: Scenario) -> None:
+    """It moves the generation, and nothing that is billed."""
+    meanwhile(lambda it: it.api.patch("acme", {"spec": {"displayName": "Acme"}}, manager="branding"))(scenario)
+    assert scenario.run().failure is None
+    assert set(scenario.corrections()) == CORRECTIONS
+    at = START - MINUTE / 2
+    assert scenario.correction("acme", ENABLE, "voice") == (at, VERIFIED, at, "field_manager")
+    assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
+    scenario.stays()
+
+
+@FAULTS.case("the CR changes there and back between list and second look", NORMAL)
+def _there_and_back(scenario: Scenario) -> None:
+    """What is written had happened by the first look, so the rows of the two later changes may still follow it."""
+    changes: list[tuple[str, datetime]] = []
+
+    def there_and_back(scenario: Scenario) -> None:
+        for kind, packages in (("disabled", ["mail"]), ("enabled", ["mail", "voice"])):
+            scenario.api.patch("acme", {"spec": {"packages": packages}})
+            changes.append((kind, scenario.clock.now))
+            scenario.clock.advance(5)
+
+    meanwhile(there_and_back)(scenario)
+    assert scenario.run().failure is None
+    assert set(scenario.corrections()) == CORRECTIONS
+    at, not_before, not_after, evidence = scenario.correction("acme", ENABLE, "voice")
+    assert (not_before, evidence) == (VERIFIED, "none")
+    assert at == not_after < changes[0][1]
+    for kind, changed in changes:
+        scenario.skill_row("acme", "voice", kind, changed)
+    scenario.stays()
 
 
 @FAULTS.case("the CR is deleted between list and second look", ONE)

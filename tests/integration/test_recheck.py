@@ -79,6 +79,27 @@ def test_all_drift_on_an_old_server_is_rechecked(
     assert 1 + len(system.slept) == looks
 
 
+def test_a_controller_that_keeps_writing_another_field_delays_nothing(system: System) -> None:
+    """Its writes move the generation and every time but that of the packages: the tenant is never quiet."""
+    writes = iter(range(100))
+
+    def rewrite() -> None:
+        system.api.patch("acme", {"spec": {"displayName": f"Acme {next(writes)}"}}, manager="branding")
+
+    system.api.create(tenant("acme", ["search"]), at=system.now - 2 * HOUR)
+    system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}}, at=system.now - HOUR)
+    system.record("acme", -2 * HOUR, search=-2 * HOUR)
+    rewrite()
+    system.on_sleep = rewrite
+
+    (finding,) = system.run().findings
+
+    assert (finding.subject, finding.action) == ("mail", "append")
+    assert finding.moment
+    assert finding.moment.evidence == "field_manager"
+    assert finding.moment.occurred_at == (system.now - HOUR).replace(microsecond=0)
+
+
 @pytest.mark.parametrize(("doubtful", "asked", "looks"), [(5, 5, 1), (6, 0, 2)], ids=["few", "many"])
 def test_few_tenants_are_rechecked_by_name_many_by_a_list(
     system: System, monkeypatch: pytest.MonkeyPatch, doubtful: int, asked: int, looks: int

@@ -50,6 +50,7 @@ class Guard(NamedTuple):
 API = "tests/integration/test_recheck.py tests/faults/test_api.py"
 TENANT = "tests/integration/test_recheck.py tests/faults/test_tenant.py"
 ALERTS = "tests/integration/test_alerts.py"
+RECHECK = "tests/unit/test_recheck.py"
 OUTPUTS = "tests/faults/test_outputs.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 PARKED = "tests/faults/test_parked.py"
@@ -107,10 +108,23 @@ GUARDS = (
     Guard(
         "the same resource at both looks",
         "core/recheck.py",
-        "return (first.uid, first.generation, first.deleting_at) == "
-        "(second.uid, second.generation, second.deleting_at)",
-        "return True",
-        TENANT,
+        "return observed.uid, observed.deleting_at, ",
+        "return ",
+        RECHECK,
+    ),
+    Guard(
+        "the same packages at both looks",
+        "core/recheck.py",
+        "observed.deleting_at, observed.packages,",
+        "observed.deleting_at,",
+        RECHECK,
+    ),
+    Guard(
+        "the same suspension at both looks",
+        "core/recheck.py",
+        "observed.packages, observed.suspended",
+        "observed.packages",
+        RECHECK,
     ),
     Guard(
         "the same drift at both looks",

@@ -1,0 +1,102 @@
+"""What two looks at a tenant must have in common, for its drift to count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.core.compare import Comparison, compare
+from reconciler.core.model import Action
+from reconciler.core.recheck import confirm
+from tests.support.comparison import (
+    BORN,
+    DAY,
+    DISABLED,
+    ENABLED,
+    HOUR,
+    NOW,
+    live_tenant,
+    recorded_tenant,
+)
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Finding, Observed, Recorded
+
+ON = live_tenant(packages=("a",))
+"""Its package was never recorded."""
+OFF = recorded_tenant()
+
+
+def look(observed: Observed | None, recorded: Recorded) -> Comparison:
+    """Return what a look at one tenant finds."""
+    findings = tuple(compare(observed, recorded, as_of=NOW))
+    return Comparison({"acme": observed}, {"acme": findings}, 1, 1, ledger_is_empty=False, as_of=NOW)
+
+
+def after(
+    second: Observed | None, ledger: Recorded = OFF, *, first: Observed | None = ON, before: Recorded = OFF
+) -> list[Finding]:
+    """Return what survives two looks."""
+    return list(confirm(look(first, before), look(second, ledger), ["acme"]))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(ON, id="nothing - counts"),
+        pytest.param(ON._replace(generation=5), id="its generation - counts"),
+        pytest.param(ON._replace(last_modified_at=NOW, packages_written_at=NOW), id="the time of a write - counts"),
+        pytest.param(ON._replace(suspended_at=NOW), id="its status - counts"),
+        pytest.param(ON._replace(org="2872"), id="its label, which the finding is not about - counts"),
+    ],
+)
+def test_drift_counts_if_between_the_looks_there_changed(second: Observed) -> None:
+    assert Action.APPEND in {finding.action for finding in after(second) if finding.subject == "a"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(ON._replace(uid="u2"), id="its uid - deferred"),
+        pytest.param(ON._replace(deleting_at=NOW - HOUR), id="its deletion - deferred"),
+        pytest.param(ON._replace(packages=("a", "b")), id="its other packages - deferred"),
+        pytest.param(ON._replace(packages=()), id="the package - deferred"),
+        pytest.param(ON._replace(suspended=True), id="its suspension - deferred"),
+        pytest.param(None, id="its being there - deferred"),
+        pytest.param(ON._replace(problem="it is mangled"), id="its being readable - deferred"),
+    ],
+)
+def test_drift_is_deferred_if_between_the_looks_there_changed(second: Observed | None) -> None:
+    assert {finding.action for finding in after(second)} == {Action.DEFER}
+
+
+@pytest.mark.parametrize(
+    ("ledger", "action"),
+    [
+        pytest.param(recorded_tenant(skills={"a": ENABLED}), Action.DEFER, id="the row came - deferred"),
+        pytest.param(recorded_tenant(skills={"a": DISABLED}), Action.DEFER, id="another row came - deferred"),
+        pytest.param(recorded_tenant(skills={"b": DISABLED}), Action.APPEND, id="a row of another skill came - counts"),
+    ],
+)
+def test_drift_is_compared_with_what_the_ledger_says_then(ledger: Recorded, action: Action) -> None:
+    assert {finding.action for finding in after(ON, ledger)} == {action}
+
+
+def test_a_label_must_be_the_same_where_the_finding_is_about_it() -> None:
+    moved = [live_tenant(org=org) for org in ("2872", "2873")]
+    assert {finding.action for finding in after(moved[1], first=moved[0])} == {Action.DEFER}
+
+
+def test_a_deletion_must_have_the_same_time_at_both_looks() -> None:
+    deleting = live_tenant(deleting_at=BORN + DAY)
+    assert {finding.action for finding in after(deleting, first=deleting)} == {Action.STAMP}
+    later = live_tenant(deleting_at=BORN + 2 * DAY)
+    assert {finding.action for finding in after(later, first=deleting)} == {Action.DEFER}
+
+
+def test_what_counts_is_what_the_second_look_found() -> None:
+    first, second = look(ON, OFF), look(ON._replace(org="2872"), OFF)
+    counted = [finding for finding in confirm(first, second, ["acme"]) if finding.action.writes]
+    assert counted == [finding for finding in second.findings["acme"] if finding.action.writes]
+    assert counted != list(first.findings["acme"])
