@@ -115,7 +115,7 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
         second, known = yield from _recheck(job, dating, first, listing, known=known, names=doubtful)
     else:
         second = first
-    plan = _mark(job, build_plan(confirm(first, second, doubtful), first))
+    plan = _mark(job, build_plan(confirm(first, second, doubtful), first), started.observed_at)
     yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
@@ -125,8 +125,7 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        limits = job.options.limits
-        yield from runs.commit(job.database_url, plan, known, limits=limits, time_left=job.deadline.left)
+        yield from runs.commit(job.database_url, plan, known, limits=job.options.limits, time_left=job.deadline.left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
@@ -194,11 +193,12 @@ def _recheck(
     return second, known
 
 
-def _mark(job: Job, plan: Plan) -> Plan:
-    """Mark the corrections that lie in invoiced months, and the reports that people accept."""
+def _mark(job: Job, plan: Plan, as_of: datetime) -> Plan:
+    """Report who is restless; mark the corrections that lie in invoiced months, and the reports that people accept."""
     if not plan.findings:
         return plan
     with _transaction(job) as cursor:
+        plan = runs.report_restless(cursor, plan, as_of)
         return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor))
 
 

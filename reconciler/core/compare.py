@@ -26,10 +26,11 @@ rules of `RULES` in order.
     live                        no label                              org_unlabelled             report
     live, open                  row's org and label differ            org_moved                  report
     any, unreadable too         latest event after now, or infinite   event_time_invalid         report
+    any                         every run of an hour deferred it      tenant_restless            report
     any, and nothing else       its record is too long to be held     tenant_parked              report
 
 A key whose latest event lies after now is left alone by every other rule. A run that writes also parks a tenant that
-cannot be written, see `reconciler.db.apply`.
+cannot be written, see `reconciler.db.apply`. Which tenants are restless, `reconciler.core.recheck` says.
 """
 
 from __future__ import annotations

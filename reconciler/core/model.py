@@ -177,6 +177,8 @@ class Finding(NamedTuple):
     closed_period: bool = False
     accepted_until: datetime | None = None
     """Until when people accept the report; None if they do not, or if it is not a report."""
+    changing: bool = False
+    """True if it is deferred because its tenant changed between the two looks, not because a row came meanwhile."""
     impact_chf: Decimal | None = None
     """The impact of the correction. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
@@ -186,13 +188,14 @@ class Finding(NamedTuple):
         """Return it with its moment, before anything else is known of it: `_replace` takes twice as long."""
         return Finding(*self[:8], moment)
 
-    def deferred(self) -> Finding:
-        """Return it as one that is shown, and left for a later run."""
+    def deferred(self, *, changing: bool = False) -> Finding:
+        """Return it as one that is shown, and left for a later run; `changing` is kept where it was set before."""
         return self._replace(
             action=Action.DEFER,
             moment=None,
             closed_period=False,
             accepted_until=None,
+            changing=changing or self.changing,
             impact_chf=None,
             impact_range=None,
         )

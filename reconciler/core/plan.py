@@ -15,7 +15,7 @@ from reconciler.core.model import Action, Finding, Mode, Result
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from reconciler.core.compare import Comparison
 
@@ -64,6 +64,11 @@ class Plan:
         return Result.DRIFT if any(finding.is_drift for finding in self.findings) else Result.CLEAN
 
     @property
+    def changing(self) -> list[str]:
+        """The tenants that kept changing, so that something about them is deferred, sorted."""
+        return sorted({finding.tenant for finding in self.findings if finding.changing})
+
+    @property
     def dated_orgs(self) -> list[str]:
         """The organisations for which something is corrected at a moment, sorted."""
         return sorted({finding.org for finding in self.findings if finding.moment})
@@ -85,6 +90,15 @@ class Plan:
         """Return how many tenants a run may leave out because they cannot be written; all of a backfill count."""
         of = self.tenants_observed if self.ledger_is_empty else self.tenants_recorded
         return replace(self, tenants_recorded=of).limit(limits)
+
+    def with_restless(self, tenants: Collection[str]) -> Plan:
+        """Return the plan with a report of each of these tenants beside what is deferred of it."""
+        orgs = {finding.tenant: finding.org for finding in self.findings if finding.tenant in tenants}
+        reports = [
+            Finding(Reason.TENANT_RESTLESS, tenant, org, Reason.TENANT_RESTLESS.action, observed="changing")
+            for tenant, org in orgs.items()
+        ]
+        return replace(self, findings=_sorted([*self.findings, *reports])) if reports else self
 
     def parked(self, causes: Mapping[str, str], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
         """Return the plan without the corrections of the tenants that cannot be written, and a report of each.

@@ -176,6 +176,16 @@ class Reason(enum.StrEnum):
         remedy="Find out what wrote it, usually a machine with a wrong clock. The owner of the ledger has to correct "
         "its time by hand.",
     )
+    TENANT_RESTLESS = _Entry(
+        name="tenant_restless",
+        summary="The tenant kept changing, so its drift was not corrected.",
+        meaning="The ledger differs from the tenant, but in every run of the last hour the tenant changed between the "
+        "two looks at it. Such drift is deferred: nothing about the change was written, and the tenant may be "
+        "invoiced wrongly.",
+        remedy="Find out what keeps changing its packages or its suspension, usually two controllers that undo each "
+        "other: `kubectl get --show-managed-fields` names who wrote them last. The first run that finds it the same "
+        "at both looks corrects it.",
+    )
     TENANT_PARKED = _Entry(
         name="tenant_parked",
         summary="Something about the tenant cannot be written.",

@@ -7,6 +7,7 @@ drift that is the same both times counts. Pure: `run.py` does the waiting and th
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.dating import ROUNDING
@@ -14,8 +15,8 @@ from reconciler.core.errors import SourceFault
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from datetime import datetime, timedelta
+    from collections.abc import Collection, Iterable, Iterator
+    from datetime import datetime
 
     from reconciler.core.compare import Comparison
     from reconciler.core.model import Finding, Listing, Observed
@@ -24,6 +25,10 @@ MIN_RELISTED = 20
 """Up to so many tenants are read again one by one, however few there are in all."""
 REQUEST_COST = 20
 """What a request for one tenant is taken to cost, in tenants of a list. Measured: 8 where the API server is near."""
+RESTLESS_AFTER = timedelta(minutes=55)
+"""An hour, less what a run may begin late."""
+MIN_EARLIER_RUNS = 2
+"""So many runs in a row must have deferred a restless tenant before, however far apart they are."""
 
 _PACKAGES = {Reason.SKILL_ENABLE_UNRECORDED, Reason.SKILL_DISABLE_UNRECORDED}
 
@@ -74,9 +79,26 @@ def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -
         again = second.findings.get(name, ())
         before = {_identity(finding) for finding in findings} if unchanged else set()
         for finding in again:
-            yield finding if _identity(finding) in before else finding.deferred()
+            yield finding if _identity(finding) in before else finding.deferred(changing=True)
         found_again = {_identity(finding) for finding in again}
-        yield from (finding.deferred() for finding in findings if _identity(finding) not in found_again)
+        # of a resource that has not changed it has vanished because the portal's row came
+        vanished = (finding for finding in findings if _identity(finding) not in found_again)
+        yield from (finding.deferred(changing=not unchanged) for finding in vanished)
+
+
+def restless(
+    changing: Collection[str], earlier: Iterable[tuple[datetime, Collection[str]]], as_of: datetime
+) -> frozenset[str]:
+    """Return which of the tenants that keep changing did so in every run of the last hour, and at least in two.
+
+    `earlier` has when each run before began and which tenants kept changing in it, the latest run first.
+    """
+    names = frozenset(changing)
+    for number, (observed_at, changed) in enumerate(earlier, 1):
+        names &= frozenset(changed)
+        if number >= MIN_EARLIER_RUNS and as_of - observed_at >= RESTLESS_AFTER:
+            return names
+    return frozenset()
 
 
 def is_relisting_cheaper(first: Comparison, names: Collection[str], *, namespaced: bool) -> bool:

@@ -16,6 +16,7 @@ from reconciler import __version__
 from reconciler.core.errors import Failure, as_failure
 from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
 from reconciler.core.reasons import Reason
+from reconciler.core.recheck import restless
 from reconciler.db.apply import drop_stale, record, write
 from reconciler.db.connection import Connection, Cursor, LedgerDenied, LedgerUnreachable, connect, transaction
 from reconciler.db.queries import query
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Limits, Plan
 
+MAX_EARLIER_RUNS = 1_000
+"""More than begin in an hour: a run with a tenant that keeps changing waits for the settle period."""
 RECORD_SECONDS = 1.0
 """How long recording may wait for anything once the run itself has ended: its deadline may be over already."""
 
@@ -66,6 +69,14 @@ def start(db: Connection, seconds: float) -> Start:
         lacking = cursor.execute(query("missing_privileges"), {"sequences": sequences}).fetchall()
         ((now,),) = cursor.execute(query("clock")).fetchall()
         return Start(now, time.monotonic(), row and Listing(*row), tuple(privilege for (privilege,) in lacking))
+
+
+def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:
+    """Return the plan with a report of each tenant that kept changing in every run of the last hour."""
+    if not (names := plan.changing):
+        return plan
+    earlier = cursor.execute(query("changing"), {"as_of": as_of, "max_runs": MAX_EARLIER_RUNS})
+    return plan.with_restless(restless(names, earlier, as_of))
 
 
 def commit(
@@ -219,6 +230,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tenants_recorded": outcome.tenants_recorded,
         "counts": Jsonb(counts),
         "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
+        "changing": sorted({finding.tenant for finding in outcome.findings if finding.changing}),
         "error": str(outcome.failure) if outcome.failure else None,
         "notified": Jsonb(dict.fromkeys(outcome.recipients) if _has_corrected(outcome) else {}),
     }

@@ -228,6 +228,12 @@ WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 SELECT zitadel_org_id, period_start, period_end FROM public.invoices
 WHERE zitadel_org_id = ANY (%(orgs)s::text[]) AND status NOT IN ('draft', 'void')
 
+-- name: changing
+-- Which tenants kept changing in each run before this one, the latest first.
+SELECT observed_at, changing FROM reconciler.proving_runs
+WHERE observed_at < %(as_of)s
+ORDER BY observed_at DESC LIMIT %(max_runs)s
+
 -- name: accepted
 -- The reports that people accept for now.
 SELECT tenant_name, reason, expires_at FROM reconciler.exceptions WHERE expires_at > now()
@@ -536,11 +542,11 @@ FROM reconciler.corrections WHERE run_id = %(run_id)s AND reason = ANY (%(reason
 -- name: record_run
 INSERT INTO reconciler.runs (
   id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
-  tenants_observed, tenants_recorded, counts, unverified, error, notified)
+  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified)
 VALUES (
   %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
-  %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s, %(error)s,
-  %(notified)s)
+  %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s,
+  %(changing)s, %(error)s, %(notified)s)
 
 -- name: pin_source
 INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)

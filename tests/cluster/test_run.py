@@ -56,6 +56,7 @@ class Scene:
     url: str
     slept: list[float] = field(default_factory=list)
     slept_at: datetime | None = None
+    on_sleep: Callable[[], object] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, *, mode: Mode = Mode.RUN, uncertain: FallbackDating = FallbackDating.CUSTOMER) -> Outcome:
@@ -80,6 +81,8 @@ class Scene:
         """Note that it would wait, and when by the ledger's clock."""
         self.slept.append(seconds)
         ((self.slept_at,),) = self.write("SELECT clock_timestamp()")
+        if self.on_sleep:
+            self.on_sleep()
 
     def write(self, statement: str, *values: Any) -> list[Any]:
         """Change the ledger as the portal does, or ask it something."""
@@ -829,6 +832,34 @@ def test_rechecked_drift_had_happened_by_the_first_look(scene: Scene) -> None:
     assert outcome.observed_at
     assert scene.slept_at
     assert outcome.observed_at <= not_after <= scene.slept_at
+
+
+def test_a_controller_that_writes_another_field_delays_no_correction(scene: Scene) -> None:
+    """It moves the generation between the looks, and nothing that is billed."""
+    _settled(scene)
+    scene.cluster.patch("acme", {"spec": {"packages": ["mail", "threema", "voice"]}})
+    scene.on_sleep = lambda: scene.cluster.patch("acme", {"spec": {"displayName": "Acme"}}, manager="branding")
+
+    outcome = scene.run()
+
+    assert scene.slept == [SETTLE.total_seconds()]
+    assert [(one.tenant, one.subject, one.action) for one in outcome.findings] == [("acme", "voice", "append")]
+
+
+def test_a_tenant_that_keeps_changing_is_restless_after_an_hour(scene: Scene) -> None:
+    _settled(scene)
+    scene.on_sleep = lambda: scene.cluster.patch("plain", {"spec": {"suspend": False}}, manager="other")
+    for _ in range(3):
+        scene.write("UPDATE reconciler.runs SET observed_at = observed_at - '28 min'::interval")
+        scene.cluster.patch("plain", {"spec": {"suspend": True}}, manager="one")
+        scene.run()
+
+    deferred = ("plain", "suspension_unrecorded", "defer")
+    assert [[(one.tenant, one.reason, one.action) for one in ran.findings] for ran in scene.outcomes[1:]] == [
+        [deferred],
+        [deferred],
+        [deferred, ("plain", "tenant_restless", "report")],
+    ]
 
 
 @pytest.mark.parametrize("uncertain", FallbackDating)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from reconciler.core import recheck
+from reconciler.core.model import Mode
 from reconciler.core.plan import EmptyList
 from reconciler.db import apply, runs
 from reconciler.deadline import DeadlineExceeded
@@ -98,6 +101,113 @@ def test_a_controller_that_keeps_writing_another_field_delays_nothing(system: Sy
     assert finding.moment
     assert finding.moment.evidence == "field_manager"
     assert finding.moment.occurred_at == (system.now - HOUR).replace(microsecond=0)
+
+
+# who never is the same at both looks
+
+
+@dataclass
+class Restless:
+    """A tenant whose package is on at every first look and off at every second: two controllers undo each other."""
+
+    system: System
+
+    def run(self, mode: Mode = Mode.RUN) -> list[tuple[str, str]]:
+        """Run once, in which it changes, half an hour after the run before; return what was found and done."""
+        self.system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}}, manager="one")
+        self.system.on_sleep = self._undo
+        return self._found(mode)
+
+    def settled_run(self) -> list[tuple[str, str]]:
+        """Run once, in which it stays as it is."""
+        self.system.on_sleep = None
+        return self._found(Mode.RUN)
+
+    def _found(self, mode: Mode) -> list[tuple[str, str]]:
+        outcome = self.system.run(mode)
+        assert outcome.failure is None, outcome.failure
+        self.system.ledger.execute("UPDATE reconciler.runs SET observed_at = observed_at - interval '28 min'")
+        return [(finding.reason, finding.action) for finding in outcome.findings]
+
+    def _undo(self) -> None:
+        self.system.api.patch("acme", {"spec": {"packages": ["search"]}}, manager="other")
+
+
+DEFERRED = ("skill_enable_unrecorded", "defer")
+RESTLESS = ("tenant_restless", "report")
+
+
+@pytest.fixture
+def flapping(system: System) -> Restless:
+    """A tenant that is about to be restless."""
+    system.api.create(tenant("acme", ["search"]), at=system.now - 2 * HOUR)
+    system.record("acme", -2 * HOUR, search=-2 * HOUR)
+    return Restless(system)
+
+
+def test_a_tenant_that_changes_for_an_hour_is_reported(flapping: Restless) -> None:
+    assert [flapping.run() for _ in range(4)] == [[DEFERRED], [DEFERRED], [DEFERRED, RESTLESS], [DEFERRED, RESTLESS]]
+    reports = "SELECT tenant_name, reason, zitadel_org_id, observed FROM reconciler.reports"
+    assert flapping.system.ledger.execute(reports).fetchall() == [("acme", "tenant_restless", "2871", "changing")]
+
+
+def test_a_plan_reports_a_restless_tenant_too(flapping: Restless) -> None:
+    for _ in range(2):
+        flapping.run()
+    assert flapping.run(Mode.PLAN) == [DEFERRED, RESTLESS]
+
+
+def test_a_restless_tenants_report_is_drift_until_it_is_accepted(flapping: Restless) -> None:
+    for _ in range(2):
+        flapping.run()
+    flapping.run()
+    flapping.system.ledger.execute(
+        "INSERT INTO reconciler.exceptions VALUES ('acme', 'tenant_restless', 'a test', 'me', now(), now() + '1 day')"
+    )
+    flapping.run()
+    outcomes = "SELECT outcome FROM reconciler.runs ORDER BY started_at"
+    assert flapping.system.ledger.execute(outcomes).fetchall() == [("clean",), ("clean",), ("drift",), ("clean",)]
+
+
+def test_a_restless_tenant_that_settles_is_corrected_and_its_report_closed(flapping: Restless) -> None:
+    for _ in range(3):
+        flapping.run()
+    flapping.system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}})
+    assert flapping.settled_run() == [("skill_enable_unrecorded", "append")]
+    assert flapping.system.ledger.execute("SELECT * FROM reconciler.reports").fetchall() == []
+    assert flapping.settled_run() == []
+
+
+def test_a_run_that_was_stopped_or_over_a_file_is_not_counted(flapping: Restless) -> None:
+    for _ in range(3):
+        flapping.run()
+    for change in ("outcome = 'failed'", "source = 'snapshot'", "mode = 'plan'"):
+        flapping.system.ledger.execute(f"UPDATE reconciler.runs SET {change}")  # noqa: S608 - of the three above
+        assert flapping.run(Mode.PLAN) == [DEFERRED]
+        flapping.system.ledger.execute("UPDATE reconciler.runs SET outcome = 'clean', mode = 'run', source = 'uid'")
+
+
+def test_a_run_of_the_future_hides_no_restless_tenant(flapping: Restless) -> None:
+    """The database's clock was ahead then."""
+    flapping.system.ledger.execute(
+        "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source) "
+        "SELECT gen_random_uuid(), at, at, 'run', 'clean', '1', 'uid' FROM (SELECT now() + '1 year'::interval) o (at)"
+    )
+    for _ in range(2):
+        flapping.run()
+    assert flapping.run() == [DEFERRED, RESTLESS]
+
+
+def test_rows_that_come_late_again_and_again_make_nobody_restless(system: System) -> None:
+    """The second look finds the tenant true: nothing was left to correct."""
+    system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
+    system.record("acme", -2 * HOUR)
+    for number in range(4):
+        packages = [f"skill-{n}" for n in range(number + 1)]
+        system.api.patch("acme", {"spec": {"packages": packages}})
+        system.on_sleep = partial(system.record_skill, "acme", packages[-1], timedelta())
+        assert {finding.action for finding in system.run().findings} == {"defer"}
+        system.ledger.execute("UPDATE reconciler.runs SET observed_at = observed_at - interval '28 min'")
 
 
 @pytest.mark.parametrize(("doubtful", "asked", "looks"), [(5, 5, 1), (6, 0, 2)], ids=["few", "many"])

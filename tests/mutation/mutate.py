@@ -51,6 +51,7 @@ API = "tests/integration/test_recheck.py tests/faults/test_api.py"
 TENANT = "tests/integration/test_recheck.py tests/faults/test_tenant.py"
 ALERTS = "tests/integration/test_alerts.py"
 RECHECK = "tests/unit/test_recheck.py"
+RESTLESS = "tests/integration/test_recheck.py"
 OUTPUTS = "tests/faults/test_outputs.py"
 LEDGER = "tests/integration/test_recheck.py tests/faults/test_ledger.py"
 PARKED = "tests/faults/test_parked.py"
@@ -127,9 +128,51 @@ GUARDS = (
         RECHECK,
     ),
     Guard(
+        "a restless tenant is reported",
+        "run.py",
+        "        plan = runs.report_restless(cursor, plan, as_of)\n",
+        "",
+        RESTLESS,
+    ),
+    Guard(
+        "a restless tenant kept changing in every run",
+        "core/recheck.py",
+        "names &= frozenset(changed)",
+        "pass",
+        RECHECK,
+    ),
+    Guard(
+        "a restless tenant kept changing for an hour",
+        "core/recheck.py",
+        " and as_of - observed_at >= RESTLESS_AFTER:",
+        ":",
+        RECHECK,
+    ),
+    Guard(
+        "a restless tenant kept changing in three runs",
+        "core/recheck.py",
+        "if number >= MIN_EARLIER_RUNS and ",
+        "if ",
+        RECHECK,
+    ),
+    Guard(
+        "a row that came late makes nobody restless",
+        "core/recheck.py",
+        "finding.deferred(changing=not unchanged)",
+        "finding.deferred(changing=True)",
+        RECHECK,
+    ),
+    Guard(
+        "only runs that prove something count for a restless tenant",
+        "queries/run.sql",
+        "SELECT observed_at, changing FROM reconciler.proving_runs",
+        "SELECT observed_at, changing FROM reconciler.runs",
+        RESTLESS,
+    ),
+    Guard(
         "the same drift at both looks",
         "core/recheck.py",
-        "yield finding if _identity(finding) in before else finding.deferred()",
+        "yield finding if _identity(finding) in before else finding.deferred(changing=True)",
         "yield finding",
         TENANT,
     ),

@@ -1,14 +1,15 @@
-"""What two looks at a tenant must have in common, for its drift to count."""
+"""What two looks at a tenant must have in common for its drift to count, and who never has."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.core.compare import Comparison, compare
 from reconciler.core.model import Action
-from reconciler.core.recheck import confirm
+from reconciler.core.recheck import confirm, restless
 from tests.support.comparison import (
     BORN,
     DAY,
@@ -100,3 +101,60 @@ def test_what_counts_is_what_the_second_look_found() -> None:
     counted = [finding for finding in confirm(first, second, ["acme"]) if finding.action.writes]
     assert counted == [finding for finding in second.findings["acme"] if finding.action.writes]
     assert counted != list(first.findings["acme"])
+
+
+@pytest.mark.parametrize(
+    ("second", "ledger", "changing"),
+    [
+        pytest.param(ON._replace(packages=()), OFF, True, id="it is back as recorded - changing"),
+        pytest.param(ON._replace(packages=("a", "b")), OFF, True, id="it changed and still differs - changing"),
+        pytest.param(ON, recorded_tenant(skills={"a": DISABLED}), True, id="a later row, and it differs - changing"),
+        pytest.param(ON, recorded_tenant(skills={"a": ENABLED}), False, id="the row came - it was on its way"),
+        pytest.param(ON, OFF, False, id="nothing changed - it is corrected"),
+    ],
+)
+def test_a_tenant_keeps_changing_unless_it_was_found_true(second: Observed, ledger: Recorded, changing: bool) -> None:  # noqa: FBT001 - of the table above
+    assert any(finding.changing for finding in after(second, ledger)) == changing
+
+
+def test_what_kept_changing_still_did_when_it_is_deferred_again() -> None:
+    (finding,) = after(ON._replace(packages=()))
+    assert finding.deferred().changing
+
+
+ALL = frozenset({"acme", "beta"})
+
+
+@pytest.mark.parametrize(
+    ("minutes", "names"),
+    [
+        pytest.param([], (), id="no run before - nobody"),
+        pytest.param([60], (), id="one run, an hour ago - nobody"),
+        pytest.param([20, 40], (), id="two runs, not yet an hour - nobody"),
+        pytest.param([20, 54.9], (), id="a little less - nobody"),
+        pytest.param([20, 55], ("acme", "beta"), id="two runs, an hour less what one may begin late - both"),
+        pytest.param([*range(5, 61, 5)], ("acme", "beta"), id="every five minutes - both"),
+        pytest.param([24 * 60, 48 * 60], ("acme", "beta"), id="every day - both, at the third run"),
+    ],
+)
+def test_a_tenant_that_kept_changing_for_an_hour_is_restless(minutes: list[float], names: tuple[str, ...]) -> None:
+    runs = [(NOW - timedelta(minutes=ago), [*ALL]) for ago in minutes]
+    assert restless(ALL, runs, NOW) == {*names}
+
+
+@pytest.mark.parametrize(
+    ("quiet", "names"),
+    [
+        pytest.param(5, {"beta"}, id="in the last run - it is not"),
+        pytest.param(55, {"beta"}, id="an hour ago - it is not"),
+        pytest.param(60, {"acme", "beta"}, id="before that - it is"),
+    ],
+)
+def test_a_tenant_that_one_run_found_the_same_is_not_restless(quiet: int, names: set[str]) -> None:
+    runs = [(NOW - timedelta(minutes=ago), ALL - ({"acme"} if ago == quiet else set())) for ago in range(5, 66, 5)]
+    assert restless(ALL, runs, NOW) == names
+
+
+def test_only_who_keeps_changing_now_is_restless() -> None:
+    runs = [(NOW - timedelta(minutes=ago), ALL) for ago in range(5, 66, 5)]
+    assert restless(["acme", "cara"], runs, NOW) == {"acme"}
