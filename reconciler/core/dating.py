@@ -2,7 +2,8 @@
 
 Pure. Evidence, best first:
 
-    creation       the tenant is only now being recorded, or generation 1: the spec is as it was at creation
+    creation       the tenant is only now being recorded and the key has no event of its lifetime, or generation 1:
+                   the spec is as it was at creation
     deletion       deletionTimestamp, or the row's own deleted_at
     suspended_at   status.suspendedAt, if it lies in the interval
     field_manager  when the owner of the field last wrote, if that lies in the interval; not in the second of the
@@ -143,12 +144,14 @@ class Dating:
 
     def _enabling(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
         written = self._written(interval, finding, observed.packages_written_at)
-        if recorded.lifecycle is None:
+        is_first = finding.supersedes is None or _is_of_earlier_lifetime(finding.supersedes, observed, recorded)
+        if recorded.lifecycle is None and is_first:
             # the backfill bills a package from the creation on; the interval says how late it may have been added
             unchanged = observed.generation == 1
             until = interval.not_before if unchanged else (written or interval).not_after
             return Moment(interval.not_before, interval.not_before, until, Evidence.CREATION)
-        verified_since = recorded.verified_at and recorded.verified_at > recorded.lifecycle.created_at
+        row, verified_at = recorded.lifecycle, recorded.verified_at
+        verified_since = row and verified_at and verified_at > row.created_at
         if observed.generation == 1 and finding.supersedes is None and observed.created_at and not verified_since:
             # on since the creation, or since the start of billing where that is later
             return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
@@ -165,7 +168,7 @@ class Dating:
 
     def _resuming(self, interval: Interval, finding: Finding, observed: Observed, recorded: Recorded) -> Moment:
         written = self._written(interval, finding, observed.suspend_written_at)
-        if _is_of_earlier_lifetime(finding, recorded):
+        if finding.supersedes and _is_of_earlier_lifetime(finding.supersedes, observed, recorded):
             # recreated, and no run saw it suspended: it runs from its start, as a tenant without events does
             return Moment(interval.not_before, interval.not_before, (written or interval).not_after, Evidence.CREATION)
         return written or self._unproved(interval, starts_to_cost=True)
@@ -190,12 +193,13 @@ class Dating:
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
 
 
-def _is_of_earlier_lifetime(finding: Finding, recorded: Recorded) -> bool:
-    """True if the superseded event was recorded before this lifetime, and no run has verified the tenant since."""
-    row, event, verified_at = recorded.lifecycle, finding.supersedes, recorded.verified_at
-    if row is None or event is None or (verified_at and verified_at > row.created_at):
+def _is_of_earlier_lifetime(event: Event, observed: Observed, recorded: Recorded) -> bool:
+    """True if the event was recorded before this lifetime, and no run has verified the tenant since."""
+    row, verified_at = recorded.lifecycle, recorded.verified_at
+    if row and verified_at and verified_at > row.created_at:
         return False
-    return event.occurred_at < row.created_at
+    began_at = row.created_at if row else observed.created_at
+    return began_at is not None and event.occurred_at < began_at
 
 
 def _closing(finding: Finding, deletion: Moment | None) -> Moment | None:

@@ -306,6 +306,13 @@ GUARDS = (
         "tests/unit/test_dating.py",
     ),
     Guard(
+        "creation proves nothing after an event",
+        "core/dating.py",
+        "if recorded.lifecycle is None and is_first:",
+        "if recorded.lifecycle is None:",
+        "tests/unit/test_dating.py",
+    ),
+    Guard(
         "evidence lies in its interval",
         "core/dating.py",
         "if at is None or not interval.not_before - self.tolerance <= at <= interval.not_after + self.tolerance:",

@@ -129,11 +129,38 @@ def test_the_backfill_says_until_when_a_package_may_have_been_added() -> None:
     assert moment(ENABLE, observed, recorded_tenant(None)) == Moment(BORN, BORN, NOW, Evidence.CREATION)
 
 
-def test_the_backfill_never_enables_before_the_event_that_it_corrects() -> None:
+BACKFILLED = {
+    "a package of generation 1 - not on since its last event": (ENABLE, {"generation": 1}, None),
+    "a package that was changed since - not on since its last event": (ENABLE, {"generation": 4}, None),
+    "a package whose field was written later - on by then": (ENABLE, {"packages_written_at": WRITTEN}, WRITTEN),
+    "a resumption - not since the suspension": (RESUME, {}, None),
+    "a resumption whose field was written later - by then": (RESUME, {"suspend_written_at": WRITTEN}, WRITTEN),
+}
+
+
+@pytest.mark.parametrize(("reason", "fields", "written"), BACKFILLED.values(), ids=BACKFILLED)
+def test_the_backfill_dates_a_key_with_events_by_other_evidence(
+    reason: Reason, fields: dict[str, object], written: datetime | None
+) -> None:
+    recorded = recorded_tenant(None, skills={"a": DISABLED}, suspension=SUSPENDED)
+    event = DISABLED if reason is ENABLE else SUSPENDED
+    found = moment(reason, live_tenant(packages=("a",), **fields), recorded)
+    if written:
+        assert found == proved(Evidence.FIELD_MANAGER, written, event.occurred_at)
+    else:
+        assert found == Moment(NOW, event.occurred_at, NOW, Evidence.NONE)
+
+
+def test_the_backfill_starts_at_the_creation_despite_earlier_events() -> None:
+    """They are of an earlier tenant of that name, whose row was lost too."""
+    recorded = recorded_tenant(
+        None,
+        skills={"a": DISABLED._replace(occurred_at=BORN - DAY)},
+        suspension=SUSPENDED._replace(occurred_at=BORN - DAY),
+    )
     observed = live_tenant(packages=("a",), generation=1)
-    recorded = recorded_tenant(None, skills={"a": DISABLED})
-    start = DISABLED.occurred_at
-    assert moment(ENABLE, observed, recorded) == Moment(start + INSTANT, start, start + INSTANT, Evidence.CREATION)
+    assert moment(ENABLE, observed, recorded) == exactly(Evidence.CREATION, BORN)
+    assert moment(RESUME, observed, recorded) == Moment(BORN, BORN, NOW, Evidence.CREATION)
 
 
 def test_the_backfill_suspends_when_the_operator_saw_it() -> None:
