@@ -148,7 +148,11 @@ class Status:
     corrections: tuple[Corrected, ...] = ()
     """A count for each of the last UTC days, today the last of them."""
     runs: tuple[Run, ...] = ()
-    """The latest first."""
+    """The latest first, without those that began after `as_of`."""
+    future_runs: int = 0
+    """How many runs observed after `as_of`: the database's clock was ahead, and they prove nothing."""
+    future_runs_until: datetime | None = None
+    """When the last of them did."""
 
     @property
     def invoicing(self) -> Invoicing:

@@ -46,6 +46,7 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     runs = cursor.execute(query("status_runs"), {"max_rows": LAST_RUNS}).fetchall()
     taken_back = _read_taken_back(cursor, since=first)
     owed = cursor.execute(query("status_owed"), {"max_rows": MAX_ROWS}).fetchall()
+    ((future_runs, future_runs_until),) = cursor.execute(query("status_future_runs")).fetchall()
     days = [first.date() + timedelta(days=number) for number in range(DAYS)]
     return Status(
         as_of=as_of,
@@ -62,6 +63,8 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
         owed_count=owed[0][-1] if owed else 0,
         corrections=tuple(Corrected(day, corrected.get(day, 0)) for day in days),
         runs=tuple(Run(*row) for row in runs),
+        future_runs=future_runs,
+        future_runs_until=future_runs_until,
     )
 
 

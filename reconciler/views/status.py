@@ -26,6 +26,8 @@ BARS = "·▁▂▃▄▅▆▇█"
 """No correction, then 1, 2, 4, … and 128 or more: one correction is still seen beside a thousand."""
 COLOURS = {Result.CLEAN: "green", Result.CORRECTED: "green", Result.DRIFT: "yellow"}
 """Of the outcomes; those of stopped runs are red."""
+FORGET_FUTURE_RUNS = "UPDATE reconciler.runs SET observed_at = NULL WHERE observed_at > now()"
+"""Keeps their rows, since corrections refer to them."""
 
 _WRITING = tuple(action for action in Action if action.writes)
 
@@ -51,6 +53,8 @@ def document(status: Status) -> str:
         "owed": [one._asdict() for one in status.owed],
         "corrections": [one._asdict() for one in status.corrections],
         "runs": [{**run._asdict(), "seconds": run.seconds} for run in status.runs],
+        "future_runs": status.future_runs,
+        "future_runs_until": status.future_runs_until,
     }
     return as_json(content)
 
@@ -108,6 +112,8 @@ def _answers(status: Status) -> Iterator[tuple[str, str]]:
         yield "No run over the cluster has succeeded yet: nothing is verified.", "red"
     yield _last_run(status)
     yield _invoicing(status.invoicing, status.verified_until)
+    if until := status.future_runs_until:
+        yield _future_runs(status.future_runs, until), "red"
 
 
 def _last_run(status: Status) -> tuple[str, str]:
@@ -136,6 +142,15 @@ def _invoicing(invoicing: Invoicing, verified_until: datetime | None) -> tuple[s
     more = invoicing.but_for_count - len(names)
     who = ", ".join(names) + (f" and {more} more" if more else "")
     return f"{month} can be invoiced except for {plural(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
+
+
+def _future_runs(number: int, until: datetime) -> str:
+    """Return the warning about runs that observed after now."""
+    return (
+        f"{plural(number, 'run')} observed after now, until {_minute(until)} UTC: the database's clock was ahead. They "
+        "prove nothing and are not shown.\nCheck that clock. Then have the owner of the ledger run: "
+        f"{FORGET_FUTURE_RUNS}. Otherwise they count once their time has come."
+    )
 
 
 def _tenants(status: Status) -> Iterator[Row]:

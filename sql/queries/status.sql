@@ -79,5 +79,11 @@ WHERE jsonb_path_exists(r.notified, '$.* ? (@ == null)') AND r.started_at > now(
 ORDER BY r.started_at, each.key COLLATE "C" LIMIT %(max_rows)s
 
 -- name: status_runs
+-- The latest runs, without those that began after now.
 SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error
-FROM reconciler.runs ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s
+FROM reconciler.runs WHERE started_at <= now() ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s
+
+-- name: status_future_runs
+-- How many runs observed after now, and when the last of them did. A run starts when it observes, give or take seconds.
+SELECT count(*), max(observed_at) FROM reconciler.runs
+WHERE started_at > now() - interval '1 hour' AND observed_at > now()

@@ -688,6 +688,7 @@ def test_the_last_run_that_found_it_true_is_shown(writer: TenantWriter) -> None:
     writer.run(on(4), f"{first}2", "drift")
     writer.run(on(5), f"{first}3", "drift", [HOTEL])
     writer.run(on(6), f"{first}4", "failed")
+    writer.run(on(6) + timedelta(days=3650), f"{first}5", "clean")
     assert read_as_of_june(writer.ledger).verified_at == on(4)
     assert "last found true by the run of 2026-05-04 00:00:00" in shown(read_as_of_june(writer.ledger))
 

@@ -158,13 +158,42 @@ def test_verified_up_to_the_last_succeeded_run_less_settle(history: StatusLedger
         {"outcome": "blocked"},
         {"outcome": "drift", "mode": "plan"},
         {"outcome": "clean", "source": "snapshot"},
+        {"outcome": "clean", "ago": -365 * DAY},
     ],
     ids=str,
 )
 def test_a_run_that_proved_nothing_moves_nothing(history: StatusLedger, nothing_proved: dict[str, Any]) -> None:
-    at = history.run(HOUR, "drift")
-    history.run(timedelta(), **nothing_proved)
-    assert history.status().verified_until == at - SETTLE
+    history.tenant("acme")
+    earlier = history.run(2 * HOUR)
+    at = history.run(HOUR, "drift", unverified=["acme"])
+    history.run(**{"ago": timedelta()} | nothing_proved)
+    shown = history.status()
+    assert (shown.verified_until, shown.unverified) == (at - SETTLE, (Unverified("acme", earlier - SETTLE),))
+
+
+def test_runs_of_the_future_are_counted_and_warned_about(history: StatusLedger) -> None:
+    history.run(HOUR)
+    assert (history.status().future_runs, history.status().future_runs_until) == (0, None)
+    assert "clock" not in render(history.status())
+    history.run(-DAY)
+    last = history.run(-2 * DAY, "failed")
+
+    shown = history.status()
+
+    assert (shown.future_runs, shown.future_runs_until) == (2, last)
+    assert [run.started_at for run in shown.runs] == [history.now - HOUR]
+    said = render(shown)
+    assert f"2 runs observed after now, until {last:%Y-%m-%d %H:%M} UTC: the database's clock was ahead." in said
+    assert "The last run, 60 min ago, had nothing to correct" in said
+    content = json.loads(document(shown))
+    assert (content["future_runs"], content["future_runs_until"]) == (2, f"{last.isoformat()[:-6]}Z")
+
+
+def test_what_the_warning_says_to_do_ends_it(history: StatusLedger) -> None:
+    history.run(-DAY)
+    remedy = render(history.status(), 400).split("run: ")[1].split(". ")[0]
+    history.ledger.execute(remedy.encode())
+    assert history.status().future_runs == 0
 
 
 def test_without_a_run_nothing_is_verified(history: StatusLedger) -> None:
@@ -568,7 +597,7 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
     assert list(found) == [
         *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "reports_count", "reports"),
         *("exceptions_count", "exceptions", "taken_back_count", "taken_back", "owed_count", "owed"),
-        *("corrections", "runs"),
+        *("corrections", "runs", "future_runs", "future_runs_until"),
     ]
     assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert found["unverified"] == [{"tenant": "acme", "verified_until": None}]
@@ -711,6 +740,7 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         ("status_corrections", 28 * 288 * 3),
         ("status_runs", status.LAST_RUNS + 1),
         ("status_owed", status.LAST_RUNS + 1),
+        ("status_future_runs", 288),
     ],
 )
 def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, most: int) -> None:

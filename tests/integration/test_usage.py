@@ -622,12 +622,19 @@ def test_a_run_proves_only_what_was_settled_when_it_began(may_ledger: Connection
 
 
 @pytest.mark.parametrize(
-    "which", [{"outcome": "failed"}, {"outcome": "blocked"}, {"mode": "plan"}, {"source": "snapshot"}]
+    "which",
+    [
+        {"outcome": "failed"},
+        {"outcome": "blocked"},
+        {"mode": "plan"},
+        {"source": "snapshot"},
+        {"at": datetime.now(UTC) + timedelta(days=365)},
+    ],
 )
 def test_only_a_run_over_a_cluster_that_succeeded_proves_anything(
-    may_ledger: Connection, command: Command, which: dict[str, str]
+    may_ledger: Connection, command: Command, which: dict[str, Any]
 ) -> None:
-    record_run(may_ledger, SETTLED + timedelta(days=1), **which)
+    record_run(may_ledger, **{"at": SETTLED + timedelta(days=1)} | which)
     assert command("--month", "2026-05", "--verified").code == 3
 
 

@@ -269,6 +269,13 @@ GUARDS = (
         "SHORTEST_LIFETIME = timedelta()",
         "tests/unit/test_dating.py",
     ),
+    Guard(
+        "a run of the future proves nothing",
+        "schema/007_future_runs.sql",
+        " AND observed_at <= now();",
+        ";",
+        "tests/integration/test_status.py tests/integration/test_usage.py",
+    ),
     Guard("a step once", "db/migrate.py", "if step.number > last]", "]", "tests/integration/test_upgrade.py"),
     Guard(
         "no run on an older schema",
