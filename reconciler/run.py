@@ -100,7 +100,7 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
     with closing(connect(job.database_url)) as db:
         started = runs.start(db, job.deadline.left())
-    yield (known := replace(known, observed_at=started.observed_at))
+    yield (known := replace(known, observed_at=started.observed_at, settle=job.options.settle))
     if known.mode is Mode.RUN:
         started.raise_unless_permitted()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
     from decimal import Decimal
     from uuid import UUID
 
@@ -152,7 +153,7 @@ class Recorded:
     skills: Mapping[str, Event] = field(default_factory=dict)
     suspension: Event | None = None
     verified_at: datetime | None = None
-    """Up to when this tenant is proved: the start of the last run that found it true, less settle."""
+    """Up to when this tenant is proved: the start of the last run that found it true, less its settle or this run's."""
     problem: str | None = None
     """Why its record cannot be held in memory; None if it can. If it is set, nothing but the name can be relied on."""
 
@@ -286,6 +287,8 @@ class Outcome:
     run_id: UUID
     mode: Mode
     result: Result
+    settle: timedelta | None = None
+    """How long after a change of a resource the portal could still write its row, as the run was told."""
     observed_at: datetime | None = None
     source: str | None = None
     resource_version: str | None = None

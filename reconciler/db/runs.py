@@ -232,5 +232,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
         "changing": sorted({finding.tenant for finding in outcome.findings if finding.changing}),
         "error": str(outcome.failure) if outcome.failure else None,
+        "settle": outcome.settle,
         "notified": Jsonb(dict.fromkeys(outcome.recipients) if _has_corrected(outcome) else {}),
     }

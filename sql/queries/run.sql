@@ -180,7 +180,7 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_or
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
        -- that run found it true. No run has proved it since its oldest open report, so only earlier runs are searched
-       (SELECT r.observed_at - %(settle)s::interval FROM reconciler.proving_runs r
+       (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM reconciler.proving_runs r
         WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
@@ -542,11 +542,11 @@ FROM reconciler.corrections WHERE run_id = %(run_id)s AND reason = ANY (%(reason
 -- name: record_run
 INSERT INTO reconciler.runs (
   id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
-  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified)
+  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified, settle)
 VALUES (
   %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
   %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s,
-  %(changing)s, %(error)s, %(notified)s)
+  %(changing)s, %(error)s, %(notified)s, %(settle)s)
 
 -- name: pin_source
 INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)

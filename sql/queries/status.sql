@@ -4,10 +4,10 @@
 
 -- name: status_verification
 -- The clock, and the last run that proved anything: one over a cluster that was not stopped. The portal may still have
--- been writing the rows of what changed within settle of it.
+-- been writing the rows of what changed within settle of it: the run's own, or what is asked where that is longer.
 SELECT clock_timestamp(), last.until, last.unverified
 FROM (SELECT) AS nothing LEFT JOIN LATERAL (
-  SELECT observed_at - %(settle)s::interval AS until, cardinality(unverified) AS unverified
+  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, cardinality(unverified) AS unverified
   FROM reconciler.proving_runs
   ORDER BY observed_at DESC LIMIT 1
 ) AS last ON true
@@ -24,9 +24,9 @@ SELECT t.tenant_name, CASE WHEN proof.until > l.created_at THEN proof.until END
 FROM last CROSS JOIN unnest(last.unverified) AS t (tenant_name)
 LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = t.tenant_name
 LEFT JOIN LATERAL (
-  SELECT earlier.observed_at - %(settle)s::interval AS until
+  SELECT earlier.observed_at - greatest(earlier.settle, %(settle)s::interval) AS until
   FROM (
-    SELECT observed_at, unverified FROM reconciler.proving_runs
+    SELECT observed_at, settle, unverified FROM reconciler.proving_runs
     WHERE observed_at <= coalesce(
             (SELECT min(since) FROM reconciler.reports r WHERE r.tenant_name = t.tenant_name), 'infinity')
     ORDER BY observed_at DESC LIMIT %(max_runs)s

@@ -337,6 +337,11 @@ def test_a_run_over_a_cluster_verifies_the_ledger_until_settle_ago(system: Syste
     assert ended.verified_until == ended.observed_at - timedelta(seconds=60)
 
 
+def test_a_run_keeps_the_settle_that_it_used(system: System) -> None:
+    system.run()
+    assert system.ledger.execute("SELECT settle FROM reconciler.runs").fetchall() == [(timedelta(seconds=60),)]
+
+
 def test_the_outcome_holds_the_resources_of_its_findings(system: System) -> None:
     system.api.create(tenant("acme"), at=system.now - 2 * HOUR)
     ended = system.run()

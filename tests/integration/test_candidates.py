@@ -522,14 +522,17 @@ def _run(ledger: Connection, hours: int, **columns: Any) -> None:
         "outcome": "clean",
         "source": "uid",
         "unverified": [],
+        "settle": timedelta(),
     } | columns
     ledger.execute(
-        "INSERT INTO reconciler.runs (id, started_at, version, observed_at, mode, outcome, source, unverified) VALUES "
-        "(gen_random_uuid(), now(), '1', %(observed_at)s, %(mode)s, %(outcome)s, %(source)s, %(unverified)s)",
+        "INSERT INTO reconciler.runs (id, started_at, version, observed_at, mode, outcome, source, unverified, settle) "
+        "VALUES (gen_random_uuid(), now(), '1', %(observed_at)s, %(mode)s, %(outcome)s, %(source)s, %(unverified)s, "
+        "%(settle)s)",
         row,
     )
 
 
+MINUTE = timedelta(minutes=1)
 UNVERIFYING: list[dict[str, Any]] = [
     {"outcome": "failed"},
     {"outcome": "blocked"},
@@ -548,6 +551,24 @@ def test_the_last_run_that_found_a_tenant_true_verifies_it(ledger: Connection) -
     for hours, outcome in enumerate(("clean", "drift", "corrected"), 1):
         _run(ledger, hours, outcome=outcome, unverified=["beta"])
         assert recalled(ledger, []).candidates[0].recorded.verified_at == BORN + hours * HOUR
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "counts"),
+    [
+        pytest.param(HOUR, MINUTE, HOUR, id="the run that proved it waited longer"),
+        pytest.param(MINUTE, HOUR, HOUR, id="this run waits longer"),
+        pytest.param(None, timedelta(), MINUTE, id="a run of an earlier version"),
+    ],
+)
+def test_a_tenant_is_verified_up_to_the_longer_settle(
+    ledger: Connection, own: timedelta | None, asked: timedelta, counts: timedelta
+) -> None:
+    Ledger(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
+    _run(ledger, 5, settle=own)
+    with spooled([]) as spool, transaction(ledger) as cursor:
+        (found, *_), *_ = find_candidates(cursor, spool, settle=asked)
+    assert found.recorded.verified_at == BORN + 5 * HOUR - counts
 
 
 def test_a_tenant_whose_report_is_open_is_verified_by_no_run_since(ledger: Connection) -> None:

@@ -69,15 +69,17 @@ class StatusLedger:
         source: str | None = "cluster",
         error: str | None = None,
         counts: dict[str, dict[str, int]] | None = None,
+        settle: timedelta | None = SETTLE,
     ) -> datetime:
         """Record a run, and return when it began."""
         run_id, at = uuid4(), self.now - ago
         self.ledger.execute(
             "INSERT INTO reconciler.runs (id, started_at, observed_at, finished_at, mode, outcome, version, source, "
-            "tenants_observed, counts, unverified, error) VALUES (%s, %s, %s, %s, %s, %s, '1', %s, 7, %s, %s, %s)",
+            "tenants_observed, counts, unverified, error, settle) "
+            "VALUES (%s, %s, %s, %s, %s, %s, '1', %s, 7, %s, %s, %s, %s)",
             [
                 *(run_id, at, at, at + timedelta(seconds=2), mode, outcome, source),
-                *(Jsonb(counts or {}), sorted(unverified), error),
+                *(Jsonb(counts or {}), sorted(unverified), error, settle),
             ],
         )
         return at
@@ -194,6 +196,26 @@ def test_what_the_warning_says_to_do_ends_it(history: StatusLedger) -> None:
     remedy = render(history.status(), 400).split("run: ")[1].split(". ")[0]
     history.ledger.execute(remedy.encode())
     assert history.status().future_runs == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "counts"),
+    [
+        pytest.param(5 * SETTLE, timedelta(), 5 * SETTLE, id="the run's own is longer - it counts"),
+        pytest.param(timedelta(), SETTLE, SETTLE, id="what is asked is longer - it counts"),
+        pytest.param(None, timedelta(), SETTLE, id="an earlier version's run, asked for none - the default counts"),
+        pytest.param(None, 5 * SETTLE, 5 * SETTLE, id="an earlier version's run, asked for more - it counts"),
+    ],
+)
+def test_the_longer_settle_of_run_and_question_counts(
+    history: StatusLedger, own: timedelta | None, asked: timedelta, counts: timedelta
+) -> None:
+    history.tenant("acme")
+    earlier = history.run(2 * HOUR, settle=own)
+    at = history.run(HOUR, "drift", unverified=["acme"], settle=own)
+    with transaction(history.ledger) as cursor:
+        found = read_status(cursor, settle=asked)
+    assert (found.verified_until, found.unverified) == (at - counts, (Unverified("acme", earlier - counts),))
 
 
 def test_without_a_run_nothing_is_verified(history: StatusLedger) -> None:
@@ -585,7 +607,8 @@ def test_what_could_steer_a_terminal_is_made_visible(history: StatusLedger) -> N
 
 def test_programs_read_one_document(history: StatusLedger, command: Callable[..., Ran]) -> None:
     history.tenant("acme")
-    at = history.run(HOUR, "drift", unverified=["acme"], counts={"org_unlabelled": {"report": 1}})
+    counts = {"org_unlabelled": {"report": 1}}
+    at = history.run(HOUR, "drift", unverified=["acme"], counts=counts, settle=timedelta())
     history.report("acme")
     history.report("", "failed")
     history.accept("acme")

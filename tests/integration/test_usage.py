@@ -591,12 +591,13 @@ def record_run(
     outcome: str = "clean",
     mode: str = "run",
     source: str = "cluster",
+    settle: timedelta | None = None,
 ) -> None:
     """Insert the row of a run."""
     ledger.execute(
-        "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified) "
-        "VALUES (%s, %s, %s, %s, %s, '0', %s, %s)",
-        [uuid4(), at, at, mode, outcome, source, list(unverified)],
+        "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified, settle) "
+        "VALUES (%s, %s, %s, %s, %s, '0', %s, %s, %s)",
+        [uuid4(), at, at, mode, outcome, source, list(unverified), settle],
     )
 
 
@@ -613,12 +614,32 @@ def test_nothing_is_verified_without_a_run(command: Command) -> None:
 
 
 def test_a_run_proves_only_what_was_settled_when_it_began(may_ledger: Connection, command: Command) -> None:
-    record_run(may_ledger, SETTLED - timedelta(seconds=1))
+    record_run(may_ledger, SETTLED - timedelta(seconds=1), settle=timedelta(seconds=59))
     refused = command("--month", "2026-05", "--verified")
     assert refused.code == 3
     assert "ends with 2026-05-31" in refused.complaint["error"]
     assert "verified only up to 2026-05-31 23:59:59 UTC" in refused.complaint["error"]
     assert command("--month", "2026-05", "--verified", "--settle", "59s").code == 0
+
+
+@pytest.mark.parametrize(
+    ("settle", "late", "code"),
+    [
+        pytest.param(timedelta(minutes=5), timedelta(seconds=299), 3, id="a run that waits 5 min - not a second less"),
+        pytest.param(timedelta(minutes=5), timedelta(seconds=300), 0, id="a run that waits 5 min - proves after that"),
+        pytest.param(timedelta(), timedelta(), 0, id="a run that does not wait - proves at once"),
+        pytest.param(None, timedelta(seconds=59), 3, id="a run of an earlier version - not within the default"),
+        pytest.param(None, timedelta(seconds=60), 0, id="a run of an earlier version - proves after the default"),
+    ],
+)
+@pytest.mark.parametrize("reported", [False, True])
+def test_what_is_asked_later_does_not_shorten_settle(
+    may_ledger: Connection, command: Command, settle: timedelta | None, late: timedelta, code: int, *, reported: bool
+) -> None:
+    record_run(may_ledger, END + late, settle=settle)
+    if reported:
+        record_run(may_ledger, END + timedelta(days=1), "acme", outcome="drift")
+    assert command("--month", "2026-05", "--verified", "--settle", "0s").code == code
 
 
 @pytest.mark.parametrize(

@@ -348,7 +348,7 @@ class Scenario:
     def settles_at_once(self) -> None:
         """From now on the portal takes no time, and so there is nothing to wait for."""
         self.settle = timedelta()
-        self.write("UPDATE reconciler.runs SET observed_at = %s", VERIFIED)
+        self.write("UPDATE reconciler.runs SET observed_at = %s, settle = '0'", VERIFIED)
 
     def is_true(self, outcome: Outcome) -> None:
         """The run has written every right row, once; and the next has nothing to write."""
