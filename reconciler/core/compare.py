@@ -21,6 +21,8 @@ rules of `RULES` in order.
     live, open                  latest is enabled, package off        skill_disable_unrecorded   append
     live, open                  suspended, latest is not suspended    suspension_unrecorded      append
     live, open                  running, latest is suspended          resumption_unrecorded      append
+    being deleted, unstamped    package listed, without any event     skill_enable_unrecorded,   append,
+                                                                      skill_open_after_deletion  append
     deleted, after its stamp    latest is enabled                     skill_open_after_deletion  append
     live, open                  row's org unknown, label set          org_resolved               update
     live                        no label                              org_unlabelled             report
@@ -172,6 +174,19 @@ def skills_differ(case: Case) -> Iterator[Finding]:
             yield case.finding(Reason.SKILL_DISABLE_UNRECORDED, "enabled", "disabled", subject=skill, supersedes=event)
 
 
+def skills_on_until_deletion(case: Case) -> Iterator[Finding]:
+    """The tenant is being deleted, and a package that it lists was never recorded: it was on, and is off by then.
+
+    A package with an event was recorded as on, and the portal may have recorded it as off before the deletion.
+    """
+    if case.observed and case.observed.deleting_at and not (case.row and case.row.deleted_at):
+        for skill in case.observed.packages:
+            if skill not in case.recorded.skills:
+                yield case.finding(Reason.SKILL_ENABLE_UNRECORDED, "disabled", "enabled", subject=skill)
+                # what it supersedes is the event before it, which has no id yet
+                yield case.finding(Reason.SKILL_OPEN_AFTER_DELETION, "enabled", "disabled", subject=skill)
+
+
 def skills_open_after_deletion(case: Case) -> Iterator[Finding]:
     """The tenant is gone, and a skill is still recorded as enabled."""
     if case.gone:
@@ -221,6 +236,7 @@ RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     skills_differ,
     suspension_differs,
     deletion_unrecorded,
+    skills_on_until_deletion,
     skills_open_after_deletion,
     deletion_contradicted,
     event_time_invalid,

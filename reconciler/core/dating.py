@@ -71,17 +71,25 @@ class Dating:
     def dated(self, findings: Iterable[Finding], observed: Observed | None, recorded: Recorded) -> Iterator[Finding]:
         """Yield one tenant's findings, with a moment for each correction of an event or a lifetime.
 
-        A deletion must come before the events that it closes, as `compare` yields them.
+        A deletion must come before the events that it closes, and what turns a skill on before what closes it, as
+        `compare` yields them.
         """
-        moments: dict[tuple[Reason, Event | None], Moment | None] = {}
+        moments: dict[tuple[Reason, Event | Moment | None], Moment | None] = {}
+        enabled: dict[str | None, Moment] = {}
         for finding in findings:
-            # changes that supersede the same event get the same moment: above all the packages of a new tenant
-            change = finding.reason, finding.supersedes
+            before = finding.supersedes or enabled.get(finding.subject)
+            # changes that follow the same event get the same moment: above all the packages of a new tenant
+            change = finding.reason, before
             if change not in moments:
                 deletion = moments.get((Reason.DELETION_UNRECORDED, None))
-                moment = self._moment(finding, observed, recorded, deletion)
-                moments[change] = moment and self._following(moment, finding, observed, recorded)
+                if finding.reason is Reason.SKILL_OPEN_AFTER_DELETION:
+                    moment = _closing(before, deletion or self._recorded_deletion(recorded))
+                else:
+                    moment = self._moment(finding, observed, recorded, deletion)
+                moments[change] = moment and self._following(moment, finding, observed, recorded, before)
             moment = moments[change]
+            if moment and finding.reason is Reason.SKILL_ENABLE_UNRECORDED:
+                enabled[finding.subject] = moment
             yield finding.dated(moment) if moment else finding
 
     def _moment(
@@ -94,9 +102,10 @@ class Dating:
                 moment = _exactly(Evidence.CREATION, interval.not_before)
             case Reason.DELETION_UNRECORDED:
                 moment = self._deletion(interval, observed, recorded)
-            case Reason.SKILL_OPEN_AFTER_DELETION:
-                moment = _closing(finding, deletion or self._recorded_deletion(recorded))
             case Reason.SKILL_ENABLE_UNRECORDED if observed:
+                if deletion:
+                    # it was on by then: the closing event at the deletion must follow it
+                    interval = interval._replace(not_after=interval.clip(deletion.occurred_at - INSTANT))
                 moment = self._enabling(interval, finding, observed, recorded)
             case Reason.SKILL_DISABLE_UNRECORDED if observed:
                 written = self._written(interval, finding, observed.packages_written_at)
@@ -109,9 +118,16 @@ class Dating:
                 pass  # neither a report nor the organisation of a row has a moment
         return moment
 
-    def _following(self, moment: Moment, finding: Finding, observed: Observed | None, recorded: Recorded) -> Moment:
-        """Return the moment, late enough to follow what it corrects: at one instant, the order of ids would decide."""
-        after = finding.supersedes.occurred_at + INSTANT if finding.supersedes else moment.occurred_at
+    def _following(
+        self,
+        moment: Moment,
+        finding: Finding,
+        observed: Observed | None,
+        recorded: Recorded,
+        before: Event | Moment | None,
+    ) -> Moment:
+        """Return the moment, late enough to follow the event before: at one instant, the order of ids would decide."""
+        after = before.occurred_at + INSTANT if before else moment.occurred_at
         start = recorded.lifecycle.created_at if recorded.lifecycle else observed and observed.created_at
         if finding.reason is Reason.DELETION_UNRECORDED and start:
             # else it would be a lifetime without a day
@@ -147,12 +163,11 @@ class Dating:
         is_first = finding.supersedes is None or _is_of_earlier_lifetime(finding.supersedes, observed, recorded)
         if recorded.lifecycle is None and is_first:
             # the backfill bills a package from the creation on; the interval says how late it may have been added
-            unchanged = observed.generation == 1
-            until = interval.not_before if unchanged else (written or interval).not_after
+            until = interval.not_before if _is_as_created(observed) else (written or interval).not_after
             return Moment(interval.not_before, interval.not_before, until, Evidence.CREATION)
         row, verified_at = recorded.lifecycle, recorded.verified_at
         verified_since = row and verified_at and verified_at > row.created_at
-        if observed.generation == 1 and finding.supersedes is None and observed.created_at and not verified_since:
+        if _is_as_created(observed) and finding.supersedes is None and observed.created_at and not verified_since:
             # on since the creation, or since the start of billing where that is later
             return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
         return written or self._unproved(interval, starts_to_cost=True)
@@ -193,6 +208,11 @@ class Dating:
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
 
 
+def _is_as_created(observed: Observed) -> bool:
+    """True if the spec was not changed since the creation. To ask for the deletion moves the generation by one."""
+    return observed.generation in ((1, 2) if observed.deleting_at else (1,))
+
+
 def _is_of_earlier_lifetime(event: Event, observed: Observed, recorded: Recorded) -> bool:
     """True if the event was recorded before this lifetime, and no run has verified the tenant since."""
     row, verified_at = recorded.lifecycle, recorded.verified_at
@@ -202,11 +222,11 @@ def _is_of_earlier_lifetime(event: Event, observed: Observed, recorded: Recorded
     return began_at is not None and event.occurred_at < began_at
 
 
-def _closing(finding: Finding, deletion: Moment | None) -> Moment | None:
+def _closing(closed: Event | Moment | None, deletion: Moment | None) -> Moment | None:
     """Return the moment of the deletion, but not before the event that is closed."""
-    if deletion is None or finding.supersedes is None:
+    if deletion is None or closed is None:
         return None
-    first = finding.supersedes.occurred_at
+    first = closed.occurred_at
     occurred_at, not_before, not_after, evidence = deletion
     return Moment(max(occurred_at, first), max(not_before, first), max(not_after, first), evidence)
 

@@ -103,8 +103,8 @@ class Reason(enum.StrEnum):
         name="skill_enable_unrecorded",
         writes=(Action.APPEND, Table.SKILL_EVENTS, "enabled"),
         summary="The skill was on but recorded as off.",
-        meaning="The skill is on, but the ledger did not say so: it was used and not invoiced. The missing event was "
-        "appended.",
+        meaning="The skill is on, or was until the tenant was deleted, but the ledger did not say so: it was used and "
+        "not invoiced. The missing event was appended.",
     )
     SKILL_DISABLE_UNRECORDED = _Entry(
         name="skill_disable_unrecorded",

@@ -151,6 +151,7 @@ def _write_staged(cursor: Cursor, run_id: UUID) -> None:
     """Write what is staged, and raise unless the ledger then shows it."""
     sequences = [name for (name,) in cursor.execute(query("event_sequences"))]
     cursor.execute(query("number_events"), dict(zip(("skill", "suspension"), sequences, strict=True)))
+    cursor.execute(query("supersede_planned"))
     if in_use := cursor.execute(query("ids_in_use")).fetchone():
         table, number = in_use
         raise _sequence_behind(table, number, sequences)

@@ -372,6 +372,13 @@ WHERE c.condeferred AND c.conname <> 'corrections_run_id_fkey' AND c.conrelid IN
   CROSS JOIN LATERAL (SELECT written.name::regclass AS relid
                       UNION ALL SELECT relid FROM pg_partition_tree(written.name::regclass)) AS parts)
 
+-- name: supersede_planned
+-- Of two events of one key, the later one supersedes the one before it, whose id was only just drawn.
+UPDATE planned p SET supersedes_event_id = earlier.event_id
+FROM planned earlier
+WHERE p.event_kind = 'disabled' AND p.supersedes_event_id IS NULL AND earlier.event_kind = 'enabled'
+      AND (earlier.tenant_name, earlier.subject) = (p.tenant_name, p.subject)
+
 -- name: take_back_undone
 -- The same correction was written before, and the ledger, looked at under the lock, does not show it: an unknown hand
 -- took its row out or set it back. It must not stand in the way.
@@ -408,7 +415,7 @@ FROM planned p
 
 -- name: not_in_force
 -- What was written but is not in force, whatever triggers, rules or ids did, and how: the row is missing, columns of it
--- read otherwise, or it is not the latest of its key.
+-- read otherwise, or it is not the latest of its key, unless another event of this run supersedes it.
 SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
          CASE WHEN (e.tenant_name, e.skill_id) <> (p.tenant_name, p.subject) THEN 'key' END,
          CASE WHEN e.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
@@ -418,9 +425,10 @@ FROM planned p LEFT JOIN public.tenant_skill_events e ON e.id = p.event_id
 WHERE p.event_table = 'tenant_skill_events'
   AND ((e.tenant_name, e.skill_id, e.zitadel_org_id, e.event_kind, e.occurred_at)
        IS DISTINCT FROM (p.tenant_name, p.subject, p.zitadel_org_id, p.event_kind, p.occurred_at)
-       OR e.id <> (SELECT l.id FROM public.tenant_skill_events l
-                   WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
-                   ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1))
+       OR (e.id <> (SELECT l.id FROM public.tenant_skill_events l
+                    WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
+                    ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
+           AND e.id NOT IN (SELECT supersedes_event_id FROM planned WHERE supersedes_event_id IS NOT NULL)))
 UNION ALL
 SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
          CASE WHEN e.tenant_name <> p.tenant_name THEN 'key' END,

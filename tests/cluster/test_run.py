@@ -198,7 +198,8 @@ def test_every_row_of_the_backfill_has_its_correction(scene: Scene) -> None:
             f"SELECT e.*, c.* FROM {table} e FULL JOIN (SELECT * FROM reconciler.corrections "  # noqa: S608 - of two
             f"WHERE event_table = %s) c ON c.event_id = e.id AND c.tenant_name = e.tenant_name "
             f"AND c.zitadel_org_id = e.zitadel_org_id AND c.observed = {kind} AND c.occurred_at = e.occurred_at "
-            f"AND c.subject IS NOT DISTINCT FROM {subject} AND c.action = 'append' AND c.supersedes_event_id IS NULL "
+            f"AND c.subject IS NOT DISTINCT FROM {subject} AND c.action = 'append' "
+            f"AND (c.supersedes_event_id IS NULL) = ({kind} <> 'disabled') "
             "WHERE e.id IS NULL OR c.id IS NULL",
             table,
         )
@@ -358,6 +359,11 @@ def _closed(scene: Scene, name: str, skill: str, at: datetime, evidence: str = "
     )
 
 
+def _closed_at_once(name: str, skill: str, at: datetime, org: str = "1") -> Wrote:
+    """A skill that the same run turns on, and that a deletion has ended."""
+    return Wrote(*("skill_open_after_deletion", name, skill, "append", "enabled", "disabled", "deletion", at, at, org))
+
+
 def _inserted(scene: Scene, name: str, org: str = "1") -> Wrote:
     at = scene.created_at(name)
     return Wrote("tenant_unrecorded", name, None, "insert", "absent", "open", "creation", at, at, org)
@@ -368,7 +374,9 @@ def _from_the_start(scene: Scene, name: str, skill: str, org: str = "1") -> Wrot
     return Wrote("skill_enable_unrecorded", name, skill, "append", "disabled", "enabled", "creation", at, at, org)
 
 
-def _ended(scene: Scene, name: str, at: datetime, evidence: str = "deletion", skills: tuple[str, ...] = ()) -> Expected:
+def _ended(
+    scene: Scene, name: str, at: datetime, evidence: str = "deletion", skills: tuple[str, ...] = ()
+) -> list[Wrote]:
     """A deletion, and its skills: a lifetime lasts a second at least."""
     row = scene.write("SELECT created_at FROM tenant_billing_lifecycle WHERE tenant_name = %s", name)
     end = max(at, (row[0][0] if row else scene.created_at(name)) + timedelta(seconds=1))
@@ -435,11 +443,42 @@ def _contradicted(scene: Scene) -> Expected:
     return [Said("deletion_contradicted", "acme")]
 
 
-@_case("a tenant that is being deleted without a lifecycle row is inserted and stamped without any events")
+@_case("a tenant that is being deleted without a lifecycle row is inserted and stamped with what it had on")
 def _deleting_unrecorded(scene: Scene) -> Expected:
     scene.cluster.create(tenant("newcomer", ["mail"], org="1", suspend=True, finalizers=[FINALIZER]))
     scene.cluster.delete("newcomer")
-    return [_inserted(scene, "newcomer"), *_ended(scene, "newcomer", scene.deleting_at("newcomer"))]
+    at = scene.deleting_at("newcomer")
+    (stamped,) = _ended(scene, "newcomer", at)
+    return [
+        _inserted(scene, "newcomer"),
+        stamped,
+        _from_the_start(scene, "newcomer", "mail"),
+        _closed_at_once("newcomer", "mail", at)._replace(at=stamped.at),
+    ]
+
+
+@_case("a package whose row was lost before the deletion is enabled by its evidence and closed by the deletion")
+def _deleting_with_a_lost_enable(scene: Scene) -> Expected:
+    scene.cluster.patch("lingering", {"spec": {"packages": ["mail", "voice", "calendar"]}})
+    lost = _enabled(scene, "lingering", "calendar")
+    scene.cluster.delete("lingering")
+    at = scene.deleting_at("lingering")
+    (stamped, *closed) = _ended(scene, "lingering", at, skills=("mail", "voice"))
+    assert stamped.at
+    return [
+        stamped,
+        lost._replace(at=min(lost.at or stamped.at, stamped.at - INSTANT)),
+        _closed_at_once("lingering", "calendar", at)._replace(at=stamped.at),
+        *closed,
+    ]
+
+
+@_case("a package that the portal recorded as off before the deletion stays off")
+def _deleting_with_a_skill_off(scene: Scene) -> Expected:
+    scene.cluster.delete("lingering")
+    at = scene.deleting_at("lingering")
+    scene.portal_skill("lingering", "mail", "disabled")
+    return _ended(scene, "lingering", at, skills=("voice",))
 
 
 @_case("a tenant that is being deleted is stamped with its deletionTimestamp and its skills end with it")
@@ -996,7 +1035,11 @@ def _check_corrections(
         assert row[3:7] == (expected.org, expected.action, expected.recorded, expected.observed)
         assert (row[8], row[9], row[10], row[7]) == tuple(moment)
         table, event_id = row[11], row[12]
-        assert row[13] == expected.supersedes
+        if expected.reason == "skill_open_after_deletion" and expected.supersedes is None:
+            (superseded,) = (one[12] for one in kept if one[:3] == ("skill_enable_unrecorded", *row[1:3]))
+            assert row[13] == superseded
+        else:
+            assert row[13] == expected.supersedes
         assert row[14] is False
         if expected.action != "append":
             assert (table, event_id) == ("tenant_billing_lifecycle", None)

@@ -76,6 +76,39 @@ def test_the_impacts_of_a_run_are_usage_after_less_usage_before(priced: System) 
     assert outcome.impact_chf == owed(priced) - before
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_a_tenant_being_deleted_used_is_billed(system: System, *, recorded: bool) -> None:
+    """Its packages were never recorded: on since the creation, by the generation, and off with the deletion."""
+    record.set_skill_price(system.ledger, "mail", Decimal("1.20"))
+    record.set_skill_price(system.ledger, "wiki", Decimal("0.35"))
+    began, ended = ((system.now - days * DAY).replace(hour=0, minute=0, second=0, microsecond=0) for days in (40, 30))
+    system.api.create(tenant("ending", ["mail", "wiki"], finalizers=["f"]), at=began)
+    system.api.delete("ending", at=ended)
+    if recorded:
+        system.record("ending", began - system.now)
+
+    outcome = system.run()
+
+    assert outcome.impact_chf == owed(system) == Decimal("15.50")
+    assert [(f.subject, f.observed, f.impact_chf) for f in outcome.findings if f.subject] == [
+        ("mail", "enabled", Decimal("12.00")),
+        ("wiki", "enabled", Decimal("3.50")),
+        ("mail", "disabled", Decimal("0.00")),
+        ("wiki", "disabled", Decimal("0.00")),
+    ]
+    events = system.ledger.execute(
+        "SELECT e.skill_id, e.event_kind, e.occurred_at, s.event_kind FROM tenant_skill_events e "
+        "JOIN reconciler.corrections c ON c.event_id = e.id LEFT JOIN tenant_skill_events s "
+        "ON s.id = c.supersedes_event_id AND s.skill_id = e.skill_id ORDER BY e.skill_id, e.occurred_at"
+    ).fetchall()
+    assert events == [
+        (skill, *event)
+        for skill in ("mail", "wiki")
+        for event in (("enabled", began, None), ("disabled", ended, "enabled"))
+    ]
+    assert system.run().findings == ()
+
+
 def test_only_needed_histories_are_read_in_batches(priced: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tenants are corrected, a few at once; of a skill's event that skill; of a mere report nothing."""
     whole = priced.run(Mode.PLAN)

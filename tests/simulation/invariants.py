@@ -126,7 +126,8 @@ def _shows(look: Observed | None, reason: str, skill: str | None) -> bool:
         case Reason.DELETION_UNRECORDED | Reason.SKILL_OPEN_AFTER_DELETION:
             return not live
         case Reason.SKILL_ENABLE_UNRECORDED:
-            return live and look is not None and skill in look.packages
+            # one that is being deleted shows what was on until then
+            return look is not None and look.problem is None and skill in look.packages
         case Reason.SKILL_DISABLE_UNRECORDED:
             return live and look is not None and skill not in look.packages
         case Reason.SUSPENSION_UNRECORDED | Reason.RESUMPTION_UNRECORDED:

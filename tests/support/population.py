@@ -214,9 +214,10 @@ def backfilled(members: Iterable[Member], found: Mapping[str, Object], *, dated:
         created_at = time(shown["metadata"]["creationTimestamp"])
         deleted_at = time(shown["metadata"]["deletionTimestamp"]) if member.deleting else None
         lifecycles.append((name, member.org, created_at, deleted_at))
-        if member.deleting:
-            continue
         skills += [(name, member.org, skill, "enabled", created_at) for skill in member.skills]
+        if member.deleting:
+            skills += [(name, member.org, skill, "disabled", deleted_at) for skill in member.skills]
+            continue
         since = _suspended_since(member, shown, created_at, dated=dated)
         if since:
             suspensions.append((name, member.org, "suspended", since))

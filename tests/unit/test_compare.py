@@ -85,7 +85,7 @@ def disabled(skill: str, supersedes: Event, **fields: Any) -> Finding:
     return found(Reason.SKILL_DISABLE_UNRECORDED, subject=skill, supersedes=supersedes, **fields)
 
 
-def closed(skill: str, supersedes: Event, **fields: Any) -> Finding:
+def closed(skill: str, supersedes: Event | None = None, **fields: Any) -> Finding:
     return found(Reason.SKILL_OPEN_AFTER_DELETION, subject=skill, supersedes=supersedes, **fields)
 
 
@@ -230,9 +230,29 @@ SKILLS: dict[str, Row] = {
         [STAMP, closed("a", ENABLED), closed("c", ENABLED)],
     ),
     "a skill left on by a tenant being deleted is closed, whatever its packages say": (
-        DELETING._replace(packages=("a", "b")),
+        DELETING,
         recorded_tenant(skills={"a": ENABLED}),
         [STAMP, closed("a", ENABLED)],
+    ),
+    "a package of a tenant being deleted that was never recorded is enabled and closed": (
+        DELETING._replace(packages=("a", "b", "c")),
+        recorded_tenant(skills={"a": ENABLED}),
+        [STAMP, enabled("b"), closed("b"), enabled("c"), closed("c"), closed("a", ENABLED)],
+    ),
+    "a package of a tenant being deleted that was recorded as off stays off": (
+        DELETING._replace(packages=("a",)),
+        recorded_tenant(skills={"a": DISABLED}),
+        [STAMP],
+    ),
+    "a package of a tenant being deleted that was stamped before is not enabled": (
+        DELETING._replace(packages=("a",)),
+        recorded_tenant(CLOSED),
+        [],
+    ),
+    "a package of a tenant being deleted without a row is enabled and closed": (
+        DELETING._replace(packages=("a",)),
+        recorded_tenant(None),
+        [INSERT, STAMP, enabled("a"), closed("a")],
     ),
     "a skill left on by an absent tenant that was stamped before is closed": (
         GONE,
@@ -480,7 +500,7 @@ def test_a_key_is_corrected_once_and_never_after_a_future_event(
     pair: tuple[Observed | None, Recorded],
 ) -> None:
     findings = list(compare(*pair, as_of=NOW))
-    written = [(f.reason.table, f.action, f.subject) for f in findings if f.action.writes]
+    written = [(f.reason.table, f.action, f.subject, f.observed) for f in findings if f.action.writes]
     assert len(written) == len(set(written))
     for finding in findings:
         if finding.action.writes and finding.supersedes:

@@ -261,6 +261,59 @@ def test_a_closing_event_has_the_moment_of_the_stamp() -> None:
     assert moment(CLOSE, live_tenant(deleting_at=WRITTEN), recorded) == exactly(Evidence.DELETION, WRITTEN)
 
 
+DELETED_AT = WRITTEN + DAY
+LISTED = live_tenant(packages=("a",), deleting_at=DELETED_AT)
+BEFORE_DELETION = DELETED_AT - INSTANT
+ON_UNTIL_DELETION = {
+    "nothing known - on as late as possible": (LISTED, recorded_tenant(), (BEFORE_DELETION, BORN, BEFORE_DELETION)),
+    "a run found it true - on since then": (
+        LISTED,
+        recorded_tenant(verified_at=VERIFIED),
+        (BEFORE_DELETION, VERIFIED, BEFORE_DELETION),
+    ),
+    "its field was written - on by then": (
+        LISTED._replace(packages_written_at=WRITTEN),
+        recorded_tenant(),
+        (WRITTEN, BORN, WRITTEN),
+    ),
+    "its field was written after the deletion - that proves nothing": (
+        LISTED._replace(packages_written_at=DELETED_AT + HOUR),
+        recorded_tenant(),
+        (BEFORE_DELETION, BORN, BEFORE_DELETION),
+    ),
+    "only the deletion moved the generation - on since the creation": (
+        LISTED._replace(generation=2),
+        recorded_tenant(),
+        (BORN, BORN, BORN),
+    ),
+    "without a row - on since the creation": (LISTED, recorded_tenant(None), (BORN, BORN, BEFORE_DELETION)),
+    "without a row, only the deletion moved the generation - exactly": (
+        LISTED._replace(generation=2),
+        recorded_tenant(None),
+        (BORN, BORN, BORN),
+    ),
+}
+
+
+@pytest.mark.parametrize(("observed", "recorded", "on"), ON_UNTIL_DELETION.values(), ids=ON_UNTIL_DELETION)
+@pytest.mark.parametrize("uncertain", FallbackDating)
+def test_a_lost_enable_lies_before_the_deletion_that_closes_it(
+    observed: Observed, recorded: Recorded, on: tuple[datetime, datetime, datetime], uncertain: FallbackDating
+) -> None:
+    found = moment(ENABLE, observed, recorded, fallback=uncertain)
+    assert found is not None
+    assert found[:3] == on
+    assert moment(CLOSE, observed, recorded, fallback=uncertain) == exactly(Evidence.DELETION, DELETED_AT)
+
+
+def test_a_closing_event_follows_an_enable_at_the_deletion() -> None:
+    """A run found the tenant true at the very second of the deletion."""
+    recorded = recorded_tenant(verified_at=DELETED_AT)
+    assert moment(ENABLE, LISTED, recorded) == Moment(DELETED_AT, DELETED_AT, DELETED_AT, Evidence.NONE)
+    closing = moment(CLOSE, LISTED, recorded)
+    assert closing == Moment(DELETED_AT + INSTANT, DELETED_AT, DELETED_AT + INSTANT, Evidence.DELETION)
+
+
 @pytest.mark.parametrize("uncertain", FallbackDating)
 def test_a_closing_event_of_an_absent_tenant_has_the_stamps_moment(uncertain: FallbackDating) -> None:
     recorded = recorded_tenant(skills={"a": ENABLED}, verified_at=VERIFIED)
