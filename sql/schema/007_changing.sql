@@ -3,8 +3,3 @@
 ALTER TABLE reconciler.runs ADD COLUMN changing text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN reconciler.runs.changing IS
     'The tenants that changed, or whose record did, between the two looks of this run: their drift was deferred.';
-
--- a view keeps the columns that its table had when it was created
-CREATE OR REPLACE VIEW reconciler.proving_runs AS
-SELECT * FROM reconciler.runs
-WHERE outcome IN ('clean', 'corrected', 'drift') AND mode = 'run' AND source <> 'snapshot';

@@ -478,28 +478,28 @@ def _deleting_with_a_skill_off(scene: Scene) -> Expected:
     scene.cluster.delete("lingering")
     at = scene.deleting_at("lingering")
     scene.portal_skill("lingering", "mail", "disabled")
-    return _ended(scene, "lingering", at, skills=("voice",))
+    return [*_ended(scene, "lingering", at, skills=("voice",))]
 
 
 @_case("a tenant that is being deleted is stamped with its deletionTimestamp and its skills end with it")
 def _deleting(scene: Scene) -> Expected:
     scene.cluster.delete("lingering")
     at = scene.deleting_at("lingering")
-    return _ended(scene, "lingering", at, skills=("mail", "voice"))
+    return [*_ended(scene, "lingering", at, skills=("mail", "voice"))]
 
 
 @_case("an absent tenant is stamped as early as possible and its skills end with it")
 def _absent(scene: Scene) -> Expected:
     scene.cluster.delete("acme")
     at = max(_lifecycle_created_at(scene, "acme"), scene.verified_at())
-    return _ended(scene, "acme", at, "none", ("mail", "threema"))
+    return [*_ended(scene, "acme", at, "none", ("mail", "threema"))]
 
 
 @_case("an absent suspended tenant is stamped no later than it was last seen and gets no event of resumption")
 def _absent_and_suspended(scene: Scene) -> Expected:
     scene.cluster.delete("paused")
     at = max(_lifecycle_created_at(scene, "paused"), scene.verified_at())
-    return _ended(scene, "paused", at, "none", ("mail",))
+    return [*_ended(scene, "paused", at, "none", ("mail",))]
 
 
 @_case("an absent tenant of a closed row without open skills is true")

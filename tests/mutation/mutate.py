@@ -271,7 +271,7 @@ GUARDS = (
     ),
     Guard(
         "a run of the future proves nothing",
-        "schema/007_future_runs.sql",
+        "schema/008_proving_runs.sql",
         " AND observed_at <= now();",
         ";",
         "tests/integration/test_status.py tests/integration/test_usage.py",
