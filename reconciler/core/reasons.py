@@ -166,7 +166,7 @@ class Reason(enum.StrEnum):
         meaning="The ledger has events for a tenant that has neither a custom resource nor a row in "
         "`tenant_billing_lifecycle`: its row was lost and the tenant is gone. Nothing was written.",
         remedy="Find out when the tenant existed. The owner of the ledger can insert the row; if nothing is owed, "
-        "accept the report with `reconciler except TENANT events_without_tenant`.",
+        "accept the report with `reconciler except TENANT events_without_tenant --until DAY --note WHY`.",
     )
     EVENT_TIME_INVALID = _Entry(
         name="event_time_invalid",

@@ -157,8 +157,7 @@ def _write_staged(cursor: Cursor, run_id: UUID) -> None:
         raise _sequence_behind(table, number, sequences)
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
-    if undone := [number for (number,) in cursor.execute(query("take_back_undone"))]:
-        _log.warning("corrections.undone", corrections=undone, meaning="the ledger lost them; they are written again")
+    taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
     cursor.execute(query("write_corrections"), {"run_id": run_id})
     if deferred := cursor.execute(query("deferred_constraints")).fetchall():
         names = sql.SQL(", ").join(sql.Identifier(*name) for name in deferred)
@@ -169,6 +168,9 @@ def _write_staged(cursor: Cursor, run_id: UUID) -> None:
     if found:
         raise _NotInForce(found)
     cursor.execute(query("count_corrections"))
+    if taken_back:
+        meaning = "an unknown hand took them back, and they are written again"
+        _log.warning("corrections.taken_back", corrections=taken_back, meaning=meaning)
 
 
 def _difference(table: str, columns: list[str]) -> str:
@@ -194,11 +196,11 @@ def _sequence_behind(table: str, in_use: int | None, sequences: Sequence[str | N
             "nextval('the_sequence'::regclass)",
         )
     sequence = sequences[table != Table.SKILL_EVENTS]
+    set_it = f"SELECT setval('{sequence}', max(id)) FROM public.{table};"  # noqa: S608 - shown to a person, not run
     return SequenceBehind(
         f"The next id that {sequence} gives for public.{table}, {in_use}, is in use.",
         "Nothing was written. After a restore or a switch to a replica a sequence can lie below the ids in use, also "
-        "for the portal's inserts. Have the owner of the ledger set it to the highest id: "
-        f"setval('{sequence}', max(id)) over public.{table}.",
+        f"for the portal's inserts. Have the owner of the ledger run: {set_it}",
     )
 
 
