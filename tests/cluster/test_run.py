@@ -377,7 +377,8 @@ def _from_the_start(scene: Scene, name: str, skill: str, org: str = "1") -> Wrot
 def _ended(
     scene: Scene, name: str, at: datetime, evidence: str = "deletion", skills: tuple[str, ...] = ()
 ) -> list[Wrote]:
-    """A deletion, and its skills: a lifetime lasts a second at least."""
+    """A deletion, and its skills: a lifetime lasts a second at least, and its end must not lie after now."""
+    sleep(1)
     row = scene.write("SELECT created_at FROM tenant_billing_lifecycle WHERE tenant_name = %s", name)
     end = max(at, (row[0][0] if row else scene.created_at(name)) + timedelta(seconds=1))
     stamped = Wrote("deletion_unrecorded", name, None, "stamp", "open", "deleted", evidence, end, at, "1")
