@@ -51,6 +51,9 @@ def parsed(address: str) -> tuple[str, SplitResult] | None:
         return None
     if not host or parts.scheme not in PORTS or not address.isprintable() or " " in address:
         return None
+    # an unescaped / # or ? ends a password early, and the rest of it would be shown as a host
+    if "@" in parts.path + parts.query + parts.fragment:
+        return None
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{PORTS[parts.scheme] if port is None else port}", parts
 

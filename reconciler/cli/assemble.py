@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.alerts import Alerts
 from reconciler.alerts.addresses import Proxies
 from reconciler.alerts.log import Log
+from reconciler.cli.options import WrongSettings
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
 from reconciler.run import Job, RunOptions, reconcile
@@ -59,6 +60,11 @@ def make_source(settings: ClusterSettings, deadline: Deadline, tenants: str | No
     if tenants is not None:
         from reconciler.sources.file import FileSource
 
+        if not tenants:
+            raise WrongSettings(
+                "--tenants is empty, and would name whatever folder this is.",
+                "Nothing was read. Name a file or folder, or leave the option out: then the cluster is listed.",
+            )
         return FileSource(path=tenants, group=settings.group, org_label=settings.org_label)
     from reconciler.sources.api_client import Api, CustomResource
     from reconciler.sources.cluster import Cluster

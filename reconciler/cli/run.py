@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import signal
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -10,9 +12,17 @@ import structlog
 from reconciler.cli import options as settings
 from reconciler.cli.options import AlertSettings, ClusterSettings, OutputSettings, Overrides, SafetySettings
 from reconciler.cli.output import say, show
+from reconciler.core.errors import Failure
 from reconciler.core.model import Mode
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _log = structlog.get_logger("reconciler")
+
+
+class Terminated(Failure):
+    """The process was told to end."""
 
 
 @click.command()
@@ -66,16 +76,35 @@ def run(
     if migrate_first and not dry_run:
         for created in _create_missing():
             _log.info("ledger.created", what=created)
-    outcome = run_once(
-        Mode.PLAN if dry_run else Mode.RUN,
-        settings.database_url(),
-        cluster=cluster,
-        safety=safety,
-        tenants=tenants,
-        overrides=overrides,
-        alerts=None if dry_run else alerts,
-    )
+    with _terminated_in_order():
+        outcome = run_once(
+            Mode.PLAN if dry_run else Mode.RUN,
+            settings.database_url(),
+            cluster=cluster,
+            safety=safety,
+            tenants=tenants,
+            overrides=overrides,
+            alerts=None if dry_run else alerts,
+        )
     return show(outcome, shown)
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """Let SIGTERM fail the run, with its row and its alerts: the first process of a pod would ignore it."""
+
+    def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, before)
+        raise Terminated(
+            "The run was told to end (SIGTERM), as when a node is drained or a pod is deleted.",
+            "Nothing was written unless the log says so. The next run starts from scratch.",
+        )
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _create_missing() -> list[str]:

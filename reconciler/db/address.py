@@ -5,6 +5,7 @@ Nothing of a password is shown, not even where the string is wrong and its parts
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote
 
@@ -90,7 +91,9 @@ def _unknown_parameter(text: str) -> LedgerMisnamed | None:
         parameters = text.partition("?")[2]
         if "@" in parameters:
             return None
-        names = [unquote(pair.partition("=")[0]) for pair in parameters.split("&") if "=" in pair]
+        # a password with an unescaped & would go on as if it were the next parameter
+        before = re.split(r"(?:^|&)(?:ssl)?password=", parameters)[0]
+        names = [unquote(pair.partition("=")[0]) for pair in before.split("&") if "=" in pair]
         known = _keywords() | {"ssl"}
     else:
         # a password with an unescaped space would go on as if it were the next keyword

@@ -152,7 +152,7 @@ def _use_proxy(settings: Configuration, place: str, given: str | None) -> None:
         return
     proxy = settings.proxy if "://" in settings.proxy else f"http://{settings.proxy}"
     url = _parsed(proxy)
-    if url is None or url.scheme not in PROXIES or url.path not in {None, "", "/"}:
+    if url is None or url.scheme not in PROXIES or url.path not in {None, "", "/"} or url.query or url.fragment:
         raise NoAccess(place, f"{where} is not a proxy's address", "Give one such as http://proxy:3128.")
     if url.scheme.startswith("socks") and importlib.util.find_spec("socks") is None:
         raise NoAccess(place, f"{where} is a SOCKS proxy, for which PySocks is missing", "pip install PySocks")

@@ -129,6 +129,11 @@ def _walk(folder: Path) -> Iterator[Path]:
         for entry in reversed(entries):
             if entry in inner:
                 continue
+            if not entry.name.startswith(".") and entry.is_symlink() and not entry.exists():
+                raise UnreadableFile(
+                    f"{_printable(entry)} is a link that leads nowhere: what it led to would be taken for deleted.",
+                    "Is a volume not mounted? Mend the link, or take it out of the folder.",
+                )
             if entry.name.startswith(".") or entry.suffix.lower() not in ENDINGS:
                 left_out.append(_printable(entry.relative_to(folder)))
             elif _is_new(entry, seen):

@@ -184,6 +184,9 @@ def _read(path: Path, place: str) -> _Read:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        # its own words quote what stands there, and that may be a password
+        return f"line {mark.line + 1}, column {mark.column + 1} is not YAML"
     text = " ".join(str(error).replace("`", "").replace("$.", "").split())[:300].rstrip(".")
     return text.encode(errors="replace").decode()
 

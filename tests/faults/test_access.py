@@ -615,6 +615,21 @@ def test_a_proxy_that_does_not_answer_is_no_secret(tmp_path: Path) -> None:
     assert "could not answer" in str(refused(path))
 
 
+@pytest.mark.parametrize("address", [f"http://u:pa@{SECRET}#word@h:1", f"http://u:pa@{SECRET}?word@h:1"])
+def test_a_proxys_unescaped_password_is_no_host(tmp_path: Path, address: str) -> None:
+    path = kubeconfig(tmp_path / "kubeconfig", "http://api.invalid", proxy_url=address)
+    assert "is not a proxy's address" in str(refused(path))
+
+
+@pytest.mark.parametrize("written", [f"!{SECRET}", f"'{SECRET}", f"{SECRET}: {SECRET}: {SECRET}"])
+def test_a_kubeconfig_that_is_not_yaml_is_not_quoted(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(f"users:\n- name: u\n  user:\n    token: {written}\n", encoding="utf-8")
+    said = str(refused(str(path)))
+    assert SECRET not in said
+    assert "line 4" in said or "line 5" in said
+
+
 def test_a_socks_proxy_without_its_library_is_refused(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path / "kubeconfig", "http://api.invalid", proxy_url=f"socks5://u:{SECRET}@127.0.0.1:9")
     assert "PySocks is missing" in str(refused(path))

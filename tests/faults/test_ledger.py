@@ -648,6 +648,22 @@ def _killed_in_list(scenario: Scenario) -> None:
     scenario.is_true(scenario.run())
 
 
+@FAULTS.case("SIGTERM while the list is read", FAILED)
+def _terminated_in_list(scenario: Scenario) -> None:
+    """The first process of a pod would ignore the signal, and be killed without a word."""
+    before = scenario.state()
+    scenario.strike(f.stall(5))
+    scenario.settles_at_once()
+    with process(scenario, "--settle", "0s") as run:
+        wait_until(lambda: run.poll() is not None or scenario.api.lists)
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=30)
+        assert run.returncode == 1, err
+        assert "SIGTERM" in err
+    assert scenario.state() == before
+    assert scenario.write("SELECT outcome FROM reconciler.runs WHERE error LIKE '%%SIGTERM%%'") == [("failed",)]
+
+
 @FAULTS.case("kill -9 during COMMIT", NORMAL)
 def _killed_in_commit(scenario: Scenario) -> None:
     """The server ends what was asked of it: the killed run has written, and the next one need not."""

@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.alerts import Undelivered, http
-from reconciler.alerts.addresses import Proxies, WrongAddress
+from reconciler.alerts.addresses import Proxies, WrongAddress, parsed
 from reconciler.alerts.http import ATTEMPTS, Endpoint
 from tests.support.receivers import Receiver, cut, drip, hang, late, status
 
@@ -317,7 +317,18 @@ def test_no_proxy_names_who_is_reached_without_one(host: str, no: str, *, direct
     assert (proxies.before(urlsplit(f"http://{host}:9093")) is None) is direct
 
 
-@pytest.mark.parametrize("proxy", ["socks5://alice:p%40ss@proxy:1080", "http://:3128", "http://proxy:port", "a b"])
+@pytest.mark.parametrize(
+    "address",
+    ["https://u:pa@secret/word@hc.example/x", "https://u:9093#secret@hc.example/x", "http://u:pa?secret@h:1/x"],
+)
+def test_an_unescaped_password_is_not_taken_for_a_host(address: str) -> None:
+    assert parsed(address) is None
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://u:pa@secret/w@proxy:1", "socks5://alice:p%40ss@proxy:1080", "http://:3128", "http://proxy:port", "a b"],
+)
 def test_an_invalid_proxy_is_refused_without_showing_it(proxy: str) -> None:
     with pytest.raises(WrongAddress, match="HTTP_PROXY is not the address of an HTTP proxy") as raised:
         through(proxy)

@@ -74,6 +74,9 @@ PORT = "A port in DATABASE_URL is not a number from 1 to 65535."
         pytest.param(f"host=h schema=x password={SECRET}", f"{UNKNOWN}schema", id="one before the password - named"),
         pytest.param(f"host=h password=a {SECRET}=b", MISNAMED, id="one that may be the password - not named"),
         pytest.param(f"host=h sslpassword=a {SECRET}=b", MISNAMED, id="one that may be a key's password - not named"),
+        pytest.param(
+            f"postgresql://u@h/db?password=ab&{SECRET}=", MISNAMED, id="one that may be a URL's password - not named"
+        ),
         pytest.param(f"postgresql://u:a/b?{SECRET}=c@h/db", MISNAMED, id="a password with / and ? - not shown"),
         pytest.param(f"postgresql://u:a@{SECRET}@h/db", MISNAMED, id="a password with @ - not shown"),
         pytest.param(f"postgresql://u:1/{SECRET}@h/db", MISNAMED, id="a password with / - not shown"),
