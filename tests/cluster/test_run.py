@@ -861,6 +861,7 @@ def test_rechecked_drift_had_happened_by_the_first_look(scene: Scene) -> None:
     lifetimes.settle(scene.cluster, [lifetimes.Member(sent=tenant("acme", ["mail"], org="1"))])
     scene.run()
     scene.an_hour_passes()
+    sleep(1)  # a lifetime lasts that long at least
     scene.cluster.delete("acme")
     scene.cluster.create(tenant("other", org="1"))
 

@@ -213,6 +213,8 @@ def backfilled(members: Iterable[Member], found: Mapping[str, Object], *, dated:
             continue
         created_at = time(shown["metadata"]["creationTimestamp"])
         deleted_at = time(shown["metadata"]["deletionTimestamp"]) if member.deleting else None
+        # a lifetime lasts a second at least
+        deleted_at = deleted_at and max(deleted_at, created_at + timedelta(seconds=1))
         lifecycles.append((name, member.org, created_at, deleted_at))
         skills += [(name, member.org, skill, "enabled", created_at) for skill in member.skills]
         if member.deleting:

@@ -28,6 +28,7 @@ from reconciler.cli.options import AlertSettings
 from reconciler.core.model import Action, FallbackDating, Mode, Outcome, Result
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
+from reconciler.db import apply
 from reconciler.deadline import Deadline
 from reconciler.logs import without_foreign_text
 from reconciler.run import Job, RunOptions, reconcile
@@ -428,6 +429,8 @@ def staged(url: str, api: FakeApi, folder: Path, monkeypatch: pytest.MonkeyPatch
         scenario = Scenario(url, api, clock, api.kubeconfig(folder / "kubeconfig"), monkeypatch)
         scenario.begin_again()
         scenario.fill()
+        # long enough to be waited for, and short enough for tests that meet it at every step
+        monkeypatch.setattr(apply, "WRITE_LOCK_SECONDS", 0.2)
         yield scenario
         canaries.look_at(*scenario.write("SELECT error, source FROM reconciler.runs"))
 
