@@ -156,6 +156,7 @@ def scene(cluster: Cluster, ledger_url: str) -> Scene:
 def test_the_first_run_is_the_backfill_the_second_writes_nothing(scene: Scene) -> None:
     members = population()
     settle(scene.cluster, members)
+    sleep(1)  # the shortest lifetimes last that long
     expected = backfilled(members, objects(scene.cluster), dated=scene.cluster.moves_times)
 
     first = scene.run()
@@ -187,6 +188,7 @@ def test_the_first_run_is_the_backfill_the_second_writes_nothing(scene: Scene) -
 
 def test_every_row_of_the_backfill_has_its_correction(scene: Scene) -> None:
     settle(scene.cluster, population())
+    sleep(1)  # the shortest lifetimes last that long
     outcome = scene.run()
 
     assert scene.write("SELECT DISTINCT run_id FROM reconciler.corrections") == [(outcome.run_id,)]
@@ -218,6 +220,7 @@ def test_every_row_of_the_backfill_has_its_correction(scene: Scene) -> None:
 
 def test_a_plan_of_the_backfill_shows_what_the_run_writes(scene: Scene) -> None:
     settle(scene.cluster, population())
+    sleep(1)  # the shortest lifetimes last that long
     before = all_rows(scene.url)
 
     plan = scene.run(mode=Mode.PLAN)
@@ -233,6 +236,7 @@ def test_unreadable_tenants_do_not_stop_the_others(scene: Scene) -> None:
     members = [member for member in population() if member.readable]
     assert len(members) == 200
     settle(scene.cluster, members)
+    sleep(1)  # the shortest lifetimes last that long
     scene.run()
     scene.an_hour_passes()
     live = [member for member in members if not member.deleting and member.org != UNKNOWN and member.skills]
@@ -910,6 +914,7 @@ def test_without_evidence_the_setting_decides(scene: Scene, uncertain: FallbackD
     lifetimes.suspension_seen(scene.cluster, "plain")
     scene.run()
     scene.an_hour_passes()
+    sleep(1)  # a lifetime lasts that long at least
     lifetimes.resumption_seen(scene.cluster, "plain")
     scene.cluster.delete("paused")
 
