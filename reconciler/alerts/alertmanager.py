@@ -206,7 +206,11 @@ def _drift(findings: Sequence[Finding], outcome: Outcome) -> dict[str, str]:
     return {
         "summary": f"{first.reason}: {counted}",
         "description": "\n".join(
-            [paragraph(headline, findings, MAX_DESCRIBED), *owed_lines(outcome), f"Run {outcome.run_id}."]
+            [
+                paragraph(headline, findings, MAX_DESCRIBED),
+                *owed_lines(outcome, set(findings)),
+                f"Run {outcome.run_id}.",
+            ]
         ),
     }
 

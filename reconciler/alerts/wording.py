@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.model import Action, Result
 from reconciler.core.reasons import RUNBOOK
-from reconciler.views.terminal import plural, visible
+from reconciler.views.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from reconciler.core.model import Finding, Outcome
 
@@ -45,11 +45,13 @@ def paragraph(headline: str, findings: Sequence[Finding], limit: int, *, advice:
     return "\n".join([headline, *lines])
 
 
-def owed_lines(outcome: Outcome) -> list[str]:
-    """Return a line for each earlier run whose corrections are part of the message."""
+def owed_lines(outcome: Outcome, findings: Collection[Finding]) -> list[str]:
+    """Return a line for each earlier run of whose corrections some are among these findings."""
+    counted = [(run.run_id, sum(finding in findings for finding in run.findings)) for run in outcome.owed]
     return [
-        f"The earlier run {run.run_id} wrote {plural(len(run.findings), 'correction')} of these: nobody was told."
-        for run in outcome.owed
+        f"{count} of these {'is' if count == 1 else 'are'} of the earlier run {run_id}, of which nobody was notified."
+        for run_id, count in counted
+        if count
     ]
 
 

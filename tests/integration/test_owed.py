@@ -91,7 +91,7 @@ def test_the_message_names_the_run_that_wrote_it(corrected: System) -> None:
     corrected.alerts = Alerts(sinks=(sink,))
     corrected.run()
     (earlier,) = sink.outcomes[0].owed
-    assert f"The earlier run {earlier.run_id} wrote 1 correction of these" in body(sink.outcomes[0])
+    assert f"1 of these is of the earlier run {earlier.run_id}, of which nobody was notified." in body(sink.outcomes[0])
     assert title(sink.outcomes[0]).startswith("reconciler: 1 corrected, on 1 tenant")
 
 

@@ -20,7 +20,7 @@ from reconciler.alerts import Undelivered, alertmanager
 from reconciler.alerts.addresses import WrongAddress
 from reconciler.alerts.alertmanager import MAX_DESCRIBED, PERIODS, Alertmanager
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Result
+from reconciler.core.model import Action, Evidence, Finding, Mode, Moment, Outcome, Owed, Result
 from reconciler.core.reasons import RUNBOOK, Reason
 from tests.support.programs import eventually, free_address, get, running
 from tests.support.receivers import Receiver, hang, status
@@ -168,6 +168,20 @@ def test_an_alert_describes_some_findings_and_counts_the_rest(receiver: Receiver
     assert description.count("\n- ") == MAX_DESCRIBED + 1
     assert f"\n- and {1000 - MAX_DESCRIBED} more\n" in description
     assert len(description) < 5000
+
+
+def test_an_alert_counts_what_an_earlier_run_owes_of_its_reason(receiver: Receiver) -> None:
+    """Also where this run was stopped: then what is owed has alerts of its own."""
+    disabled = ENABLED._replace(reason=Reason.SKILL_DISABLE_UNRECORDED)
+    earlier = Owed(UUID(int=7), frozenset({"alertmanager"}), (ENABLED, disabled, disabled._replace(tenant="beta")))
+    stopped, *corrected = notify(receiver, replace(FAILED, owed=(earlier,)))
+    assert stopped["labels"]["severity"] == "critical"
+    counted = {alert["labels"]["reason"]: alert["annotations"]["description"].splitlines()[-2] for alert in corrected}
+    by_whom = f"of the earlier run {earlier.run_id}, of which nobody was notified."
+    assert counted == {
+        "skill_enable_unrecorded": f"1 of these is {by_whom}",
+        "skill_disable_unrecorded": f"2 of these are {by_whom}",
+    }
 
 
 def test_control_characters_are_made_visible(receiver: Receiver) -> None:
