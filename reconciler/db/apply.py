@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import Action, Finding, Moment, Table
+from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import NULL, accepted_reports, escape
 from reconciler.db.queries import query
@@ -149,12 +150,12 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
 
 def _write_staged(cursor: Cursor, run_id: UUID) -> None:
     """Write what is staged, and raise unless the ledger then shows it."""
-    sequences = [name for (name,) in cursor.execute(query("event_sequences"))]
-    cursor.execute(query("number_events"), dict(zip(("skill", "suspension"), sequences, strict=True)))
+    sequences: dict[str, str | None] = dict(cursor.execute(query("event_sequences")).fetchall())
+    cursor.execute(query("number_events"), {"sequences": Jsonb(sequences)})
     cursor.execute(query("supersede_planned"))
     if in_use := cursor.execute(query("ids_in_use")).fetchone():
         table, number = in_use
-        raise _sequence_behind(table, number, sequences)
+        raise _sequence_behind(table, number, sequences[table])
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
@@ -188,14 +189,13 @@ def _may_be_one_tenants(cursor: Cursor, error: psycopg.Error) -> bool:
     return not cursor.connection.broken and (error.sqlstate or "08")[:2] not in {"25", "40", "53", "57"}
 
 
-def _sequence_behind(table: str, in_use: int | None, sequences: Sequence[str | None]) -> SequenceBehind:
+def _sequence_behind(table: str, in_use: int | None, sequence: str | None) -> SequenceBehind:
     if in_use is None:
         return SequenceBehind(
             f"No id can be drawn for public.{table}: PostgreSQL knows no sequence that its column id depends on.",
             f"Nothing was written. Have its owner name the sequence: ALTER TABLE public.{table} ALTER id SET DEFAULT "
             "nextval('the_sequence'::regclass)",
         )
-    sequence = sequences[table != Table.SKILL_EVENTS]
     set_it = f"SELECT setval('{sequence}', max(id)) FROM public.{table};"  # noqa: S608 - shown to a person, not run
     return SequenceBehind(
         f"The next id that {sequence} gives for public.{table}, {in_use}, is in use.",

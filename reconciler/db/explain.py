@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
-from reconciler.core.standing import Shown, Written, difference
-from reconciler.core.status import Exemption, OpenReport, TakenBack
+from reconciler.core.status import Exemption, OpenReport
 from reconciler.db.queries import query
 from reconciler.db.spool import Rows
+from reconciler.db.standing import read_standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from reconciler.db.connection import Cursor
 
 ROWS_BATCH = 5_000
@@ -65,16 +63,6 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
         reports=reports,
         exceptions=exceptions,
     )
-
-
-def read_standing(cursor: Cursor, ids: Sequence[int]) -> Iterator[TakenBack]:
-    """Yield these corrections, whether they stand or not, by their ids."""
-    for id_, taken_back_at, written_at, *columns in cursor.execute(query("written_rows"), {"ids": ids}):
-        written = Written(*columns[: len(Written._fields)])
-        found = columns[len(Written._fields) :]
-        shown = Shown(*found) if found[0] is not None else None
-        what = (written.tenant, written.reason, written.subject, written_at)
-        yield TakenBack(id_, *what, taken_back_at, difference(written, shown))
 
 
 def unknown_tenant(cursor: Cursor, tenant: str, *, refused: bool = False) -> UnknownTenant:

@@ -65,7 +65,7 @@ def start(db: Connection, seconds: float) -> Start:
     with transaction(db, seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
-        sequences = [sequence for (sequence,) in cursor.execute(query("event_sequences")) if sequence]
+        sequences = [sequence for _, sequence in cursor.execute(query("event_sequences")) if sequence]
         lacking = cursor.execute(query("missing_privileges"), {"sequences": sequences}).fetchall()
         ((now,),) = cursor.execute(query("clock")).fetchall()
         return Start(now, time.monotonic(), row and Listing(*row), tuple(privilege for (privilege,) in lacking))

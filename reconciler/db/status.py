@@ -16,8 +16,8 @@ from reconciler.core.status import (
     TakenBack,
     Unverified,
 )
-from reconciler.db.explain import read_standing
 from reconciler.db.queries import query
+from reconciler.db.standing import read_standing
 
 if TYPE_CHECKING:
     from reconciler.db.connection import Cursor

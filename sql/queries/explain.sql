@@ -32,35 +32,6 @@ FROM reconciler.corrections c JOIN reconciler.runs r ON r.id = c.run_id
 WHERE c.tenant_name = %(tenant)s
 ORDER BY coalesce(c.occurred_at, r.observed_at, r.started_at), c.event_table, c.id
 
--- name: written_rows
--- What these corrections wrote, and the row that each wrote as the ledger shows it now: the event of its id; or the
--- lifetime that began when the corrected one did, and else the last one. Each row is looked up by itself, however many
--- there are in all. Also of `reconciler status`.
-SELECT c.id, c.taken_back_at, (SELECT coalesce(observed_at, started_at) FROM reconciler.runs r WHERE r.id = c.run_id),
-       c.tenant_name, c.zitadel_org_id, c.subject, c.reason, c.action, c.occurred_at,
-       shown.tenant_name, shown.zitadel_org_id, shown.skill_id, shown.event_kind, shown.at, shown.deleted_at
-FROM reconciler.corrections c LEFT JOIN LATERAL (
-  SELECT * FROM (
-    SELECT tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at AS at, NULL::timestamptz AS deleted_at
-    FROM public.tenant_skill_events WHERE c.event_table = 'tenant_skill_events' AND id = c.event_id
-    UNION ALL
-    SELECT tenant_name, zitadel_org_id, NULL, event_kind, occurred_at, NULL
-    FROM public.tenant_suspension_events WHERE c.event_table = 'tenant_suspension_events' AND id = c.event_id
-    UNION ALL
-    SELECT tenant_name, zitadel_org_id, NULL, NULL, created_at, deleted_at
-    FROM public.tenant_billing_lifecycle
-    WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
-    UNION ALL
-    SELECT tenant_name, zitadel_org_id, NULL, NULL, created_at, deleted_at
-    FROM reconciler.closed_lives WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
-  ) AS found
-  -- the id of an event is unique in each part of a partitioned table only
-  ORDER BY tenant_name <> c.tenant_name, coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC
-  LIMIT 1
-) AS shown ON true
-WHERE c.id = ANY (%(ids)s::bigint[])
-ORDER BY c.id
-
 -- name: explain_reports
 -- Its open reports. Those without a tenant are about the runs themselves.
 SELECT r.tenant_name, r.reason, r.subject, r.zitadel_org_id, r.recorded, r.observed, r.since, e.expires_at

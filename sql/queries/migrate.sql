@@ -5,8 +5,8 @@
 SELECT pg_advisory_xact_lock(hashtextextended('reconciler.migrate', 0))
 
 -- name: try_build_lock
--- It is only tried, never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index build waits for every
--- older snapshot, so the two would wait for each other.
+-- It is only tried, never waited for: a session that waits inside a query keeps a snapshot, and a concurrent index
+-- build waits for every older snapshot, so the two would wait for each other.
 SELECT pg_try_advisory_xact_lock(hashtextextended('reconciler.migrate.build', 0))
 
 -- name: existing_objects
@@ -39,9 +39,10 @@ FROM (SELECT to_regclass(%(index)s) AS oid) AS named
 LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = named.oid
 
 -- name: partitions
--- A partitioned table and everything below it, from the top; nothing if it is not partitioned. Each with its parent, and
--- whether an index of it is a part of this index already.
-SELECT t.relid::oid, coalesce(t.parentrelid::oid, 0), t.isleaf, format('%%I', n.nspname), format('%%I.%%I', n.nspname, c.relname),
+-- A partitioned table and everything below it, from the top; nothing if it is not partitioned. Each with its parent,
+-- and whether an index of it is a part of this index already.
+SELECT t.relid::oid, coalesce(t.parentrelid::oid, 0), t.isleaf,
+       format('%%I', n.nspname), format('%%I.%%I', n.nspname, c.relname),
        EXISTS (
            SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_index i ON i.indexrelid = h.inhrelid
            WHERE i.indrelid = t.relid AND h.inhparent = to_regclass(%(index)s)

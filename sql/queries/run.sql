@@ -329,22 +329,20 @@ FROM planned p
 WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
 
 -- name: event_sequences
--- What the ids of skill and of suspension events are drawn from. A sequence need not belong to its column.
-SELECT coalesce(pg_get_serial_sequence('public.' || name, 'id'), (
+-- What the ids of each event table are drawn from. A sequence need not belong to its column.
+SELECT name, coalesce(pg_get_serial_sequence('public.' || name, 'id'), (
          SELECT d.refobjid::regclass::text
          FROM pg_catalog.pg_attribute a
          JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
          JOIN pg_catalog.pg_class s ON d.refclassid = 'pg_catalog.pg_class'::regclass AND s.oid = d.refobjid
          WHERE a.attrelid = ('public.' || name)::regclass AND a.attname = 'id' AND s.relkind = 'S'))
-FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) WITH ORDINALITY AS events (name, number)
-ORDER BY number
+FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) AS events (name)
 
 -- name: number_events
 -- Draw the ids of the events before they are written, and keep when the lifetimes of the other rows began.
 UPDATE planned
-SET event_id = nextval(CASE event_table WHEN 'tenant_skill_events' THEN %(skill)s::regclass
-                                        WHEN 'tenant_suspension_events' THEN %(suspension)s::regclass END),
+SET event_id = nextval((%(sequences)s::jsonb ->> event_table)::regclass),
     life_began_at = CASE WHEN event_table = 'tenant_billing_lifecycle' THEN coalesce(
       (SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = planned.tenant_name),
       (SELECT i.occurred_at FROM planned i WHERE i.tenant_name = planned.tenant_name AND i.action = 'insert')) END

@@ -243,7 +243,7 @@ GUARDS = (
     ),
     Guard(
         "a lifetime before the last one is not taken for it",
-        "queries/explain.sql",
+        "queries/standing.sql",
         "coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC",
         "at DESC",
         TAKEN_BACK,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.db.connection import connect, transaction
-from reconciler.db.explain import read_standing
+from reconciler.db.standing import read_standing
 from tests.simulation.simulator import simulate
 
 if TYPE_CHECKING:
