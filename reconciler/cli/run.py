@@ -27,7 +27,7 @@ class Terminated(Failure):
 
 @click.command()
 def migrate() -> None:
-    """Create missing tables and indexes, and list them."""
+    """Create missing tables and indexes, apply the steps that are due, and list them."""
     if created := _create_missing():
         say("\n".join(f"created {what}" for what in created), stands="The ledger was migrated")
 
@@ -58,7 +58,7 @@ def plan(
     cluster=ClusterSettings, safety=SafetySettings, overrides=Overrides, alerts=AlertSettings, shown=OutputSettings
 )
 @click.option("--dry-run", is_flag=True, help="The same as plan: write nothing.")
-@click.option("--migrate", "migrate_first", is_flag=True, help="Create missing tables first.")
+@click.option("--migrate", "migrate_first", is_flag=True, help="Migrate first.")
 def run(
     *,
     tenants: str | None,
