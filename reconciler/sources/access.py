@@ -196,11 +196,12 @@ def _kubeconfigs_tls(chosen: Chosen, pair: _Pair | None) -> ssl.SSLContext:
         chosen, f"certificate-authority %s {what}", cluster.certificate_authority_data, cluster.certificate_authority
     )
     try:
-        if authority is None:
-            tls.load_default_certs()
-        else:
+        if authority is not None:
             # the text around the certificates may be in any encoding
             tls.load_verify_locations(cadata=authority.decode("latin-1").encode("ascii", "replace").decode())
+        elif _address(chosen).startswith("https:"):
+            # read only where they are used: it takes longer than a small list
+            tls.load_default_certs()
     except (ssl.SSLError, ValueError):
         raise chosen.fault(f"the certificate-authority {what} holds no certificate") from None
     if pair:
