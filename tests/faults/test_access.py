@@ -9,6 +9,7 @@ import json
 import os
 import ssl
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -473,7 +474,9 @@ def test_other_ways_to_a_server(tmp_path: Path, certificates: Certificates, give
 
 @needs_openssl
 @pytest.mark.parametrize("way", ["data", "files", "plugin"])
-def test_a_client_shows_its_certificate(tmp_path: Path, certificates: Certificates, way: str) -> None:
+def test_a_client_shows_its_certificate(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     pem, key = certificates.path("client"), certificates.folder / "client.key"
     users: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: {
@@ -485,13 +488,15 @@ def test_a_client_shows_its_certificate(tmp_path: Path, certificates: Certificat
             issuing(clientCertificateData=pem.read_text(), clientKeyData=key.read_text(), token=SECRET)
         )(tmp_path),
     }
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("reconciler-*"))  # noqa: S108 - where they would be
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with server(tls=certificates.tls(asks=True)) as (url, asked):
         ask(kubeconfig(tmp_path / "k", url, users[way](), certificate_authority=str(certificates.path("ca"))))
     assert [(request.subject, request.authorization) for request in asked] == [
         ("client", BEARER if way == "plugin" else None)
     ]
-    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("reconciler-*")) <= before  # noqa: S108
+    assert not any(temporary.iterdir())
 
 
 @needs_openssl
