@@ -22,7 +22,7 @@ test: $(VENV)/.installed ## run all tests that need no cluster; ARGS go to pytes
 	@$(BIN)/pytest $(ARGS)
 
 simulate: $(VENV)/.installed ## play SEEDS=N worlds in which everything goes wrong, from FIRST on
-	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) $(BIN)/pytest -q tests/simulation/test_simulation.py $(ARGS)
+	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) $(BIN)/pytest -q tests/simulation $(ARGS)
 
 mutate: $(VENV)/.installed ## take each guard away in turn: a test must fail for it
 	@$(BIN)/python tests/mutation/mutate.py $(ARGS)

@@ -16,7 +16,7 @@ import click
 
 from reconciler.alerts import alertmanager
 from reconciler.cli.main import cli
-from reconciler.core.reasons import RUNBOOK, Reason
+from reconciler.core.reasons import CORRECTING, REPORTING, RUNBOOK, Reason
 from tests.unit.test_architecture import EDGE, ROOMS
 
 if TYPE_CHECKING:
@@ -63,24 +63,21 @@ def reasons() -> str:
     return table(
         ("reason", "in one sentence", "action", "table"),
         (
-            (f"[`{reason}`](runbook.md#{reason})", reason.summary, _action(reason), f"`{reason.table or '-'}`")
+            (f"[`{reason}`]({_page(reason)}#{reason})", reason.summary, _action(reason), f"`{reason.table or '-'}`")
             for reason in Reason
         ),
     )
 
 
 def runbook() -> str:
-    """Return a section for each way to be stopped and for each reason."""
+    """Return a section for each way to be stopped and for each reason that is left to a person."""
     stopped = [_section(result, f"`{alert}`", RUNBOOK[result]) for result, alert in alertmanager.STOPPED.items()]
-    findings = [
-        _section(
-            reason,
-            f"`{alertmanager.CORRECTED if reason.corrects else alertmanager.REPORTED}`. {reason.summary}",
-            reason.advice,
-        )
-        for reason in Reason
-    ]
-    return "\n\n".join((*stopped, *findings))
+    return "\n\n".join((*stopped, *_sections(REPORTING, alertmanager.REPORTED)))
+
+
+def corrections() -> str:
+    """Return a section for each reason that a run corrects."""
+    return "\n\n".join(_sections(CORRECTING, alertmanager.CORRECTED))
 
 
 def rooms() -> str:
@@ -100,7 +97,7 @@ def modules() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    made.__name__: made for made in (settings, options, reasons, runbook, rooms, modules)
+    made.__name__: made for made in (settings, options, reasons, runbook, corrections, rooms, modules)
 }
 
 
@@ -134,6 +131,14 @@ def name(file: Path) -> str:
 def _of_room(room: str) -> str:
     path = PACKAGE / room.replace(".", "/")
     return summary(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+
+
+def _page(reason: Reason) -> str:
+    return "corrections.md" if reason.corrects else "runbook.md"
+
+
+def _sections(found: Iterable[Reason], alert: str) -> list[str]:
+    return [_section(reason, f"`{alert}`. {reason.summary}", reason.advice) for reason in found]
 
 
 def _section(what: str, alert: str, advice: Advice) -> str:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from reconciler import __version__
-from reconciler.core.model import Action, Mode, Result
+from reconciler.core.model import Action, LogRead, Mode, Result
+from reconciler.core.plan import TooMuchDrift
 from reconciler.core.reasons import CORRECTING, REPORTING, Reason
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 SUCCEEDED = frozenset({Result.CLEAN, Result.CORRECTED, Result.DRIFT})
 """The results of a run that has compared the whole ledger with the cluster."""
+
+FROM_HISTORY = (Reason.CORRECTION_SUPERSEDED,)
+"""The reasons of the rows that a run writes because of what it learned of the past."""
 
 SIGNS = "Positive: revenue that was being lost. Negative: what customers were being overcharged, as a positive amount."
 
@@ -55,6 +59,10 @@ DOCUMENTATION = {
     "reconciler_findings_accepted": "Reports in the last successful run that are accepted for a time.",
     "reconciler_corrections_total": "Corrections of the ledger by all runs so far.",
     "reconciler_impact_chf_total": f"Impact of the corrections of all runs, in CHF before VAT. {SIGNS}",
+    "reconciler_history_gaps": "Tenants of which the last run over the cluster could not prove what happened since the "
+    "run before it.",
+    "reconciler_history_corrections_total": "Rows that all runs so far have written because of what they learned of "
+    "the past.",
     "reconciler_notifications_owed": "Earlier runs whose corrections a receiver had not been notified of before the "
     "last run.",
     "reconciler_alerts_undelivered_total": "Messages about runs that could not be delivered since this process "
@@ -68,6 +76,7 @@ LABELS = {
     "reconciler_findings_accepted": ["reason"],
     "reconciler_corrections_total": ["reason"],
     "reconciler_impact_chf_total": ["sign"],
+    "reconciler_history_corrections_total": ["reason"],
     "reconciler_alerts_undelivered_total": ["sink"],
 }
 
@@ -123,15 +132,18 @@ def _updated(outcome: Outcome, ended_at: float) -> dict[str, Value]:
     }
     if outcome.recorded:
         values["reconciler_notifications_owed"] = len(outcome.owed)
+    # of the runs that were stopped, only this one keeps what its list proved
+    is_kept = succeeded or (outcome.recorded and isinstance(outcome.failure, TooMuchDrift))
+    if is_kept and outcome.history.log is not LogRead.NONE:
+        values["reconciler_history_gaps"] = outcome.history.gaps
     if succeeded:
         values |= _of_the_ledger(outcome, ended_at)
     # The totals of a successful run are complete: a reason that is missing was never corrected. Otherwise they may be
     # unknown, and a counter must not fall to 0 because of that. The ledger keeps them, so they survive a restart.
     if succeeded or outcome.totals:
-        corrections = {reason: total.corrections for reason, total in outcome.totals.items()}
-        values["reconciler_corrections_total"] = {
-            (r,): n for r, n in (dict.fromkeys(CORRECTING, 0) | corrections).items()
-        }
+        corrections = dict.fromkeys(CORRECTING, 0) | {r: total.corrections for r, total in outcome.totals.items()}
+        values["reconciler_corrections_total"] = {(r,): n for r, n in corrections.items()}
+        values["reconciler_history_corrections_total"] = {(r,): corrections[r] for r in FROM_HISTORY}
         values["reconciler_impact_chf_total"] = {
             ("positive",): sum(total.positive_chf for total in outcome.totals.values()),
             ("negative",): -sum(total.negative_chf for total in outcome.totals.values()),

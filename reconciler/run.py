@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,61 +16,36 @@ from uuid import uuid4
 
 import structlog
 
-from reconciler.alerts import Alerts
-from reconciler.core.compare import Comparison, compare
-from reconciler.core.dating import ROUNDING, Dating, clock_difference
+from reconciler.core.compare import Comparison
+from reconciler.core.dating import ROUNDING, Dating, clock_difference, find_dated
 from reconciler.core.errors import Refusal, as_failure
-from reconciler.core.impact import add_impact
-from reconciler.core.model import FallbackDating, Mode, Outcome, Result
-from reconciler.core.plan import Limits, build_plan, refuse_empty
+from reconciler.core.impact import add_impact, is_priced
+from reconciler.core.model import Mode, Outcome, Result
+from reconciler.core.plan import TooMuchDrift, build_plan, refuse_empty
 from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck, refuse_incomplete
 from reconciler.db import runs
-from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods
+from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods, stage
 from reconciler.db.connection import connect, transaction
+from reconciler.db.contradictions import look_at_events
+from reconciler.db.positions import Sightings
 from reconciler.db.usage import histories, prices
-from reconciler.sources.listing import list_tenants
+from reconciler.sources.listing import list_tenants, read_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator
+    from collections.abc import Collection, Generator, Iterator
     from datetime import datetime
 
-    from reconciler.core.model import Listing, Source
+    from reconciler.core.model import Listing
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
+    from reconciler.db.contradictions import EventsSeen
     from reconciler.db.runs import Start
-    from reconciler.deadline import Deadline
+    from reconciler.job import Job
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 """A larger one between the API server's clock and the database's is warned about."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a run goes about it."""
-
-    mode: Mode = Mode.RUN
-    settle: timedelta = timedelta(seconds=60)
-    """How long after a change of the resource the portal may still write its row."""
-    fallback: FallbackDating = FallbackDating.CUSTOMER
-    limits: Limits = field(default_factory=Limits)
-    accept_source: bool = False
-    """True if another source than the pinned one is accepted, and pinned."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What a run works on, and when it must end. People are notified after that, and never of a plan."""
-
-    database_url: str = field(repr=False)
-    source: Source
-    options: RunOptions
-    deadline: Deadline
-    alerts: Alerts = field(default_factory=Alerts)
-    sleep: Callable[[float], object] = time.sleep
-    began: float = field(default_factory=time.monotonic)
-    """In seconds of `time.monotonic`."""
 
 
 def reconcile(job: Job) -> Outcome:
@@ -86,17 +61,21 @@ def reconcile(job: Job) -> Outcome:
 
 def _run_steps(job: Job, known: Outcome) -> Outcome:
     """Return how the run ended: where a step failed, what was known until then, and the failure."""
-    try:
-        for progress in _steps(job, known):
-            known = progress
-    except Exception as error:  # noqa: BLE001 - what nobody foresaw is a failed run, with its row and its alerts
-        failure = as_failure(error)
-        result = Result.BLOCKED if isinstance(failure, Refusal) else Result.FAILED
-        return runs.record_stop(job.database_url, replace(known, result=result, failure=failure, verified_until=None))
+    with Sightings() as sightings:
+        try:
+            for progress in _steps(job, known, sightings):
+                known = progress
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw is a failed run, with its row and its alerts
+            failure = as_failure(error)
+            result = Result.BLOCKED if isinstance(failure, Refusal) else Result.FAILED
+            known = replace(known, result=result, failure=failure, verified_until=None)
+            # of the refusals only this one is not about the list: what that showed is true
+            kept = sightings if isinstance(failure, TooMuchDrift) else None
+            return runs.record_stop(job.database_url, known, kept)
     return known
 
 
-def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
+def _steps(job: Job, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
     with closing(connect(job.database_url)) as db:
         started = runs.start(db, job.deadline.left())
@@ -108,14 +87,17 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
         listing = _list(job, spool, started.last, accept=job.options.accept_source)
         yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
-        first = _compare(job, spool, dating)
+        if job.source.is_live:
+            sightings.expect(started, listing, accept=job.options.accept_source)
+        first = _compare(job, spool, dating, sightings)
+        yield (known := replace(known, history=sightings.read))
 
     doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
     if doubtful:
-        second, known = yield from _recheck(job, dating, first, listing, known=known, names=doubtful)
+        second, known = yield from _recheck(job, dating, sightings, first, listing, known=known, names=doubtful)
     else:
         second = first
-    plan = _mark(job, build_plan(confirm(first, second, doubtful), first), started.observed_at)
+    plan, seen = _mark(job, build_plan(confirm(first, second, doubtful), first), started.observed_at)
     yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
@@ -125,7 +107,8 @@ def _steps(job: Job, known: Outcome) -> Iterator[Outcome]:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
-        yield from runs.commit(job.database_url, plan, known, limits=job.options.limits, time_left=job.deadline.left)
+        limits, time_left = job.options.limits, job.deadline.left
+        yield from runs.commit(job.database_url, plan, known, sightings, seen, limits=limits, time_left=time_left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
@@ -151,20 +134,34 @@ def _transaction(job: Job) -> Iterator[Cursor]:
         yield cursor
 
 
-def _compare(job: Job, spool: TenantSpool, dating: Dating, names: Collection[str] | None = None) -> Comparison:
-    """Compare the listed tenants with the ledger, and date what differs; `names` restricts it to some."""
+def _compare(
+    job: Job, spool: TenantSpool, dating: Dating, sightings: Sightings, *, names: Collection[str] | None = None
+) -> Comparison:
+    """Compare the tenants with what is remembered of them and with the ledger, and date what differs.
+
+    `names` restricts it to some, of which more is known by now than is remembered.
+    """
     with _transaction(job) as cursor:
-        found = find_candidates(cursor, spool, settle=job.options.settle, names=names, everyone=names is not None)
-    findings = {}
-    for observed, recorded in found.candidates:
-        differences = compare(observed, recorded, as_of=found.as_of, tolerance=dating.tolerance)
-        findings[recorded.name] = tuple(dating.dated(differences, observed, recorded))
-    return Comparison({recorded.name: observed for observed, recorded in found.candidates}, findings, *found[1:])
+        staged = stage(cursor, spool)
+        if names is None:
+            sightings.look(cursor)
+        found = find_candidates(
+            cursor,
+            staged,
+            settle=job.options.settle,
+            names=names,
+            everyone=names is not None,
+            renewed=sightings.renewed,
+        )
+    observed = {recorded.name: observed for observed, recorded in found.candidates}
+    findings = find_dated(found.candidates, dating, as_of=found.as_of, settle=job.options.settle)
+    return Comparison(observed, findings, *found[1:])
 
 
 def _recheck(
     job: Job,
     dating: Dating,
+    sightings: Sightings,
     first: Comparison,
     listing: Listing,
     *,
@@ -181,30 +178,28 @@ def _recheck(
             again = _list(job, spool, listing, accept=False)
             yield (known := replace(known, source=again.source, resource_version=again.resource_version))
         else:
-            for name in names:
-                before = first.observed[name]
-                if tenant := job.source.get(name, before.namespace if before else None):
-                    spool.add(tenant)
+            read_again(job.source, spool, names, first.observed)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
-        second = _compare(job, spool, replace(dating, observed_at=first.as_of), names)
+        second = _compare(job, spool, replace(dating, observed_at=first.as_of), sightings, names=names)
     refuse_incomplete(first, second, listing, job.options.settle)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
     return second, known
 
 
-def _mark(job: Job, plan: Plan, as_of: datetime) -> Plan:
-    """Report who is restless; mark the corrections that lie in invoiced months, and the reports that people accept."""
-    if not plan.findings:
-        return plan
+def _mark(job: Job, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | None]:
+    """Add contradictions and who is restless, mark what was invoiced or accepted; also say which events were seen."""
+    if not (plan.findings or job.source.is_live):
+        return plan, None
     with _transaction(job) as cursor:
+        plan, seen = look_at_events(cursor, plan, job.options.settle) if job.source.is_live else (plan, None)
         plan = runs.report_restless(cursor, plan, as_of)
-        return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor))
+        return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor)), seen
 
 
 def _add_impact(job: Job, plan: Plan, as_of: datetime) -> Plan:
     """Add each correction's impact up to the observation, at today's prices."""
-    if not plan.corrections:
+    if not any(map(is_priced, plan.findings)):
         return plan
     with _transaction(job) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))

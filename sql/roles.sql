@@ -49,8 +49,8 @@ GRANT SELECT ON public.platform_pricing, public.skill_pricing, public.invoices T
 REVOKE ALL ON ALL TABLES IN SCHEMA reconciler FROM :"role";
 GRANT SELECT ON ALL TABLES IN SCHEMA reconciler TO :"role";
 GRANT INSERT, UPDATE (notified) ON reconciler.runs TO :"role";
-GRANT INSERT, UPDATE (taken_back_at) ON reconciler.corrections TO :"role";
-GRANT INSERT, UPDATE ON reconciler.source, reconciler.totals TO :"role";
+GRANT INSERT, UPDATE (taken_back_at, taken_back_by) ON reconciler.corrections TO :"role";
+GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, reconciler.totals TO :"role";
 GRANT INSERT, UPDATE, DELETE ON reconciler.reports, reconciler.exceptions TO :"role";
 
 COMMIT;

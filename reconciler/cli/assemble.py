@@ -15,7 +15,8 @@ from reconciler.alerts.log import Log
 from reconciler.cli.options import WrongSettings
 from reconciler.core.plan import Limits
 from reconciler.deadline import Deadline
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.job import Job, RunOptions
+from reconciler.run import reconcile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

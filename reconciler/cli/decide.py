@@ -12,7 +12,7 @@ import structlog
 from reconciler.cli import options as settings
 from reconciler.cli.options import ClusterSettings
 from reconciler.cli.output import say
-from reconciler.core.reasons import REPORTING, Reason
+from reconciler.core.reasons import ACCEPTABLE
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ _log = structlog.get_logger("reconciler")
 
 @click.command("except")
 @click.argument("tenant", type=settings.text)
-@click.argument("reason", type=settings.Member(REPORTING))
+@click.argument("reason", type=click.Choice(ACCEPTABLE))
 @click.option(
     "--until",
     type=settings.until,
@@ -35,7 +35,7 @@ _log = structlog.get_logger("reconciler")
 @_BY
 @click.option("--revoke", is_flag=True, help="Stop accepting the report, from now on.")
 def except_(
-    *, tenant: str, reason: Reason, until: datetime | None, note: str | None, by: str | None, revoke: bool
+    *, tenant: str, reason: str, until: datetime | None, note: str | None, by: str | None, revoke: bool
 ) -> None:
     """Accept a report for a time: it stays listed, and nobody is notified of it."""
     from reconciler.db import decisions
@@ -58,13 +58,29 @@ def except_(
 
 @click.command()
 @click.argument("tenant", type=settings.text)
+@click.option(
+    "--ended",
+    type=settings.until,
+    metavar="TIME",
+    help="When it was deleted, if the ledger does not know: an instant, or the end of this UTC day. Without it, the "
+    "last run that proved the tenant counts.",
+)
 @click.option("--note", type=settings.text, required=True, help="Why it is decided.")
 @_BY
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
+@settings.SETTLE
 @settings.DEADLINE
 def reopen(
-    *, tenant: str, note: str, by: str | None, tenants: str | None, cluster: ClusterSettings, deadline: timedelta
+    *,
+    tenant: str,
+    ended: datetime | None,
+    note: str,
+    by: str | None,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    settle: timedelta,
+    deadline: timedelta,
 ) -> None:
     """Begin a new lifetime for a tenant that was deleted and recreated, and keep the previous one.
 
@@ -82,7 +98,7 @@ def reopen(
     # no connection idles while the cluster answers
     lookup = look_up(make_source(cluster, ends, tenants), tenant)
     with closing(connect(url)) as ledger, transaction(ledger, ends.left()) as cursor:
-        done = decisions.reopen(cursor, lookup, note=note, by=decider)
+        done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
     say(lambda: view.reopened(done), stands="The new lifetime was written")
 

@@ -88,6 +88,7 @@ def usage(
 ) -> None:
     """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill."""
     from reconciler.db import usage as used
+    from reconciler.db.certificate import read_certificate, refuse_unproven
     from reconciler.db.connection import snapshot
     from reconciler.views import usage as view
 
@@ -101,7 +102,7 @@ def usage(
             )
         statement = used.statement(cursor, begins, until, org, tenant)
         if verified:
-            used.refuse_unverified(cursor, statement, settle=settle)
+            refuse_unproven(read_certificate(cursor, begins, until, settle=settle, org=org, tenant=tenant))
     if output == "json":
         say(view.document(statement), for_programs=True)
     elif output == "csv":

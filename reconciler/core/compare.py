@@ -13,6 +13,9 @@ rules of `RULES` in order.
     being deleted   open                     deletion_unrecorded             stamp
     none            open                     deletion_unrecorded             stamp
     live            closed before it began   tenant_recreated                report
+    live or being   open, of another tenant  tenant_recreated                report, and nothing else
+    deleted
+    live            open, begins after it    creation_misrecorded            report
     live            closed after it began    deletion_contradicted           report
 
     on a tenant that is         when                                  reason                     action
@@ -30,6 +33,10 @@ rules of `RULES` in order.
     any, unreadable too         latest event after now, or infinite   event_time_invalid         report
     any                         every run of an hour deferred it      tenant_restless            report
     any, and nothing else       its record is too long to be held     tenant_parked              report
+
+A row is of another tenant if the resource was created later than it begins, or if the name had another uid since then;
+unless a person took the resource for the same tenant. Both allow for the settle period, as a row may be that late, and
+for how far the clocks are apart.
 
 A key whose latest event lies after now is left alone by every other rule. A run that writes also parks a tenant that
 cannot be written, see `reconciler.db.apply`. Which tenants are restless, `reconciler.core.recheck` says.
@@ -59,6 +66,8 @@ class Case(NamedTuple):
     recorded: Recorded
     as_of: datetime
     """No recorded event may lie after this instant."""
+    slack: timedelta = timedelta()
+    """How far the row may begin from the creation."""
 
     @property
     def row(self) -> Lifecycle | None:
@@ -72,13 +81,23 @@ class Case(NamedTuple):
 
     @property
     def open(self) -> Observed | None:
-        """The live resource, if its row is open or about to be inserted."""
-        return self.live if self.row is None or self.row.deleted_at is None else None
+        """The live resource, if its row is open, and its own, or about to be inserted."""
+        return self.live if (self.row is None or self.row.deleted_at is None) and not self.is_recreated else None
+
+    @property
+    def is_recreated(self) -> bool:
+        """True if the resource is another tenant than the one of its row, which is open."""
+        created_at = self.observed.created_at if self.observed else None
+        if created_at is None or self.row is None or self.row.deleted_at or self.recorded.continues:
+            return False
+        is_another = self.recorded.follows and created_at != self.row.created_at
+        return is_another or created_at > self.row.created_at + self.slack
 
     @property
     def gone(self) -> bool:
         """True if the tenant is absent or being deleted, and its row is closed or about to be stamped."""
-        return self.live is None and self.unreadable is None and (self.row is not None or self.observed is not None)
+        is_known = self.row is not None or self.observed is not None
+        return self.live is None and self.unreadable is None and is_known and not self.is_recreated
 
     @property
     def org(self) -> str:
@@ -148,7 +167,7 @@ def deletion_unrecorded(case: Case) -> Iterator[Finding]:
     """The tenant is absent or being deleted, and its row does not say so."""
     being_deleted = case.observed is not None and case.observed.deleting_at is not None
     stamped = case.row is not None and case.row.deleted_at is not None
-    if (being_deleted or case.gone) and not stamped:
+    if (being_deleted or case.gone) and not stamped and not case.is_recreated:
         yield case.finding(Reason.DELETION_UNRECORDED, "open", "deleted")
 
 
@@ -158,6 +177,19 @@ def deletion_contradicted(case: Case) -> Iterator[Finding]:
         recreated = case.live.created_at > case.row.deleted_at
         reason = Reason.TENANT_RECREATED if recreated else Reason.DELETION_CONTRADICTED
         yield case.finding(reason, "deleted", "recreated" if recreated else "live")
+
+
+def tenant_recreated(case: Case) -> Iterator[Finding]:
+    """The row is open, and of a tenant that was deleted: the resource is another one of its name."""
+    if case.is_recreated:
+        yield case.finding(Reason.TENANT_RECREATED, "open", "recreated")
+
+
+def creation_misrecorded(case: Case) -> Iterator[Finding]:
+    """The row is open, and begins later than the tenant."""
+    if case.open and case.open.created_at and case.row and case.open.created_at < case.row.created_at - case.slack:
+        recorded, observed = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (case.row.created_at, case.open.created_at))
+        yield case.finding(Reason.CREATION_MISRECORDED, recorded, observed)
 
 
 def skills_differ(case: Case) -> Iterator[Finding]:
@@ -179,7 +211,8 @@ def skills_on_until_deletion(case: Case) -> Iterator[Finding]:
 
     A package with an event was recorded as on, and the portal may have recorded it as off before the deletion.
     """
-    if case.observed and case.observed.deleting_at and not (case.row and case.row.deleted_at):
+    is_unstamped = not (case.row and case.row.deleted_at) and not case.is_recreated
+    if case.observed and case.observed.deleting_at and is_unstamped:
         for skill in case.observed.packages:
             if skill not in case.recorded.skills:
                 yield case.finding(Reason.SKILL_ENABLE_UNRECORDED, "disabled", "enabled", subject=skill)
@@ -239,20 +272,27 @@ RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     skills_on_until_deletion,
     skills_open_after_deletion,
     deletion_contradicted,
+    tenant_recreated,
+    creation_misrecorded,
     event_time_invalid,
 )
 
 
 def compare(
-    observed: Observed | None, recorded: Recorded, *, as_of: datetime, tolerance: timedelta = timedelta()
+    observed: Observed | None,
+    recorded: Recorded,
+    *,
+    as_of: datetime,
+    tolerance: timedelta = timedelta(),
+    settle: timedelta = timedelta(),
 ) -> Iterator[Finding]:
     """Yield how one tenant's resource and its record differ, in the order of `RULES`; nothing is dated yet.
 
     No recorded event may lie after `as_of`, the database's clock when the ledger was read; the API server's clock may
-    be ahead of that by `tolerance`.
+    be ahead of that by `tolerance`. A row may begin so far from the creation as `settle` and that together.
     """
     problem = (observed.problem or _out_of_time(observed, as_of + tolerance)) if observed else None
-    case = Case(None if problem else observed, problem, recorded, as_of)
+    case = Case(None if problem else observed, problem, recorded, as_of, settle + tolerance)
     if recorded.problem:
         yield case.finding(Reason.TENANT_PARKED, None, recorded.problem)
         return

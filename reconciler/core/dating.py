@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.core.compare import compare
+from reconciler.core.history import is_as_created
 from reconciler.core.model import Event, Evidence, FallbackDating, Finding, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
 
@@ -56,6 +58,17 @@ class Interval(NamedTuple):
     def clip(self, at: datetime) -> datetime:
         """Return the instant of the interval that is closest to `at`."""
         return min(max(at, self.not_before), self.not_after)
+
+
+def find_dated(
+    candidates: Iterable[tuple[Observed | None, Recorded]], dating: Dating, *, as_of: datetime, settle: timedelta
+) -> dict[str, tuple[Finding, ...]]:
+    """Return by tenant how its resource and its record differ, dated; see `compare` for `as_of` and `settle`."""
+    findings = {}
+    for observed, recorded in candidates:
+        differences = compare(observed, recorded, as_of=as_of, tolerance=dating.tolerance, settle=settle)
+        findings[recorded.name] = tuple(dating.dated(differences, observed, recorded))
+    return findings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +113,8 @@ class Dating:
         match finding.reason:
             case Reason.TENANT_UNRECORDED if observed:
                 moment = _exactly(Evidence.CREATION, interval.not_before)
+            case Reason.CREATION_MISRECORDED if observed and observed.created_at:
+                moment = _exactly(Evidence.CREATION, observed.created_at)
             case Reason.DELETION_UNRECORDED:
                 moment = self._deletion(interval, observed, recorded)
             case Reason.SKILL_ENABLE_UNRECORDED if observed:
@@ -163,11 +178,11 @@ class Dating:
         is_first = finding.supersedes is None or _is_of_earlier_lifetime(finding.supersedes, observed, recorded)
         if recorded.lifecycle is None and is_first:
             # the backfill bills a package from the creation on; the interval says how late it may have been added
-            until = interval.not_before if _is_as_created(observed) else (written or interval).not_after
+            until = interval.not_before if is_as_created(observed) else (written or interval).not_after
             return Moment(interval.not_before, interval.not_before, until, Evidence.CREATION)
         row, verified_at = recorded.lifecycle, recorded.verified_at
         verified_since = row and verified_at and verified_at > row.created_at
-        if _is_as_created(observed) and finding.supersedes is None and observed.created_at and not verified_since:
+        if is_as_created(observed) and finding.supersedes is None and observed.created_at and not verified_since:
             # on since the creation, or since the start of billing where that is later
             return _exactly(Evidence.CREATION, interval.clip(observed.created_at))
         return written or self._unproved(interval, starts_to_cost=True)
@@ -206,11 +221,6 @@ class Dating:
         late = starts_to_cost or self.fallback is FallbackDating.DETECTED
         occurred_at = interval.not_after if late else interval.not_before
         return Moment(occurred_at, interval.not_before, interval.not_after, Evidence.NONE)
-
-
-def _is_as_created(observed: Observed) -> bool:
-    """True if the spec was not changed since the creation. To ask for the deletion moves the generation by one."""
-    return observed.generation in ((1, 2) if observed.deleting_at else (1,))
 
 
 def _is_of_earlier_lifetime(event: Event, observed: Observed, recorded: Recorded) -> bool:

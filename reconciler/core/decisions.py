@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from reconciler.core.compare import compare
+from reconciler.core.dating import SHORTEST_LIFETIME
 from reconciler.core.errors import Refusal
-from reconciler.core.model import LAST, UNKNOWN_ORG, Lifecycle, Listing, Observed, Recorded
+from reconciler.core.model import UNKNOWN_ORG, Lifecycle, Listing, Observed, Recorded
 from reconciler.core.reasons import Reason
+
+NOTHING_WRITTEN = "Nothing was written. The next run records a new tenant."
 
 
 class NotReopened(Refusal):
@@ -19,7 +23,7 @@ class Acceptance(NamedTuple):
     """That a tenant's reports of one reason are accepted."""
 
     tenant: str
-    reason: Reason
+    reason: str
     until: datetime
     """From then on people are notified again, in UTC."""
     note: str
@@ -45,19 +49,24 @@ class Reopening(NamedTuple):
     closed: Lifecycle
     """The lifetime before, which is kept."""
     begun: Lifecycle
+    is_assumed: bool = False
+    """True if nobody knows when the one before ended: it is billed only to the last run that proved it."""
 
 
-def new_lifetime(lookup: Lookup, closed: Lifecycle, now: datetime) -> Lifecycle:
-    """Return the lifetime that the resource began after the closed one, judged as a run judges it at `now`.
+def new_lifetime(lookup: Lookup, recorded: Recorded, now: datetime, settle: timedelta, reopened: str = "") -> Lifecycle:
+    """Return the lifetime that the resource began after the recorded one, judged as a run judges it at `now`.
+
+    `reopened` says who reopened it last.
 
     Raises:
         NotReopened: the tenant was not deleted and recreated.
     """
-    tenant, resource = lookup.tenant, lookup.resource
-    ended_at = closed.deleted_at or LAST
+    tenant, resource, before = lookup.tenant, lookup.resource, recorded.lifecycle
+    if before is None:
+        raise NotReopened(f"The ledger has no lifetime of {tenant} that could be reopened.", NOTHING_WRITTEN)
     ahead = max((lookup.listing.server_time or now) - now, timedelta())
-    recorded = Recorded(name=tenant, lifecycle=closed)
-    found = {finding.reason: finding for finding in compare(resource, recorded, as_of=now, tolerance=ahead)}
+    differences = compare(resource, recorded, as_of=now, tolerance=ahead, settle=settle)
+    found = {finding.reason: finding for finding in differences}
     if unreadable := found.get(Reason.TENANT_UNREADABLE):
         raise NotReopened(
             f"{tenant} cannot be read: {unreadable.observed or ''}.",
@@ -65,7 +74,9 @@ def new_lifetime(lookup: Lookup, closed: Lifecycle, now: datetime) -> Lifecycle:
         )
     if resource is None or resource.created_at is None:
         raise NotReopened(
-            f"There is no {tenant}: it was deleted, as the ledger says, at {second(ended_at)} UTC.",
+            f"There is no {tenant}: it was deleted, as the ledger says, at {second(before.deleted_at)} UTC."
+            if before.deleted_at
+            else f"There is no {tenant}, which the ledger records as open.",
             f"Nothing was written. Is it the right name, and the right one of {lookup.listing.source}?",
         )
     if resource.deleting_at:
@@ -73,15 +84,49 @@ def new_lifetime(lookup: Lookup, closed: Lifecycle, now: datetime) -> Lifecycle:
             f"{tenant} is being deleted, since {second(resource.deleting_at)} UTC.",
             "Nothing was written. A lifetime that is ending is not opened; what it owes is billed by hand.",
         )
-    if Reason.TENANT_RECREATED not in found or resource.created_at <= closed.created_at:
+    if Reason.TENANT_RECREATED not in found or resource.created_at <= before.created_at:
+        if before.deleted_at is None:
+            raise NotReopened(
+                f"{tenant} is open already: it is billed from {second(before.created_at)} UTC on.{reopened}",
+                "Nothing was written, and nothing needs to be: the resource is the tenant of that row.",
+            )
         raise NotReopened(
             f"{tenant} was created at {second(resource.created_at)} UTC and is recorded from "
-            f"{second(closed.created_at)} UTC on as deleted at {second(ended_at)} UTC: this is not a later lifetime, "
-            "but one whose deletion is recorded wrongly.",
+            f"{second(before.created_at)} UTC on as deleted at {second(before.deleted_at)} UTC: this is not a later "
+            "lifetime, but one whose deletion is recorded wrongly.",
             f"Nothing was written. `reconciler explain {tenant}` shows where the deletion comes from; the owner of "
             "the ledger corrects it by hand.",
         )
     return Lifecycle(org=resource.org or UNKNOWN_ORG, created_at=resource.created_at)
+
+
+def ended(recorded: Recorded, begun: Lifecycle, ended_at: datetime | None) -> tuple[Lifecycle, bool]:
+    """Return the recorded lifetime with its end, and whether that is only assumed.
+
+    `ended_at` is what a person says of an open row. Without it, it cost nothing after the last run that proved it.
+
+    Raises:
+        NotReopened: the row has an end already, or the end does not lie between the two beginnings.
+    """
+    before = recorded.lifecycle
+    assert before is not None  # noqa: S101 - new_lifetime has looked
+    if before.deleted_at is not None:
+        if ended_at is not None:
+            raise NotReopened(
+                f"The ledger has stamped the deletion of {recorded.name}: {second(before.deleted_at)} UTC.",
+                "Nothing was written. Leave --ended out.",
+            )
+        return before, False
+    least = before.created_at + SHORTEST_LIFETIME
+    assumed = min(max(recorded.verified_at or least, least), begun.created_at)
+    chosen = ended_at or assumed
+    if not before.created_at < chosen <= begun.created_at:
+        raise NotReopened(
+            f"{recorded.name} cannot have ended at {second(chosen)} UTC: it was there from "
+            f"{second(before.created_at)} UTC on, and the new one since {second(begun.created_at)} UTC.",
+            "Nothing was written. Give --ended a time between the two.",
+        )
+    return replace(before, deleted_at=chosen), ended_at is None
 
 
 def second(at: datetime) -> str:

@@ -9,12 +9,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.model import Action, Table
+from reconciler.core.reasons import HISTORY_UNPROVEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
     from uuid import UUID
 
+    from reconciler.core.certificate import OpenGap
     from reconciler.core.status import Exemption, OpenReport
 
 
@@ -69,14 +71,16 @@ class Correction(NamedTuple):
     run_id: UUID
     run_at: datetime
     taken_back_at: datetime | None = None
-    """When a run found that the ledger no longer showed it, and wrote it again."""
+    """When a run wrote it again because the ledger no longer showed it, or took it back."""
+    taken_back_by: int | None = None
+    """The `id` of the correction that took it back: what it wrote stands, and that one changes what it means."""
     difference: str | None = None
     """What the ledger shows in its place now; None: it shows the row as it was written."""
 
     @property
     def is_taken_back(self) -> bool:
         """True if an unknown hand undid it, whether or not a run has noticed."""
-        return self.taken_back_at is not None or self.difference is not None
+        return self.taken_back_by is None and (self.taken_back_at is not None or self.difference is not None)
 
     @property
     def at(self) -> datetime:
@@ -93,12 +97,23 @@ class Story:
     """When it was read, by the database's clock: nothing is known of what comes after."""
     verified_at: datetime | None = None
     """When the last run over the cluster began that found the tenant true."""
+    known_since: datetime | None = None
+    """From when runs know what happened to it, but for the gaps; None if none has seen it in a cluster."""
     lifetimes: tuple[RecordedLifetime, ...] = ()
     entries: Iterable[Entry] = ()
     """Everything that happened. There may be millions: they are read anew each time that they are asked for."""
     corrections: tuple[Correction, ...] = ()
+    gaps: tuple[OpenGap, ...] = ()
+    """Time of which nobody knows what happened."""
     reports: tuple[OpenReport, ...] = ()
     exceptions: tuple[Exemption, ...] = ()
+
+    def accepts(self, gap: OpenGap) -> bool:
+        """Return whether people accept a gap: they decided so after it ended."""
+        return any(
+            each.reason == HISTORY_UNPROVEN and not each.expired and each.created_at >= gap.until_at
+            for each in self.exceptions
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,10 @@ class Period:
     def contains(self, at: datetime) -> bool:
         """True if an instant lies in it."""
         return self.start <= at <= self.end
+
+    def touches(self, gap: OpenGap) -> bool:
+        """Return whether a part of a gap lies in it."""
+        return gap.from_at <= self.end and gap.until_at > self.start
 
 
 _LIFECYCLE_KINDS: Mapping[str, str] = {Action.INSERT: "created", Action.STAMP: "deleted"}

@@ -10,7 +10,7 @@ from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
 from reconciler.core.billing import FEE, NOTHING, Lifetime, condensed, cost_of
-from reconciler.core.model import Event, Table
+from reconciler.core.model import Action, Event, Table
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -40,11 +40,16 @@ def add_impact(plan: Plan, prices: Prices, as_of: datetime, read_histories: Read
     findings: list[Finding] = []
     by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
     while batch := dict(islice(by_tenant, TENANTS_BATCH)):
-        corrections = [finding for found in batch.values() for finding in found if finding.action.writes]
+        corrections = [finding for found in batch.values() for finding in found if is_priced(finding)]
         for name, lifetimes, items in read_histories(*needed_histories(corrections)):
             batch[name] = with_impact(batch[name], lifetimes, items, prices, as_of)
         findings += chain.from_iterable(batch.values())
     return replace(plan, findings=tuple(findings))
+
+
+def is_priced(finding: Finding) -> bool:
+    """True if it has an impact: a correction, or a start of billing that a person may move."""
+    return finding.action.writes or (finding.reason is Reason.CREATION_MISRECORDED and finding.action is Action.REPORT)
 
 
 def needed_histories(corrections: Sequence[Finding]) -> tuple[set[str], set[tuple[str, str | None]]]:
@@ -52,7 +57,8 @@ def needed_histories(corrections: Sequence[Finding]) -> tuple[set[str], set[tupl
 
     A lifecycle row decides over every item of its tenant, an event over its own.
     """
-    whole = {finding.tenant for finding in corrections if finding.reason.table is Table.LIFECYCLE}
+    of_row = {Table.LIFECYCLE, None}
+    whole = {finding.tenant for finding in corrections if finding.reason.table in of_row}
     return whole, {(finding.tenant, finding.subject) for finding in corrections if finding.tenant not in whole}
 
 
@@ -132,9 +138,9 @@ def _cuts(changes: Iterable[_Change], lifetimes: tuple[Lifetime, ...], as_of: da
 def _changes(findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], as_of: datetime) -> Iterator[_Change]:
     """Yield the corrections, one after another, with the lifetimes that each of them finds."""
     for number, finding in enumerate(findings):
-        if not finding.action.writes:
+        if not is_priced(finding):
             continue
-        moment, kind = finding.moment, finding.reason.event_kind
+        moment, kind = finding.moment, finding.event_kind
         instants = [moment.occurred_at if moment else as_of]
         if moment and finding.reason is not Reason.SKILL_OPEN_AFTER_DELETION:
             instants += [end for end in moment[1:3] if end != moment.occurred_at]
@@ -143,7 +149,7 @@ def _changes(findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], as_of
         else:
             after = [_change_row(lifetimes, finding, at) for at in instants]
             yield _Change(number, finding, None, instants, (lifetimes, *after))
-            lifetimes = after[0]
+            lifetimes = after[0] if finding.action.writes else lifetimes
 
 
 def _make(
@@ -176,6 +182,8 @@ def _change_row(lifetimes: tuple[Lifetime, ...], finding: Finding, at: datetime)
     match finding.reason:
         case Reason.TENANT_UNRECORDED:
             return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=attrgetter("began_at")))
+        case Reason.CREATION_MISRECORDED:
+            return tuple(each._replace(began_at=at) if each.ended_at is None else each for each in lifetimes)
         case Reason.DELETION_UNRECORDED:
             return tuple(each._replace(ended_at=at) if each.ended_at is None else each for each in lifetimes)
         case _:

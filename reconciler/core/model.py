@@ -116,6 +116,12 @@ class Observed(NamedTuple):
     """When the owner of spec.packages last wrote; None if managedFields cannot prove it."""
     suspend_written_at: datetime | None = None
     """When the owner of spec.suspend last wrote; None if managedFields cannot prove it."""
+    suspend_is_set: bool = False
+    """True if spec.suspend is a boolean: then the status, which moves no generation, decides nothing."""
+    last_modified_by: str | None = None
+    """The field manager that wrote last; None if its writes carry no times."""
+    resource_version: str | None = None
+    """Which version of the resource it is."""
 
 
 class Event(NamedTuple):
@@ -152,6 +158,10 @@ class Recorded:
     lifecycle: Lifecycle | None = None
     skills: Mapping[str, Event] = field(default_factory=dict)
     suspension: Event | None = None
+    follows: bool = False
+    """True if its name had another uid since the row began: the resource is another tenant than the row's."""
+    continues: bool = False
+    """True if the resource has another uid, and a person took it for the row's own tenant."""
     verified_at: datetime | None = None
     """Up to when this tenant is proved: the start of the last run that found it true, less its settle or this run's."""
     problem: str | None = None
@@ -180,6 +190,10 @@ class Finding(NamedTuple):
     """Until when people accept the report; None if they do not, or if it is not a report."""
     changing: bool = False
     """True if it is deferred because its tenant changed between the two looks, not because a row came meanwhile."""
+    interval: tuple[datetime, datetime] | None = None
+    """When a change that is missing, and left to a person, must have happened; None if it is about something else."""
+    newest_id: int | None = None
+    """The highest id of its key when it was decided to take `supersedes` back; None if it corrects something else."""
     impact_chf: Decimal | None = None
     """The impact of the correction. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
@@ -201,6 +215,17 @@ class Finding(NamedTuple):
             impact_range=None,
         )
 
+    @property
+    def table(self) -> Table | None:
+        """The table that it is written to; None if it is left to a person. An event without a skill is a suspension."""
+        table = self.reason.table
+        return Table.SUSPENSION_EVENTS if table is Table.SKILL_EVENTS and self.subject is None else table
+
+    @property
+    def event_kind(self) -> str | None:
+        """The kind of the event that corrects it; None if no event is appended."""
+        return event_kind(self.reason, self.observed)
+
     def with_impact(self, impact: Decimal, between: tuple[Decimal, Decimal] | None = None) -> Finding:
         """Return it with its impact, and the impact at either end of its interval."""
         return Finding(*self[:-2], impact, between)
@@ -209,6 +234,13 @@ class Finding(NamedTuple):
     def is_drift(self) -> bool:
         """True if people should be notified of it: it is neither deferred nor accepted."""
         return self.action is not Action.DEFER and self.accepted_until is None
+
+
+def event_kind(reason: Reason, observed: str | None) -> str | None:
+    """Return the kind of the event that corrects it: the reason's, or where that depends, that of the state."""
+    if reason.event_kind is None and reason.action is Action.APPEND:
+        return "resumed" if observed == "running" else observed
+    return reason.event_kind
 
 
 class Listing(NamedTuple):
@@ -220,6 +252,28 @@ class Listing(NamedTuple):
     """The API server's clock when it sent the first page."""
     read_at: float = 0.0
     """When that page was read, in seconds of `time.monotonic`."""
+
+
+class LogRead(enum.StrEnum):
+    """How far a run could read the change log."""
+
+    LOST = "lost"
+    NONE = "none"
+    """A file has none."""
+
+
+class HistoryRead(NamedTuple):
+    """What a run learned of the time since the run before."""
+
+    log: LogRead = LogRead.NONE
+    seconds: int | None = None
+    """Between the two lists; None if there was none before."""
+    changes: int = 0
+    """Which the log showed."""
+    waiting: int = 0
+    """Changes of which the row may still come."""
+    gaps: int = 0
+    """How many tenants have time of which it is not proven what happened."""
 
 
 class Spool(Protocol):
@@ -289,6 +343,7 @@ class Outcome:
     result: Result
     settle: timedelta | None = None
     """How long after a change of a resource the portal could still write its row, as the run was told."""
+    history: HistoryRead = field(default_factory=HistoryRead)
     observed_at: datetime | None = None
     source: str | None = None
     resource_version: str | None = None
@@ -321,5 +376,5 @@ class Outcome:
     @property
     def impact_chf(self) -> Decimal | None:
         """The impact of the run's corrections together; None if none of them is priced."""
-        known = [finding.impact_chf for finding in self.findings if finding.impact_chf is not None]
+        known = [f.impact_chf for f in self.findings if f.impact_chf is not None and f.action.writes]
         return sum(known[1:], known[0]) if known else None

@@ -91,6 +91,10 @@ class Plan:
         of = self.tenants_observed if self.ledger_is_empty else self.tenants_recorded
         return replace(self, tenants_recorded=of).limit(limits)
 
+    def with_findings(self, found: Iterable[Finding]) -> Plan:
+        """Return the plan with these findings too."""
+        return replace(self, findings=_sorted([*self.findings, *more])) if (more := [*found]) else self
+
     def with_restless(self, tenants: Collection[str]) -> Plan:
         """Return the plan with a report of each of these tenants beside what is deferred of it."""
         orgs = {finding.tenant: finding.org for finding in self.findings if finding.tenant in tenants}

@@ -42,9 +42,9 @@ class Reason(enum.StrEnum):
     action: Action
     """What a run does about it, unless it is deferred."""
     table: Table | None
-    """The table that the correction is written to; None if it is left to a person."""
+    """The table that the correction is written to; None if it is left to a person. See `Finding.table`."""
     event_kind: str | None
-    """The kind of the event that corrects it; None if no event is appended."""
+    """The kind of the event that corrects it; None if none is appended, or if it depends: see `Finding.event_kind`."""
     summary: str
     """One sentence for somebody who has never seen the cluster."""
     advice: Advice
@@ -68,11 +68,22 @@ class Reason(enum.StrEnum):
     )
     TENANT_RECREATED = _Entry(
         name="tenant_recreated",
-        summary="The tenant was deleted and recreated, but is recorded as deleted.",
-        meaning="The tenant was deleted, and a new one was created under the same name. The ledger still says "
-        "deleted, so the new tenant is not invoiced. Nothing was written.",
-        remedy="Have the owner of the ledger run `reconciler reopen TENANT`. It keeps the closed lifetime and reopens "
-        "the row from the new creation time.",
+        summary="The tenant was deleted and recreated, and its row is still that of the tenant before.",
+        meaning="The tenant was deleted, and a new one was created under the same name. If the ledger says deleted, "
+        "the new tenant is not invoiced; if it says open, the deletion was lost, and the days in between are invoiced "
+        "too. Nothing was written.",
+        remedy="Have the owner of the ledger run `reconciler reopen TENANT`, with `--ended TIME` if the ledger does "
+        "not know the deletion. Many at once mean that the cluster was restored from a backup: then run once with "
+        "--accept-source.",
+    )
+    CREATION_MISRECORDED = _Entry(
+        name="creation_misrecorded",
+        summary="The tenant is older than the ledger says.",
+        meaning="The tenant was created before its row in the ledger begins, so the days in between are not invoiced. "
+        "Nothing was written: the start of a row never moves by itself.",
+        remedy="Find out from when the tenant is owed. If from the row's start, accept the report with `reconciler "
+        "except TENANT creation_misrecorded --until DAY --note WHY`; if from its creation, bill the days in between "
+        "by hand, and then accept it.",
     )
     TENANT_UNREADABLE = _Entry(
         name="tenant_unreadable",
@@ -176,6 +187,24 @@ class Reason(enum.StrEnum):
         remedy="Find out what wrote it, usually a machine with a wrong clock. The owner of the ledger has to correct "
         "its time by hand.",
     )
+    HISTORY_CONTRADICTS = _Entry(
+        name="history_contradicts",
+        summary="The recorded events contradict each other, so that one of them was lost.",
+        meaning="Two recorded events contradict each other, and no run can prove what happened between them; or one "
+        "lies outside of every lifetime, or under an organisation that never paid. The invoices may be wrong. Nothing "
+        "was written.",
+        remedy="Find out what happened: `reconciler explain TENANT` shows the events, the finding when the lost change "
+        "must have been. Bill the difference by hand, then accept the report with `reconciler except TENANT "
+        "history_contradicts --until DAY --note WHY`.",
+    )
+    CORRECTION_SUPERSEDED = _Entry(
+        name="correction_superseded",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, None),
+        summary="The portal's own row came after the correction, and shows the true moment.",
+        meaning="A correction was dated by policy, because nothing proved its moment. Then the portal's row of the "
+        "same change came. The correction was taken back: an event was appended at its instant that says what the "
+        "other rows say there.",
+    )
     TENANT_RESTLESS = _Entry(
         name="tenant_restless",
         summary="The tenant kept changing, so its drift was not corrected.",
@@ -222,3 +251,7 @@ CORRECTING = tuple(reason for reason in Reason if reason.corrects)
 """The reasons that a run corrects."""
 REPORTING = tuple(reason for reason in Reason if not reason.corrects)
 """The reasons that a run only reports."""
+HISTORY_UNPROVEN = "history_unproven"
+"""No reason of a finding: that nobody can prove what happened to a tenant. It is accepted like a report."""
+ACCEPTABLE = (*(reason.value for reason in REPORTING), HISTORY_UNPROVEN)
+"""What people can accept of a tenant."""

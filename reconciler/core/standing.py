@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import UNKNOWN_ORG, Action, Table
+from reconciler.core.model import UNKNOWN_ORG, Action, Table, event_kind
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Written(NamedTuple):
     reason: str
     action: str
     occurred_at: datetime | None
+    observed: str | None = None
 
 
 class Shown(NamedTuple):
@@ -61,7 +62,7 @@ def _columns(written: Written, shown: Shown) -> Iterator[tuple[str, object, obje
         if reason is None or reason.table is Table.SKILL_EVENTS:
             yield "skill_id", written.subject, shown.skill
         if reason:
-            yield "event_kind", reason.event_kind, shown.kind
+            yield "event_kind", event_kind(reason, written.observed), shown.kind
         yield "occurred_at", written.occurred_at, shown.at
         return
     if written.action == Action.INSERT:

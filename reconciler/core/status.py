@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
+    from reconciler.core.certificate import Certificate
+
 
 class Unverified(NamedTuple):
     """A tenant that the last run could not prove."""
@@ -109,20 +111,6 @@ class Run(NamedTuple):
         return sum(done.get(action, 0) for done in self.counts.values() for action in actions)
 
 
-class Invoicing(NamedTuple):
-    """Whether the last month that ended can be invoiced: no later run will date a correction inside it."""
-
-    month: date
-    """Its first day."""
-    ended_at: datetime
-    """When it was over, in UTC."""
-    verified: bool
-    """True if the ledger is proved to the month's end, except for the tenants below."""
-    but_for: tuple[str, ...]
-    but_for_count: int
-    """How many tenants that is, counting every tenant that was not read."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How things stand, at `as_of` by the database's clock. Long lists are read in part; their counts are complete."""
@@ -130,6 +118,8 @@ class Status:
     as_of: datetime
     verified_until: datetime | None = None
     """The beginning of the last run over the cluster that succeeded, less settle. None: there is no such run yet."""
+    last_month: Certificate
+    """Whether the last month that ended can be invoiced: no later run dates a correction inside it."""
     unverified: tuple[Unverified, ...] = ()
     """By name."""
     unverified_count: int = 0
@@ -154,12 +144,7 @@ class Status:
     future_runs_until: datetime | None = None
     """When the last of them did."""
 
-    @property
-    def invoicing(self) -> Invoicing:
-        """Whether the last month that ended, by the database's clock and in UTC, can be invoiced."""
-        ended_at = self.as_of.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        month = (ended_at - timedelta(days=1)).date().replace(day=1)
-        verified = self.verified_until is not None and self.verified_until >= ended_at
-        behind = tuple(one.tenant for one in self.unverified if not (until := one.verified_until) or until < ended_at)
-        unread = self.unverified_count - len(self.unverified)
-        return Invoicing(month, ended_at, verified, behind, len(behind) + unread)
+
+def last_month(as_of: datetime) -> date:
+    """Return the first day of the last month that ended, in UTC."""
+    return (as_of.astimezone(UTC).replace(day=1) - timedelta(days=1)).date().replace(day=1)

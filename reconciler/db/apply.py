@@ -22,7 +22,8 @@ from psycopg.types.json import Jsonb
 from reconciler.core.errors import Failure
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
-from reconciler.db.candidates import NULL, accepted_reports, escape
+from reconciler.db.candidates import accepted_reports
+from reconciler.db.copied import NULL, escape
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
     causes: dict[str, str] = {}
     held: set[str] = set()
     groups = [sorted({finding.tenant for finding in plan.corrections})]
+    takes_back = any(finding.newest_id for finding in plan.corrections)
     is_staged = True
     while groups:
         if not (tenants := groups.pop()):
@@ -91,7 +93,7 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
                 if not is_staged:
                     cursor.execute(query("empty_plan"))
                     _stage(cursor, plan, {*tenants})
-                _write_staged(cursor, run_id)
+                _write_staged(cursor, run_id, takes_back=takes_back)
         except _NotInForce as error:
             (found,) = error.args
             causes |= found
@@ -148,8 +150,8 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
             copy.write(block)
 
 
-def _write_staged(cursor: Cursor, run_id: UUID) -> None:
-    """Write what is staged, and raise unless the ledger then shows it."""
+def _write_staged(cursor: Cursor, run_id: UUID, *, takes_back: bool) -> None:
+    """Write what is staged, and raise unless the ledger then shows it; `takes_back` if events may be taken back."""
     sequences: dict[str, str | None] = dict(cursor.execute(query("event_sequences")).fetchall())
     cursor.execute(query("number_events"), {"sequences": Jsonb(sequences)})
     cursor.execute(query("supersede_planned"))
@@ -160,6 +162,8 @@ def _write_staged(cursor: Cursor, run_id: UUID) -> None:
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
     cursor.execute(query("write_corrections"), {"run_id": run_id})
+    if takes_back:
+        cursor.execute(query("take_back_superseded"), {"run_id": run_id})
     if deferred := cursor.execute(query("deferred_constraints")).fetchall():
         names = sql.SQL(", ").join(sql.Identifier(*name) for name in deferred)
         cursor.execute(sql.SQL("SET CONSTRAINTS {} IMMEDIATE").format(names))
@@ -234,10 +238,11 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
             NULL if f.impact_chf is None else str(f.impact_chf),
             str(least),
             str(most),
-            str(f.reason.table),
-            f.reason.event_kind or NULL,
+            str(f.table),
+            f.event_kind or NULL,
             str(f.supersedes.id) if f.supersedes else NULL,
-            "absent" if f.tenant in inserted else "deleted" if closed else "open",
+            "any" if f.newest_id else "absent" if f.tenant in inserted else "deleted" if closed else "open",
+            str(f.newest_id) if f.newest_id else NULL,
         )
         yield "\t".join(fields) + "\n"
 

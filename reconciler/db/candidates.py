@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import codecs
 import operator
-import tempfile
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
+from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
-from reconciler.db.spool import full, on_disk
+from reconciler.db.spool import CopySpool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,21 +26,17 @@ if TYPE_CHECKING:
 
     from reconciler.db.connection import Cursor
 
-BLOCK_BYTES = 2**20
 MAX_SKILLS = 20_000
 """Skills of one tenant that a run can decide about. A custom resource holds fewer."""
-NULL = r"\N"
 SPOOLED = "The observed tenants"
 """What cannot be kept, where the disk is full."""
 
-COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended")
+COLUMNS = ("name", "namespace", "uid", "org", "packages", "suspended", "resource_version")
 """What of a resource has a column of its own, because it is compared with the ledger."""
 _IDENTITY = COLUMNS[:3]
 DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
 """What goes along in one column: it is read again only of tenants that differ."""
 
-# https://www.postgresql.org/docs/current/sql-copy.html: a line a row, its fields between tabs
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _detail = operator.attrgetter(*DETAIL)
 _encode = msgspec.json.Encoder().encode
 _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).decode
@@ -49,6 +44,31 @@ _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).deco
 
 class RepeatedTenant(Failure):
     """The list names one resource twice."""
+
+
+class Renewed(NamedTuple):
+    """The tenants that a list shows under another uid than the list before."""
+
+    source: str | None = None
+    """The source of the list before."""
+    following: tuple[str, ...] = ()
+    """Their uids."""
+    continuing: tuple[str, ...] = ()
+    """Those of them that are taken for the same tenant."""
+
+
+NOTHING_RENEWED = Renewed()
+
+
+class Staged(NamedTuple):
+    """What was listed, as far as it is counted when it is staged."""
+
+    tenants_observed: int
+    tenants_recorded: int
+    ledger_is_empty: bool
+    as_of: datetime
+    middle: str
+    """The name at which the recorded events halve."""
 
 
 class Candidate(NamedTuple):
@@ -71,77 +91,60 @@ class Candidates(NamedTuple):
     """The database's clock when it was asked."""
 
 
-class TenantSpool:
-    """A temporary file of observed tenants, in COPY's text format. A context manager that removes it at its end."""
+class TenantSpool(CopySpool):
+    """A temporary file of observed tenants."""
 
     def __init__(self) -> None:
-        with on_disk(SPOOLED):
-            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115 - __exit__ closes it
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # closing flushes once more, and fails once more if the disk is full
-        with suppress(OSError):
-            self._file.close()
+        super().__init__(SPOOLED)
 
     def add(self, tenant: Observed, /) -> None:
         """Add one tenant."""
-        try:
-            self._file.write(_row(tenant))
-        except OSError as error:
-            # entering `on_disk` for each would cost half as much again as writing it
-            raise full(error, SPOOLED) from None
-
-    def restart(self) -> None:
-        """Remove every tenant that was added."""
-        with on_disk(SPOOLED):
-            self._file.seek(0)
-            self._file.truncate()
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the file, a block at a time."""
-        with on_disk(SPOOLED):
-            self._file.flush()
-            self._file.seek(0)
-            while block := self._file.read(BLOCK_BYTES):
-                yield block
-
-    def rows(self) -> Iterator[bytes]:
-        """Yield the file, a tenant at a time."""
-        with on_disk(SPOOLED):
-            self._file.flush()
-            self._file.seek(0)
-            yield from self._file
+        self.write(_row(tenant))
 
 
-def find_candidates(
-    cursor: Cursor,
-    spool: TenantSpool,
-    *,
-    settle: timedelta = timedelta(),
-    names: Iterable[str] | None = None,
-    everyone: bool = False,
-) -> Candidates:
-    """Stage what was listed and return the tenants that could differ from the ledger, by name.
-
-    `names` restricts it to some, and `everyone` adds the tenants that are plainly true. What is staged lives as long as
-    the transaction.
+def stage(cursor: Cursor, spool: TenantSpool) -> Staged:
+    """Stage what was listed, for as long as the transaction lives.
 
     Raises:
         RepeatedTenant: the list names one resource twice.
     """
     cursor.execute(query("stage"))
     _copy(cursor, _holdable(spool, cursor.connection.info.parameter_status("server_encoding")))
-    ((*counts, middle, has_duplicates),) = cursor.execute(query("counts")).fetchall()
+    ((*counts, has_duplicates),) = cursor.execute(query("counts")).fetchall()
     if has_duplicates:
         _resolve_duplicates(cursor)
-        ((*counts, middle, _),) = cursor.execute(query("counts")).fetchall()
-    only = None if names is None else list(names)
-    parameters = {"names": only, "everyone": everyone, "middle": middle, "settle": settle, "max_skills": MAX_SKILLS}
-    parameters |= {"first": FIRST, "last": LAST}
+        ((*counts, _),) = cursor.execute(query("counts")).fetchall()
+    return Staged(*counts)
+
+
+def find_candidates(
+    cursor: Cursor,
+    staged: Staged,
+    *,
+    settle: timedelta = timedelta(),
+    names: Iterable[str] | None = None,
+    everyone: bool = False,
+    renewed: Renewed = NOTHING_RENEWED,
+) -> Candidates:
+    """Return the staged tenants that could differ from the ledger, by name.
+
+    `names` restricts it to some, and `everyone` adds the tenants that are plainly true; `renewed` are those that this
+    list shows under another uid.
+    """
+    parameters: dict[str, object] = {
+        "names": None if names is None else list(names),
+        "everyone": everyone,
+        "middle": staged.middle,
+        "settle": settle,
+        "max_skills": MAX_SKILLS,
+        "first": FIRST,
+        "last": LAST,
+        "source": renewed.source,
+        "following": list(renewed.following),
+        "continuing": list(renewed.continuing),
+    }
     cursor.execute(query("find_candidates"), parameters)
+    counts = staged.tenants_observed, staged.tenants_recorded, staged.ledger_is_empty, staged.as_of
     return Candidates([_candidate(row) for row in cursor], *counts)
 
 
@@ -205,11 +208,6 @@ def accepted_reports(cursor: Cursor) -> dict[tuple[str, str], datetime]:
     return {(name, reason): until for name, reason, until in cursor.execute(query("accepted"))}
 
 
-def escape(text: str | None) -> str:
-    """Return a field of COPY's text format, in which nothing can be taken for the end of the field or of its row."""
-    return NULL if text is None else text.translate(_ESCAPES)
-
-
 def _row(tenant: Observed) -> bytes:
     """Return a tenant as a line of COPY's text format."""
     created_at, deleting_at = tenant.created_at, tenant.deleting_at
@@ -220,9 +218,10 @@ def _row(tenant: Observed) -> bytes:
         tenant.uid,
         tenant.org,
         None if tenant.problem else "f" if deleting_at else "t",
-        _array_literal(tenant.packages),
+        array_literal(tenant.packages),
         "t" if tenant.suspended else "f",
         _encode(youngest)[1:-1].decode() if youngest else None,
+        tenant.resource_version,
         _encode(_detail(tenant)).decode(),
     )
     # most tenants hold nothing that COPY would misread, and to see that is cheaper than to escape it
@@ -233,24 +232,9 @@ def _row(tenant: Observed) -> bytes:
     return "\t".join(map(escape, fields)).encode() + b"\n"
 
 
-def _array_literal(texts: tuple[str, ...]) -> str:
-    """Return a text[] in PostgreSQL's own notation (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO)."""
-    if not texts:
-        return "{}"
-    literal = '{"' + '","'.join(texts) + '"}'
-    if "\\" in literal or literal.count('"') != 2 * len(texts):
-        escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-        literal = '{"' + '","'.join(escaped) + '"}'
-    return literal
-
-
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
-    *columns, detail, org, created_at, deleted_at, skills, id_, kind, occurred_at, verified_at = row
-    observed = None
-    if detail is not None:
-        fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
-        observed = msgspec.convert([fields[field] for field in Observed._fields], Observed)
+    *columns, detail, org, created_at, deleted_at, follows, continues, skills, id_, kind, at, verified_at = row
     latest = _decode_skills(skills) if skills else {}
     problem = f"More than {MAX_SKILLS:,} skills are on or were just turned off." if len(latest) > MAX_SKILLS else None
     recorded = Recorded(
@@ -259,8 +243,18 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
         skills={}
         if problem
         else {skill: Event(id_, kind, at.astimezone(UTC)) for skill, (id_, kind, at) in latest.items()},
-        suspension=None if id_ is None else Event(id_, kind, occurred_at),
+        suspension=None if id_ is None else Event(id_, kind, at),
+        follows=follows,
+        continues=continues,
         verified_at=verified_at,
         problem=problem,
     )
-    return Candidate(observed, recorded)
+    return Candidate(as_observed(tuple(columns), detail), recorded)
+
+
+def as_observed(columns: tuple[Any, ...], detail: str | None) -> Observed | None:
+    """Return what was staged of a tenant, in the order of `COLUMNS`; None if it is not there."""
+    if detail is None:
+        return None
+    fields = dict(zip(COLUMNS + DETAIL, (*columns, *msgspec.json.decode(detail)), strict=True))
+    return msgspec.convert([fields[field] for field in Observed._fields], Observed)

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from reconciler.core.decisions import Acceptance, NotReopened, Reopening, new_lifetime, second
+from reconciler.core.decisions import Acceptance, NotReopened, Reopening, ended, new_lifetime, second
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Lifecycle
+from reconciler.core.model import Lifecycle, Recorded
 from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from reconciler.core.decisions import Lookup
     from reconciler.core.model import Listing
-    from reconciler.core.reasons import Reason
     from reconciler.db.connection import Cursor
 
 
@@ -39,7 +38,7 @@ class NotTheOwner(Failure):
     """The role may not begin a new lifetime."""
 
 
-def accept(cursor: Cursor, tenant: str, reason: Reason, *, until: datetime, note: str, by: str) -> Acceptance:
+def accept(cursor: Cursor, tenant: str, reason: str, *, until: datetime, note: str, by: str) -> Acceptance:
     """Accept a tenant's reports of one reason for a time. This replaces what was decided of them before.
 
     Such a report need not be open yet. People are notified again from `until` on, in UTC.
@@ -58,7 +57,7 @@ def accept(cursor: Cursor, tenant: str, reason: Reason, *, until: datetime, note
     return Acceptance(tenant, reason, until, note, by, open_since, accepted_until)
 
 
-def revoke(cursor: Cursor, tenant: str, reason: Reason) -> datetime | None:
+def revoke(cursor: Cursor, tenant: str, reason: str) -> datetime | None:
     """End the acceptance of a tenant's reports of one reason; return since when one is open, None if none is.
 
     Raises:
@@ -74,7 +73,7 @@ def revoke(cursor: Cursor, tenant: str, reason: Reason) -> datetime | None:
     return open_since
 
 
-def _reports(cursor: Cursor, tenant: str, reason: Reason) -> tuple[datetime, datetime | None, datetime | None]:
+def _reports(cursor: Cursor, tenant: str, reason: str) -> tuple[datetime, datetime | None, datetime | None]:
     """Return the clock, since when such a report is open, and until when it is accepted."""
     raise_unless_current(cursor)
     named = {"tenant": tenant, "reason": reason}
@@ -84,11 +83,14 @@ def _reports(cursor: Cursor, tenant: str, reason: Reason) -> tuple[datetime, dat
     return now, *times
 
 
-def reopen(cursor: Cursor, lookup: Lookup, *, note: str, by: str) -> Reopening:
-    """Keep a tenant's closed lifetime, and begin the one of the resource that was created after it.
+def reopen(
+    cursor: Cursor, lookup: Lookup, *, ended_at: datetime | None, settle: timedelta, note: str, by: str
+) -> Reopening:
+    """Keep a tenant's lifetime that is over, and begin the one of the resource that was created after it.
 
-    It waits for the lock of all runs. Events stay where they are: those of the lifetime before remain the latest of
-    their keys until the next run appends what differs, and no correction of the new one is dated before it began.
+    `ended_at` is when it was over, in UTC, where the ledger has the row open. It waits for the lock of all runs. Events
+    stay where they are: those of the lifetime before remain the latest of their keys until the next run appends what
+    differs, and no correction of the new one is dated before it began.
 
     Raises:
         NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.
@@ -99,17 +101,21 @@ def reopen(cursor: Cursor, lookup: Lookup, *, note: str, by: str) -> Reopening:
     cursor.execute(query("lock"))
     _check_source(cursor, lookup.listing)
     ((now,),) = cursor.execute(query("clock")).fetchall()
-    closed = _closed_lifetime(cursor, tenant)
-    begun = new_lifetime(lookup, closed, now)
+    recorded = _recorded(cursor, lookup, settle)
+    last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
+    reopened = f" It was reopened at {second(last[0])} UTC by {last[1]}: {last[2]}" if last else ""
+    begun = new_lifetime(lookup, recorded, now, settle, reopened)
+    closed, is_assumed = ended(recorded, begun, ended_at)
+    known = {"tenant": tenant, "ended_at": closed.deleted_at, "created_at": begun.created_at, "org": begun.org}
     try:
-        cursor.execute(query("keep_closed_lifetime"), {"tenant": tenant, "by": by, "note": note})
-        cursor.execute(query("begin_lifetime"), {"tenant": tenant, "created_at": begun.created_at, "org": begun.org})
+        cursor.execute(query("keep_closed_lifetime"), {**known, "by": by, "note": note})
+        cursor.execute(query("begin_lifetime"), known)
     except psycopg.errors.InsufficientPrivilege as error:
         raise NotTheOwner(
             f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not reopen.",
             "Nothing was written. Repeat the command with DATABASE_URL of the owner of the ledger's tables.",
         ) from error
-    return Reopening(tenant, closed, begun)
+    return Reopening(tenant, closed, begun, is_assumed)
 
 
 def _check_source(cursor: Cursor, listing: Listing) -> None:
@@ -127,20 +133,21 @@ def _check_source(cursor: Cursor, listing: Listing) -> None:
         )
 
 
-def _closed_lifetime(cursor: Cursor, tenant: str) -> Lifecycle:
-    """Return the tenant's lifetime that is over, locked."""
+def _recorded(cursor: Cursor, lookup: Lookup, settle: timedelta) -> Recorded:
+    """Return the tenant's row, locked, and what runs know of it."""
+    tenant, resource = lookup.tenant, lookup.resource
     row = cursor.execute(query("lock_lifecycle"), {"tenant": tenant}).fetchone()
     if row is None:
         raise NotReopened(
             f"The ledger has no lifetime of {tenant} that could be reopened.",
             f"Nothing was written. {did_you_mean(cursor, tenant)} The next run records a new tenant.",
         )
-    lifetime = Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2])
-    if lifetime.deleted_at is None:
-        last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
-        reopened = f" It was reopened at {second(last[0])} UTC by {last[1]}: {last[2]}" if last else ""
-        raise NotReopened(
-            f"{tenant} is open already: it is billed from {second(lifetime.created_at)} UTC on.{reopened}",
-            "Nothing was written, and nothing needs to be.",
-        )
-    return lifetime
+    asked = {"tenant": tenant, "uid": resource and resource.uid, "settle": settle}
+    ((follows, continues, verified_at),) = cursor.execute(query("known_of_row"), asked).fetchall()
+    return Recorded(
+        name=tenant,
+        lifecycle=Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2]),
+        follows=follows,
+        continues=continues,
+        verified_at=verified_at,
+    )

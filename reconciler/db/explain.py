@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.certificate import OpenGap
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
 from reconciler.core.status import Exemption, OpenReport
@@ -44,22 +45,26 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
     corrections = tuple(Correction(*row) for row in rows("explain_corrections"))
     differences = {row.id: row.difference for row in read_standing(cursor, [made.id for made in corrections])}
     corrections = tuple(made._replace(difference=differences[made.id]) for made in corrections)
+    gaps = tuple(OpenGap(*row) for row in rows("explain_gaps"))
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))
     exceptions = tuple(Exemption(*row) for row in rows("explain_exceptions"))
     with cursor.connection.cursor("events") as stream:
         stream.itersize = ROWS_BATCH
         events = (Entry(*row) for row in stream.execute(query("explain_events"), {"tenant": tenant}))
         entries = Rows(Entry, join_corrections(lifetimes, events, corrections))
-    if not (corrections or reports or exceptions or any(True for _ in entries)):
+    if not (corrections or gaps or reports or exceptions or any(True for _ in entries)):
         raise unknown_tenant(cursor, tenant)
     ((as_of,),), ((verified_at,),) = rows("clock"), rows("explain_verified")
+    ((known_since,),) = rows("explain_known_since")
     return Story(
         tenant=tenant,
         as_of=as_of,
         verified_at=verified_at,
+        known_since=known_since,
         lifetimes=lifetimes,
         entries=entries,
         corrections=corrections,
+        gaps=gaps,
         reports=reports,
         exceptions=exceptions,
     )

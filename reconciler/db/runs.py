@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
 from reconciler import __version__
 from reconciler.core.errors import Failure, as_failure
+from reconciler.core.history import Position
 from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Limits, Plan
+    from reconciler.db.contradictions import EventsSeen
+    from reconciler.db.positions import Sightings
 
 MAX_EARLIER_RUNS = 1_000
 """More than begin in an hour: a run with a tenant that keeps changing waits for the settle period."""
@@ -47,6 +51,8 @@ class Start(NamedTuple):
     """When that was read, in seconds of `time.monotonic`."""
     last: Listing | None
     """The source that the ledger belongs to, and the last list of it; None on the first run."""
+    position: Position | None
+    """The list that the remembered tenants are of; None if none are remembered."""
     lacking: tuple[str, ...]
     """The privileges that a run needs and this role lacks."""
 
@@ -68,7 +74,9 @@ def start(db: Connection, seconds: float) -> Start:
         sequences = [sequence for _, sequence in cursor.execute(query("event_sequences")) if sequence]
         lacking = cursor.execute(query("missing_privileges"), {"sequences": sequences}).fetchall()
         ((now,),) = cursor.execute(query("clock")).fetchall()
-        return Start(now, time.monotonic(), row and Listing(*row), tuple(privilege for (privilege,) in lacking))
+        last = row and Listing(*row[:2])
+        position = Position(*row[2:]) if row and row[3] else None
+        return Start(now, time.monotonic(), last, position, tuple(privilege for (privilege,) in lacking))
 
 
 def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:
@@ -80,13 +88,21 @@ def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:
 
 
 def commit(
-    database_url: str, plan: Plan, outcome: Outcome, *, limits: Limits, time_left: Callable[[], float]
+    database_url: str,
+    plan: Plan,
+    outcome: Outcome,
+    sightings: Sightings,
+    seen: EventsSeen | None,
+    *,
+    limits: Limits,
+    time_left: Callable[[], float],
 ) -> Iterator[Outcome]:
     """Write the plan and the run's own row in one transaction; yield the outcome before that and as it was written.
 
     What became stale meanwhile is deferred, and tenants that cannot be written are parked. If the server's answer to
     COMMIT is lost, a new connection asks how the transaction ended. `time_left` returns the seconds that the run has
-    left, or raises.
+    left, or raises. `sightings` are what is remembered of the list, and `seen` is up to where the events were looked
+    at; a file has neither.
 
     Raises:
         Failure: nothing was written, or the failure says how to find out.
@@ -101,6 +117,9 @@ def commit(
             record(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
+            sightings.keep(cursor)
+            if seen:
+                seen.keep(cursor)
             outcome = _with_memory(cursor, outcome)
             time_left()
             reached_end = True
@@ -111,15 +130,20 @@ def commit(
     yield replace(outcome, recorded=True)
 
 
-def record_stop(database_url: str, outcome: Outcome) -> Outcome:
+def record_stop(database_url: str, outcome: Outcome, sightings: Sightings | None = None) -> Outcome:
     """Leave a row that says what stopped the run, where the ledger can be reached, and return the outcome.
 
-    A plan leaves none, nor does a run that had not yet begun to observe.
+    A plan leaves none, nor does a run that had not yet begun to observe. `sightings` are what is remembered of a list
+    that was not refused itself.
     """
     if outcome.mode is Mode.PLAN or outcome.observed_at is None:
         return outcome
     try:
         with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
+            # while another run writes, what this one has seen counts as unread: the next one sees it too
+            if sightings and cursor.execute(query("try_lock")).fetchall() == [(True,)]:
+                with suppress(psycopg.Error), db.transaction():
+                    sightings.keep(cursor)
             cursor.execute(query("record_run"), _row(outcome))
             kind = type(outcome.failure).__name__
             cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})
@@ -233,5 +257,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "changing": sorted({finding.tenant for finding in outcome.findings if finding.changing}),
         "error": str(outcome.failure) if outcome.failure else None,
         "settle": outcome.settle,
+        "history": Jsonb(outcome.history._asdict()),
         "notified": Jsonb(dict.fromkeys(outcome.recipients) if _has_corrected(outcome) else {}),
     }

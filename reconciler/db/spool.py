@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 IN_MEMORY_BYTES = 2**20
 """Fewer bytes of rows are not written to disk."""
+BLOCK_BYTES = 2**20
 
 _Row = TypeVar("_Row")
 
@@ -43,6 +44,57 @@ class Rows(Generic[_Row]):
         self._file.seek(0)
         for line in self._file:
             yield self._decode(line)
+
+
+class CopySpool:
+    """A temporary file of rows in COPY's text format. A context manager that removes it at its end."""
+
+    def __init__(self, what: str) -> None:
+        """Open it; `what` it keeps is said where the disk is full."""
+        self._what = what
+        with on_disk(what):
+            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=BLOCK_BYTES)  # noqa: SIM115 - __exit__ closes it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # closing flushes once more, and fails once more if the disk is full
+        with suppress(OSError):
+            self._file.close()
+
+    def __bool__(self) -> bool:
+        """True if it has a row."""
+        return self._file.tell() > 0
+
+    def write(self, row: bytes) -> None:
+        """Add one row."""
+        try:
+            self._file.write(row)
+        except OSError as error:
+            # entering `on_disk` for each would cost half as much again as writing it
+            raise full(error, self._what) from None
+
+    def restart(self) -> None:
+        """Remove every row that was added."""
+        with on_disk(self._what):
+            self._file.seek(0)
+            self._file.truncate()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the file, a block at a time."""
+        with on_disk(self._what):
+            self._file.flush()
+            self._file.seek(0)
+            while block := self._file.read(BLOCK_BYTES):
+                yield block
+
+    def rows(self) -> Iterator[bytes]:
+        """Yield the file, a row at a time."""
+        with on_disk(self._what):
+            self._file.flush()
+            self._file.seek(0)
+            yield from self._file
 
 
 @contextmanager

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 
 def read_standing(cursor: Cursor, ids: Sequence[int]) -> Iterator[TakenBack]:
-    """Yield these corrections, whether they stand or not, by their ids."""
+    """Yield these corrections, whether they stand or not, by their ids.
+
+    One that another correction took back was undone by no unknown hand: it has neither a time nor a difference.
+    """
     for id_, taken_back_at, written_at, *columns in cursor.execute(query("written_rows"), {"ids": ids}):
         written = Written(*columns[: len(Written._fields)])
-        found = columns[len(Written._fields) :]
+        taken_back_by, *found = columns[len(Written._fields) :]
+        what = (id_, written.tenant, written.reason, written.subject, written_at)
+        if taken_back_by is not None:
+            yield TakenBack(*what, None, None)
+            continue
         shown = Shown(*found) if found[0] is not None else None
-        what = (written.tenant, written.reason, written.subject, written_at)
-        yield TakenBack(id_, *what, taken_back_at, difference(written, shown))
+        yield TakenBack(*what, taken_back_at, difference(written, shown))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.model import LAST
@@ -14,8 +14,9 @@ from reconciler.core.status import (
     Run,
     Status,
     TakenBack,
-    Unverified,
+    last_month,
 )
+from reconciler.db.certificate import read_certificate, read_unverified, read_verification
 from reconciler.db.queries import query
 from reconciler.db.standing import read_standing
 
@@ -30,8 +31,6 @@ LAST_RUNS = 10
 """Runs that are read."""
 MAX_CORRECTIONS = 10_000
 """The latest corrections, of which the ledger is asked whether they stand."""
-MAX_RUNS_SEARCHED = 2_000
-"""Runs, a week of them, among which the one is searched that last proved a tenant, before its report was opened."""
 
 
 def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
@@ -51,6 +50,7 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     return Status(
         as_of=as_of,
         verified_until=verified_until,
+        last_month=read_certificate(cursor, last_month(as_of), as_of.date().replace(day=1), settle=settle),
         unverified=tuple(read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)),
         unverified_count=unverified_count,
         reports=tuple(OpenReport(*row[:-1]) for row in reports),
@@ -77,15 +77,3 @@ def _read_taken_back(cursor: Cursor, *, since: datetime) -> list[TakenBack]:
         if (one.taken_back_at >= since if one.taken_back_at else one.difference is not None)
     ]
     return sorted(undone, key=lambda one: (one.taken_back_at or LAST, one.id), reverse=True)
-
-
-def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int]:
-    """Return the clock, up to when the ledger is verified, and for how many tenants it is not."""
-    ((as_of, verified_until, unverified),) = cursor.execute(query("status_verification"), {"settle": settle}).fetchall()
-    return as_of.astimezone(UTC), verified_until, unverified or 0
-
-
-def read_unverified(cursor: Cursor, *, settle: timedelta, max_rows: int | None = None) -> list[Unverified]:
-    """Return the tenants that the last run could not prove, by name: all of them, or the first `max_rows`."""
-    bounds = {"settle": settle, "max_runs": MAX_RUNS_SEARCHED, "max_rows": max_rows}
-    return [Unverified(*row) for row in cursor.execute(query("status_unverified"), bounds)]

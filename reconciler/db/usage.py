@@ -5,7 +5,7 @@ The query `usage` prices a whole period; `reconciler.core.billing` prices one te
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Prices, Statement
-from reconciler.core.errors import Failure, Refusal
+from reconciler.core.errors import Failure
 from reconciler.core.model import Event
 from reconciler.db.queries import query
 from reconciler.db.spool import Rows
-from reconciler.db.status import read_unverified, read_verification
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,18 +27,12 @@ if TYPE_CHECKING:
 
 ROWS_BATCH = 5_000
 """Rows that are in memory at a time."""
-MAX_NAMES = 5
-"""Tenants that a message names."""
 
 _log = structlog.get_logger(__name__)
 
 
 class NotAPrice(Failure):
     """Something is billed at a price that is not an amount."""
-
-
-class NotVerified(Refusal):
-    """A later run may still date a correction inside the period."""
 
 
 def statement(cursor: Cursor, first: date, until: date, org: str | None = None, tenant: str | None = None) -> Statement:
@@ -120,30 +113,3 @@ def histories(
             yield name, lifetimes.pop(name), events
     for name, lived in lifetimes.items():
         yield name, lived, iter(())
-
-
-def refuse_unverified(cursor: Cursor, statement: Statement, *, settle: timedelta) -> None:
-    """Refuse a statement that a later run may still change: the ledger, or a tenant, is not proved to its end.
-
-    Only a run over a cluster that succeeded is a proof. Where the latest one could not verify a tenant, an earlier one
-    does that began late enough. The transaction must be the one that the statement was read in.
-
-    Raises:
-        NotVerified: it is not verified.
-    """
-    end = datetime.combine(statement.until, time(), UTC)
-    _, verified_until, _ = read_verification(cursor, settle=settle)
-    if verified_until is None or verified_until < end:
-        so_far = f"only up to {verified_until:%Y-%m-%d %H:%M:%S} UTC" if verified_until else "by no run yet"
-        raise NotVerified(
-            f"The period ends with {statement.last} UTC, and the ledger is verified {so_far}.",
-            "A run may still date a correction inside it. Start a `reconciler run` after its end and --settle.",
-        )
-    proofs = read_unverified(cursor, settle=settle)
-    behind = {one.tenant for one in proofs if one.verified_until is None or one.verified_until < end}
-    if listed := sorted(behind.intersection(line.tenant for line in statement.lines)):
-        more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
-        raise NotVerified(
-            f"No run could verify to the end of the period: {', '.join(listed[:MAX_NAMES])}{more}.",
-            "`reconciler status` shows what is open about them. Without --verified they are listed as they stand.",
-        )

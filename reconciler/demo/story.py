@@ -28,7 +28,8 @@ from reconciler.db.explain import read_story
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
 from reconciler.demo import postgres
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.job import Job, RunOptions
+from reconciler.run import reconcile
 from reconciler.sources.file import FileSource
 from reconciler.views import explain, findings
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.core.errors import Refusal
+from reconciler.core.history import is_older
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Listing, Source, Spool
+    from collections.abc import Iterable, Mapping
+
+    from reconciler.core.model import Listing, Observed, Source, Spool
 
 
 class OtherSource(Refusal):
@@ -16,6 +19,14 @@ class OtherSource(Refusal):
 
 class StaleList(Refusal):
     """The list is older than one that an earlier run has seen."""
+
+
+def read_again(source: Source, spool: Spool, names: Iterable[str], before: Mapping[str, Observed | None]) -> None:
+    """Put those of these tenants into the spool that exist now, each read by itself where it was listed before."""
+    for name in names:
+        listed = before[name]
+        if tenant := source.get(name, listed.namespace if listed else None):
+            spool.add(tenant)
 
 
 def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: bool) -> Listing:
@@ -42,7 +53,7 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
             "The API server's address led to two clusters during one run.",
             "Nothing was written. Check the load balancer in front of it.",
         )
-    if last and not accept and _is_older(listing.resource_version, last.resource_version):
+    if last and not accept and is_older(listing.resource_version, last.resource_version):
         raise StaleList(
             f"The list has resourceVersion {listing.resource_version}; an earlier run has seen "
             f"{last.resource_version}.",
@@ -50,12 +61,3 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
             "once with --accept-source.",
         )
     return listing
-
-
-def _is_older(version: str | None, last: str | None) -> bool:
-    # comparable as integers: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
-    return bool(version and last and _is_number(version) and _is_number(last) and int(version) < int(last))
-
-
-def _is_number(version: str) -> bool:
-    return version.isascii() and version.isdigit()

@@ -65,6 +65,7 @@ class _Metadata(Struct, rename="camel"):
     creation_timestamp: Time
     namespace: IdOrEmpty | None = None
     uid: IdOrEmpty | None = None
+    resource_version: IdOrEmpty | None = None
     labels: dict[str, Any] | None = None
     deletion_timestamp: Time | None = None
     generation: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -140,10 +141,10 @@ def _observed(tenant: _Tenant, org_label: str, *, reliable_times: bool) -> Obser
     packages = spec.packages or ()
     org = _org(metadata.labels, org_label)
     # fast path: PostgreSQL can store any printable text
-    if not "".join((metadata.name, metadata.namespace or "", metadata.uid or "", *packages)).isprintable():
-        _check_text("metadata.name", metadata.name)
-        _check_text("metadata.namespace", metadata.namespace or "")
-        _check_text("metadata.uid", metadata.uid or "")
+    texts = metadata.name, metadata.namespace or "", metadata.uid or "", metadata.resource_version or ""
+    if not "".join((*texts, *packages)).isprintable():
+        for name, text in zip(("name", "namespace", "uid", "resourceVersion"), texts, strict=True):
+            _check_text(f"metadata.{name}", text)
         for package in packages:
             _check_text("spec.packages", package)
     created_at = _plausible("metadata.creationTimestamp", metadata.creation_timestamp)
@@ -172,6 +173,9 @@ def _observed(tenant: _Tenant, org_label: str, *, reliable_times: bool) -> Obser
         # the owners of an empty list do not show whether it is atomic or a set
         packages_written_at=_written_at(owners, "packages") if packages else None,
         suspend_written_at=_written_at(owners, "suspend"),
+        suspend_is_set=spec.suspend is not None,
+        last_modified_by=_last_modified_by(writes),
+        resource_version=metadata.resource_version or None,
     )
 
 
@@ -245,6 +249,15 @@ def _last_modified_at(writes: list[_Write], newest: datetime) -> datetime | None
             return None
         newest = max(newest, write.time)
     return newest if writes else None
+
+
+def _last_modified_by(writes: list[_Write]) -> str | None:
+    """Return the manager of the newest write; None if no writes are known, or none of them has a time."""
+    last = None
+    for write in writes:
+        if write.time is not None and (last is None or last.time is None or write.time >= last.time):
+            last = write
+    return last.manager if last and last.manager and last.manager.isprintable() else None
 
 
 def _written_at(owners: list[_Write], name: str) -> datetime | None:

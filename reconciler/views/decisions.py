@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.decisions import Acceptance, Reopening
-    from reconciler.core.reasons import Reason
 
 
 def accepted(decision: Acceptance) -> str:
@@ -33,7 +32,7 @@ def accepted(decision: Acceptance) -> str:
     return "\n".join(filter(None, sentences))
 
 
-def revoked(tenant: str, reason: Reason, open_since: datetime | None) -> str:
+def revoked(tenant: str, reason: str, open_since: datetime | None) -> str:
     """Say that a report is no longer accepted, and when people are notified again."""
     notified = (
         f"The report is open since {second(open_since)} UTC: the next run notifies of it again."
@@ -47,9 +46,13 @@ def reopened(decision: Reopening) -> str:
     """Say which lifetime has begun, which one is kept, and what the next run does."""
     closed, begun = decision.closed, decision.begun
     before = f"{second(closed.created_at)} to {second(closed.deleted_at or LAST)} UTC"
+    assumed = (
+        ", as far as runs have proved it; give --ended if somebody knows when it ended" if decision.is_assumed else ""
+    )
     return (
         f"Reopened {visible(decision.tenant)}: it is billed to {visible(begun.org)} from "
         f"{second(begun.created_at)} UTC on, when it was recreated.\n"
-        f"Its lifetime before is kept: {visible(closed.org)}, {before}.\n"
+        f"Its lifetime before is kept: {visible(closed.org)}, {before}"
+        f"{assumed}.\n"
         "The next run compares its skills and its suspension, and corrects them from then on."
     )

@@ -15,13 +15,15 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 from reconciler.core.billing import NOTHING
+from reconciler.core.certificate import HELP, Cause
 from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
+from reconciler.core.history import Unproven
 from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
 from reconciler.core.reasons import Reason
 from reconciler.views import json_in_parts, terminal
 from reconciler.views.terminal import plural, visible
-from reconciler.views.timeline import MARK, MARK_STYLE, Change, Lane, Mark, Timeline, add
+from reconciler.views.timeline import MARK, MARK_STYLE, UNKNOWN, Change, Lane, Mark, Timeline, add
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from reconciler.core.certificate import OpenGap
     from reconciler.core.explanation import Correction, Entry, Story
     from reconciler.views.timeline import Scale
 
@@ -51,6 +54,7 @@ STYLES = {Table.LIFECYCLE: "bold", Table.SUSPENSION_EVENTS: "yellow", Table.SKIL
 LEGEND = """\
 ━ on   · off   ╺ turned on   ╸ turned off   ╍ changed more than once   ▸ goes on
 ◆ a correction, its number below   ╰┄╯ the interval that its moment must lie in"""
+UNKNOWN_LEGEND = "? time of which nobody knows what happened, listed below"
 
 PROOF: Mapping[str, str] = {
     Evidence.CREATION: "The tenant was created then",
@@ -59,6 +63,15 @@ PROOF: Mapping[str, str] = {
     Evidence.FIELD_MANAGER: "The setting was last written then",
 }
 """What the evidence says about the moment."""
+UNPROVEN: Mapping[str, str] = {
+    Unproven.UNREADABLE: "The resource could not be read",
+    Unproven.RECREATED: "The tenant was gone, and another one had its name",
+    Unproven.VANISHED: "The tenant was gone, and what it did before is unknown",
+    Unproven.SUSPEND_UNSET: "spec.suspend was not a boolean, so it could be suspended and resumed unseen",
+    Unproven.CHANGED_OFTEN: "The spec was changed more than once between two runs",
+    Unproven.RESTORED: "The cluster was restored from a backup",
+}
+"""Why nobody knows what happened in a gap."""
 REPORT_KEYS = ("reason", "subject", "recorded", "observed", "since")
 EXCEPTION_KEYS = ("reason", "note", "created_by", "created_at", "expires_at")
 """What the JSON document has of a report, and of an exception."""
@@ -140,6 +153,8 @@ def timeline(story: Story, width: int, period: Period | None = None, known: Surv
         Lane(label=label, style=STYLES[Table(lane[0])], changes=changes[lane], marks=marks[lane])
         for lane, label in labels.items()
     ]
+    if unknown := [gap[:2] for gap in story.gaps if period is None or period.touches(gap)]:
+        lanes.insert(1, Lane(label="not proven", style="red", unknown=unknown))
     shown = period or Period(known.first, story.as_of)
     picture = Timeline(lanes=lanes, start=shown.start, end=shown.end, known_until=story.as_of)
     scale = picture.scale(width)
@@ -206,12 +221,14 @@ def draw(story: Story, console: Console, *, width: int, period: Period | None = 
 def _drawn(story: Story, *, width: int, period: Period | None, max_events: int | None) -> Iterator[RenderableType]:
     known = survey(story, period)
     picture = timeline(story, width, period, known)
+    gaps = [gap for gap in story.gaps if period is None or period.touches(gap)]
     sections = (
         _heading(story, known),
         (*_caption(story, picture.scale(width)), *picture.drawn(width)),
         _more_skills(known),
-        (Text(LEGEND, style="dim"),),
+        (Text(f"{LEGEND}\n{UNKNOWN_LEGEND}" if gaps else LEGEND, style="dim"),),
         _corrections(story, period),
+        _gaps(story, gaps, max_events),
         _reports(story),
         _exceptions(story),
         _events(story, period, known, max_events),
@@ -247,6 +264,11 @@ def _heading(story: Story, known: Survey) -> Iterator[Text]:
         yield Text("no lifecycle row")
     if story.verified_at:
         yield Text(f"last found true by the run of {_time(story.verified_at)}")
+    if story.known_since:
+        gaps = f", but for {plural(len(story.gaps), 'gap')}" if story.gaps else ""
+        yield Text(f"what happened is known since {_time(story.known_since)}{gaps}")
+    else:
+        yield Text("what happened is not proven: no run has seen it in a cluster")
 
 
 def _caption(story: Story, scale: Scale) -> Iterator[Text]:
@@ -264,6 +286,7 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
         yield Text(f"No correction in this month. {outside}" if others else NO_CORRECTION)
         return
     yield Text("Corrections: rows that the reconciler wrote, and why", style="bold")
+    numbers = {made.id: number for number, made in enumerate(story.corrections, 1)}
     for number, made in shown:
         when = _time(made.occurred_at) if made.occurred_at else "without a moment"
         head = Text.assemble(f"{when}  ", (_change(made), "bold"))
@@ -271,6 +294,9 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
             head.append("  ").append("closed period", "bold red")
         if made.is_taken_back:
             head.append("  ").append("taken back", "bold red")
+        later = numbers.get(made.taken_back_by or 0)
+        if later:
+            head.append("  ").append(f"taken back by {later}", "bold")
         yield _block(Text(str(number), MARK_STYLE), head, _details(made))
     standing = [made for _, made in shown if not made.is_taken_back]
     impacts = [made.impact_chf for made in standing if made.impact_chf is not None]
@@ -311,6 +337,23 @@ def _taken_back(made: Correction) -> str:
     return f"Taken back by an unknown hand{now}. No run has written the correction again."
 
 
+def _gaps(story: Story, gaps: Sequence[OpenGap], max_events: int | None) -> Iterator[RenderableType]:
+    """Yield the time of which nobody knows what happened, the latest last."""
+    if not gaps:
+        return
+    yield Text("Not proven: nobody knows what happened then", style="bold")
+    shown = gaps if max_events is None else gaps[-max_events:]
+    if len(shown) < len(gaps):
+        yield Text(f"{len(gaps) - len(shown)} earlier; --output json has them")
+    for gap in shown:
+        details = [("why", f"{UNPROVEN.get(gap.why, 'No run could prove it')} ({visible(gap.why)})")]
+        details += [("last by", visible(gap.manager))] if gap.manager else []
+        details += [("accepted", "see below")] if story.accepts(gap) else []
+        yield _block(Text(UNKNOWN, "red"), Text(f"{_time(gap.from_at)} to {_time(gap.until_at)}"), details)
+    if not all(map(story.accepts, gaps)):
+        yield Text(f"To do: {HELP[Cause.GAP]}.")
+
+
 def _summary(reason: str) -> str | None:
     """Return what a reason means; None for one that a later version recorded."""
     return Reason(reason).summary if reason in set(Reason) else None
@@ -322,9 +365,10 @@ def _proof(made: Correction) -> str:
         return "Nothing was recorded of it before, so it counts from the creation on"
     if made.evidence != Evidence.NONE:
         return PROOF.get(made.evidence or "", "According to the evidence")
-    ends = {made.not_before: "earliest", made.not_after: "latest"}
-    taken = f", and the {ends[made.occurred_at]} possible one was taken" if made.occurred_at in ends else ""
-    return f"Nothing proves the moment{taken}"
+    if made.reason == Reason.CORRECTION_SUPERSEDED:
+        return "It stands at the moment of the correction that it takes back"
+    end = {made.not_before: "earliest", made.not_after: "latest"}.get(made.occurred_at)
+    return f"Nothing proves the moment{f', and the {end} possible one was taken' if end else ''}"
 
 
 def _change(made: Correction) -> str:
@@ -434,6 +478,7 @@ def document(story: Story, *, period: Period | None = None) -> Iterator[str]:
             "tenant": story.tenant,
             "as_of": story.as_of,
             "verified_at": story.verified_at,
+            "known_since": story.known_since,
             "from": period and period.start,
             "until": period and period.end,
             "lives": [lifetime._asdict() for lifetime in story.lifetimes],
@@ -443,6 +488,11 @@ def document(story: Story, *, period: Period | None = None) -> Iterator[str]:
             ),
             "corrections": [
                 {"number": number, **made._asdict()} for number, made in _inside(story.corrections, period)
+            ],
+            "gaps": [
+                {**gap._asdict(), "accepted": story.accepts(gap)}
+                for gap in story.gaps
+                if period is None or period.touches(gap)
             ],
             "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
             "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],

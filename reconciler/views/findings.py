@@ -39,7 +39,7 @@ UNWRITTEN = {Action.REPORT: "to look at", Action.DEFER: "deferred"}
 def counts(outcome: Outcome) -> dict[str, int]:
     """Return how many rows the run wrote, or a plan would write."""
     written = outcome.failure is None
-    actions = Counter((f.reason.table, f.action) for f in outcome.findings) if written else Counter()
+    actions = Counter((f.table, f.action) for f in outcome.findings) if written else Counter()
     return {
         "lifecycle_inserted": actions[Table.LIFECYCLE, Action.INSERT],
         "events_inserted": actions[Table.SKILL_EVENTS, Action.APPEND],
@@ -57,6 +57,8 @@ def document(outcome: Outcome) -> Iterator[str]:
         "outcome": outcome.result,
         "observed_at": outcome.observed_at,
         "source": outcome.source,
+        "compared": "all",
+        "history": outcome.history._asdict(),
         "tenants_observed": outcome.tenants_observed,
         "tenants_recorded": outcome.tenants_recorded,
         **counts(outcome),
@@ -74,9 +76,12 @@ def _total(outcome: Outcome) -> Decimal | None:
 
 
 def _object(finding: Finding) -> dict[str, Any]:
+    when = finding.moment._asdict() if finding.moment else dict.fromkeys(Moment._fields)
+    if finding.interval:
+        when["not_before"], when["not_after"] = finding.interval
     return {
         **{key: getattr(finding, key) for key in KEYS},
-        **{key: finding.moment and getattr(finding.moment, key) for key in Moment._fields},
+        **when,
         "closed_period": finding.closed_period,
         "impact_chf": finding.impact_chf,
     }
@@ -142,7 +147,7 @@ def summary(outcome: Outcome) -> str:
         verb = f"Plan: would write {rows}" if rows else "Plan: nothing to write"
     else:
         verb = f"Wrote {rows}" if rows else "Nothing to write"
-    if any(finding.impact_chf for finding in outcome.findings):
+    if outcome.impact_chf:
         verb += f", impact CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:
         verb += ": the ledger is true"
@@ -151,9 +156,9 @@ def summary(outcome: Outcome) -> str:
 
 def _impact(finding: Finding) -> str:
     """Return the impact of a correction in CHF, with what it would be at either end of its interval."""
-    if finding.impact_chf is None:
-        return ""
     between = "" if finding.impact_range is None else " ({:+}…{:+})".format(*finding.impact_range)
+    if finding.impact_chf is None:
+        return between.strip(" ()")
     return f"{finding.impact_chf:+}{between}"
 
 
@@ -170,6 +175,8 @@ def _when(finding: Finding) -> str:
 def _evidence(finding: Finding) -> str:
     if finding.action is Action.DEFER:
         return "rechecked next time"
+    if finding.interval:
+        return "between {} and {}".format(*map(_short, finding.interval))
     if finding.moment is None:
         return "-"
     first, last = finding.moment.not_before, finding.moment.not_after

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from reconciler.core.certificate import Cause
 from reconciler.core.model import SNAPSHOT, Action, Result
 from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from reconciler.core.status import Corrected, Invoicing, Status
+    from reconciler.core.certificate import Certificate, Doubt
+    from reconciler.core.status import Corrected, Status
 
 MAX_ROWS = 20
 """Tenants, reports and exceptions that a table shows."""
 MAX_NAMES = 5
 """Tenants that a sentence names."""
+MAX_DOUBTS = 500
+"""Of a month, in the JSON document: the rest are counted."""
 BARS = "·▁▂▃▄▅▆▇█"
 """No correction, then 1, 2, 4, … and 128 or more: one correction is still seen beside a thousand."""
 COLOURS = {Result.CLEAN: "green", Result.CORRECTED: "green", Result.DRIFT: "yellow"}
@@ -34,13 +38,22 @@ _WRITING = tuple(action for action in Action if action.writes)
 
 def document(status: Status) -> str:
     """Return the status as one JSON document, times in RFC 3339 and UTC."""
-    invoicing = status.invoicing
+    month = status.last_month
     content = {
         "as_of": status.as_of,
         "verified_until": status.verified_until,
         "unverified_count": status.unverified_count,
         "unverified": [one._asdict() for one in status.unverified],
-        "last_month": {**invoicing._asdict(), "month": f"{invoicing.month:%Y-%m}"},
+        "last_month": {
+            "month": f"{month.first:%Y-%m}",
+            "ended_at": month.until,
+            "verified": not _waits(month),
+            "proven": month.is_proven,
+            "but_for": month.tenants[:MAX_DOUBTS],
+            "but_for_count": len(month.tenants),
+            "doubts": [doubt._asdict() for doubt in month.doubts[:MAX_DOUBTS]],
+            "doubts_count": len(month.doubts),
+        },
         "reports_count": status.reports_count,
         "reports": [
             {**one._asdict(), "tenant": one.tenant or None, "subject": one.subject or None} for one in status.reports
@@ -70,6 +83,13 @@ def show(status: Status, console: Console) -> None:
         console.print(Text(sentence, style=colour), soft_wrap=True)
     _print(console, "NOT VERIFIED", ("TENANT", "VERIFIED UP TO (UTC)"), _tenants(status), status.unverified_count)
     columns: tuple[str, ...]
+    columns = ("TENANT", "WHY", "FROM (UTC)", "TO (UTC)", "LAST WRITTEN BY")
+    doubts = [
+        doubt
+        for doubt in status.last_month.doubts
+        if doubt.cause not in {Cause.UNVERIFIED, Cause.REPORTED, Cause.DEFERRED}
+    ]
+    _print(console, f"NOT PROVEN IN {status.last_month.first:%B %Y}".upper(), columns, _doubts(doubts), len(doubts))
     columns = ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "SINCE (UTC)", "FOR", "ACCEPTED UNTIL")
     _print(console, "OPEN REPORTS", columns, _reports(status), status.reports_count)
     columns = ("TENANT", "REASON", "ACCEPTED UNTIL", "BY", "NOTE")
@@ -111,7 +131,7 @@ def _answers(status: Status) -> Iterator[tuple[str, str]]:
     else:
         yield "No run over the cluster has succeeded yet: nothing is verified.", "red"
     yield _last_run(status)
-    yield _invoicing(status.invoicing, status.verified_until)
+    yield _invoicing(status.last_month, status.verified_until)
     if until := status.future_runs_until:
         yield _future_runs(status.future_runs, until), "red"
 
@@ -131,17 +151,22 @@ def _last_run(status: Status) -> tuple[str, str]:
     return said + "".join(longer), "red"
 
 
-def _invoicing(invoicing: Invoicing, verified_until: datetime | None) -> tuple[str, str]:
-    month = f"{invoicing.month:%B %Y}"
-    if not invoicing.verified:
+def _waits(month: Certificate) -> bool:
+    """True if no run has verified the ledger to the end of the month."""
+    return any(doubt.cause is Cause.UNVERIFIED for doubt in month.doubts)
+
+
+def _invoicing(month: Certificate, verified_until: datetime | None) -> tuple[str, str]:
+    name = f"{month.first:%B %Y}"
+    if _waits(month):
         so_far = f"it is verified only up to {_minute(verified_until)} UTC" if verified_until else "it is not verified"
-        return f"{month} cannot be invoiced yet: {so_far}.", "red"
-    if not invoicing.but_for_count:
-        return f"{month} can be invoiced: it is verified to its end.", "green"
-    names = [visible(name) for name in invoicing.but_for[:MAX_NAMES]]
-    more = invoicing.but_for_count - len(names)
-    who = ", ".join(names) + (f" and {more} more" if more else "")
-    return f"{month} can be invoiced except for {plural(invoicing.but_for_count, 'tenant')}: {who}.", "yellow"
+        return f"{name} cannot be invoiced yet: {so_far}.", "red"
+    if not month.tenants:
+        return f"{name} can be invoiced: it is proven to its end.", "green"
+    shown = [visible(tenant) for tenant in month.tenants[:MAX_NAMES]]
+    more = len(month.tenants) - len(shown)
+    who = ", ".join(shown) + (f" and {more} more" if more else "")
+    return f"{name} can be invoiced except for {plural(len(month.tenants), 'tenant')}: {who}.", "yellow"
 
 
 def _future_runs(number: int, until: datetime) -> str:
@@ -157,6 +182,15 @@ def _tenants(status: Status) -> Iterator[Row]:
     for one in status.unverified:
         until = _minute(one.verified_until) if one.verified_until else "by no recent run"
         yield _row((visible(one.tenant), until), visible(one.tenant), f"verified up to {until}")
+
+
+def _doubts(doubts: list[Doubt]) -> Iterator[Row]:
+    for one in doubts:
+        tenant, why = visible(one.tenant), visible(one.detail or one.cause) + (", accepted" if one.accepted else "")
+        begins, ends = (_minute(at) if at else "-" for at in (one.from_at, one.until_at))
+        cells = (tenant, why, begins, ends, visible(one.manager or "-"))
+        by = f", last written by {visible(one.manager)}" if one.manager else ""
+        yield _row(cells, f"{tenant}: {why}", f"{begins} to {ends}{by}", "dim" if one.accepted else "")
 
 
 def _reports(status: Status) -> Iterator[Row]:

@@ -4,6 +4,7 @@ Pure: the lines depend on the arguments alone. Times are aware UTC datetimes.
 
     ━  on          ╺  turned on in this column     ╍  changed more than once in it     ▸  goes on
     ·  off         ╸  turned off in it             ◆  marked; its number stands below, between the ends of its interval
+    ?  unknown in a part of this column
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
 ON, OFF, RISES, FALLS, CHANGES, MARK, GOES_ON, NOTHING = "━·╺╸╍◆▸ "
+UNKNOWN = "?"
 MARK_STYLE = "bold magenta"
 FAINT = OFF + "╰┄╯"
 
@@ -66,6 +68,8 @@ class Lane:
     """Of what is on, for rich."""
     changes: Sequence[Change] = ()
     marks: Sequence[Mark] = ()
+    unknown: Sequence[tuple[datetime, datetime]] = ()
+    """From when until when nobody knows what happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +180,9 @@ def cells(lane: Lane, scale: Scale) -> str:
             on, change = change.on, next(changes, None)
         row += _CELLS.get(tuple(states), CHANGES)
     row += GOES_ON if on else NOTHING
-    marked = {scale.index(mark.at) for mark in _within(lane, scale)}
-    return "".join(MARK if index in marked else cell for index, cell in enumerate(row)).ljust(scale.count + 1)
+    signs = dict.fromkeys(_unknown(lane, scale), UNKNOWN)
+    signs |= {scale.index(mark.at): MARK for mark in _within(lane, scale)}
+    return "".join(signs.get(index, cell) for index, cell in enumerate(row)).ljust(scale.count + 1)
 
 
 _CELLS = {(False,): OFF, (True,): ON, (False, True): RISES, (True, False): FALLS}
@@ -204,6 +209,13 @@ def notes(lane: Lane, scale: Scale) -> Iterator[str]:
         else:
             rows.append(" " * start + note)
     yield from rows
+
+
+def _unknown(lane: Lane, scale: Scale) -> Iterator[int]:
+    """Yield each column of which a part is unknown."""
+    for begins, ends in lane.unknown:
+        if begins <= scale.known_until and ends > scale.start:
+            yield from range(scale.index(begins), min(scale.ends_in(ends), scale.known - 1) + 1)
 
 
 def _within(lane: Lane, scale: Scale) -> Iterator[Mark]:

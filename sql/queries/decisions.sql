@@ -30,19 +30,33 @@ RETURNING note, created_by
 SELECT zitadel_org_id, created_at, deleted_at
 FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s FOR UPDATE
 
+-- name: known_of_row
+-- Whether runs saw another uid under this name before this one, since the row began; whether a person took this one for
+-- the same tenant; and up to when the tenant is proved.
+SELECT EXISTS (SELECT FROM reconciler.tenants t
+               JOIN public.tenant_billing_lifecycle l USING (tenant_name)
+               WHERE t.tenant_name = %(tenant)s AND t.uid <> %(uid)s
+                     AND t.created_at >= l.created_at - %(settle)s::interval),
+       EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND uid = %(uid)s AND continues),
+       (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM reconciler.proving_runs r
+        WHERE r.observed_at <= coalesce(
+                (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = %(tenant)s), 'infinity')
+              AND %(tenant)s <> ALL (r.unverified)
+        ORDER BY r.observed_at DESC LIMIT 1)
+
 -- name: last_reopening
 SELECT reopened_at, reopened_by, note FROM reconciler.closed_lives
 WHERE tenant_name = %(tenant)s ORDER BY reopened_at DESC LIMIT 1
 
 -- name: keep_closed_lifetime
 INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note)
-SELECT tenant_name, zitadel_org_id, created_at, deleted_at, %(by)s, %(note)s
-FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s AND deleted_at IS NOT NULL
+SELECT tenant_name, zitadel_org_id, created_at, %(ended_at)s, %(by)s, %(note)s
+FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s
 
 -- name: begin_lifetime
 UPDATE public.tenant_billing_lifecycle
 SET created_at = %(created_at)s, deleted_at = NULL, zitadel_org_id = %(org)s
-WHERE tenant_name = %(tenant)s AND deleted_at IS NOT NULL
+WHERE tenant_name = %(tenant)s
 
 -- name: similar_names
 -- The names that a misspelt one could mean: first those that contain it, then those closest to it in length.

@@ -27,7 +27,7 @@ SELECT c.id, c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.obse
        c.occurred_at, c.not_before, c.not_after, c.evidence,
        c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at,
        c.closed_period, c.impact_chf, c.impact_min_chf, c.impact_max_chf,
-       c.run_id, coalesce(r.observed_at, r.started_at), c.taken_back_at
+       c.run_id, coalesce(r.observed_at, r.started_at), c.taken_back_at, c.taken_back_by
 FROM reconciler.corrections c JOIN reconciler.runs r ON r.id = c.run_id
 WHERE c.tenant_name = %(tenant)s
 ORDER BY coalesce(c.occurred_at, r.observed_at, r.started_at), c.event_table, c.id
@@ -45,6 +45,13 @@ ORDER BY r.reason, r.subject
 SELECT tenant_name, reason, note, created_by, created_at, expires_at, expires_at <= now()
 FROM reconciler.exceptions WHERE tenant_name = %(tenant)s
 ORDER BY reason
+
+-- name: explain_known_since
+-- From when the history is known of the resource of its name that was created last.
+SELECT (SELECT since FROM reconciler.tenants WHERE tenant_name = %(tenant)s ORDER BY created_at DESC, since LIMIT 1)
+
+-- name: explain_gaps
+SELECT from_at, until_at, why, manager FROM reconciler.gaps WHERE tenant_name = %(tenant)s ORDER BY from_at
 
 -- name: explain_verified
 -- When the last run over the cluster began that found the tenant true in its current lifetime, among the latest runs.

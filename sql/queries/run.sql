@@ -48,6 +48,7 @@ CREATE TEMPORARY TABLE staged (
   packages text[] NOT NULL,   -- sorted by code point
   suspended boolean NOT NULL,
   youngest timestamptz,       -- of its creation and deletion
+  resource_version text,
   detail text NOT NULL
 ) ON COMMIT DROP
 
@@ -91,8 +92,8 @@ FROM (
 -- The tenants that could differ from the ledger: what was listed beside what is recorded.
 --
 -- A tenant is left out only if it is plainly true: live, recorded as open under the same organisation, with the same
--- skills on and the same suspension; or gone, recorded as deleted, with no skill on; and no time after now. If the
--- condition is null, the tenant comes back.
+-- skills on and the same suspension, created when the row says and not under another uid since; or gone, recorded as
+-- deleted, with no skill on; and no time after now. If the condition is null, the tenant comes back.
 --
 -- Of a candidate with more than a thousand skills come those that a run has to decide about, and of no candidate more
 -- than one more than `max_skills`.
@@ -129,9 +130,17 @@ WITH skills AS (
 ), resource AS (
   SELECT * FROM staged
   WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+), renewed AS (
+  -- the uids of names that had another uid before, and whether a person took them for the same tenant
+  SELECT uid, continues OR uid = ANY (%(continuing)s::text[]) AS continues FROM reconciler.tenants
+  WHERE source = %(source)s AND follows IS NOT NULL AND uid <> ALL (%(following)s::text[])
+  UNION ALL
+  SELECT uid, uid = ANY (%(continuing)s::text[]) FROM unnest(%(following)s::text[]) AS uid
 ), differs AS (
   SELECT coalesce(o.tenant_name, l.tenant_name, s.tenant_name, u.tenant_name) AS tenant_name,
-         o.namespace, o.uid, o.org, o.packages, o.suspended, o.detail,
+         o.namespace, o.uid, o.org, o.packages, o.suspended, o.resource_version, o.detail,
+         r.continues IS TRUE AS continues,
+         r.continues IS FALSE AS follows,
          l.zitadel_org_id, l.created_at, l.deleted_at,
          s.tenant_name IS NOT NULL AS has_skill_events,
          u.id AS suspension_id, u.event_kind AS suspension_kind, u.occurred_at AS suspension_occurred_at
@@ -139,9 +148,14 @@ WITH skills AS (
   FULL JOIN lifecycle l ON l.tenant_name = o.tenant_name
   FULL JOIN skills s ON s.tenant_name = coalesce(o.tenant_name, l.tenant_name)
   FULL JOIN suspension u ON u.tenant_name = coalesce(o.tenant_name, l.tenant_name, s.tenant_name)
+  LEFT JOIN renewed r ON r.uid = o.uid
   WHERE %(everyone)s OR (
     CASE WHEN o.is_live
          THEN l.tenant_name IS NOT NULL AND l.deleted_at IS NULL AND l.zitadel_org_id = o.org
+              AND (r.uid IS NULL AND l.created_at BETWEEN o.youngest - %(settle)s::interval
+                                                      AND o.youngest + %(settle)s::interval
+                   OR r.continues AND l.created_at <= o.youngest + %(settle)s::interval
+                   OR l.created_at = o.youngest)
               AND (u.event_kind IS NOT DISTINCT FROM 'suspended') = o.suspended
               -- both are usually sorted by code point; if not, compare them as sets
               AND (coalesce(s.enabled, '{}') = o.packages
@@ -154,8 +168,8 @@ WITH skills AS (
     AND (u.tenant_name IS NULL OR (u.occurred_at > %(first)s AND u.occurred_at <= now()))
   ) IS NOT TRUE
 )
-SELECT tenant_name, namespace, uid, org, packages, suspended, detail, zitadel_org_id,
-       created_at, deleted_at,
+SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, detail, zitadel_org_id,
+       created_at, deleted_at, follows, continues,
        CASE WHEN has_skill_events THEN (
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
@@ -189,8 +203,8 @@ FROM differs d
 ORDER BY tenant_name COLLATE "C"
 
 -- name: source
--- The source that this ledger belongs to, and the resourceVersion of its last list.
-SELECT identity, resource_version FROM reconciler.source
+-- The source that this ledger belongs to, the resourceVersion of its last list, and what is remembered of it.
+SELECT identity, resource_version, position, position_at FROM reconciler.source
 
 -- name: missing_privileges
 -- What a run needs of sql/roles.sql and this role lacks, worded as in GRANT.
@@ -206,8 +220,11 @@ FROM (VALUES
   ('reconciler.runs', 'SELECT', NULL), ('reconciler.runs', 'INSERT', NULL), ('reconciler.runs', 'UPDATE', 'notified'),
   ('reconciler.proving_runs', 'SELECT', NULL),
   ('reconciler.corrections', 'SELECT', NULL), ('reconciler.corrections', 'INSERT', NULL),
-  ('reconciler.corrections', 'UPDATE', 'taken_back_at'),
+  ('reconciler.corrections', 'UPDATE', 'taken_back_at'), ('reconciler.corrections', 'UPDATE', 'taken_back_by'),
   ('reconciler.source', 'SELECT', NULL), ('reconciler.source', 'INSERT', NULL), ('reconciler.source', 'UPDATE', NULL),
+  ('reconciler.tenants', 'SELECT', NULL), ('reconciler.tenants', 'INSERT', NULL),
+  ('reconciler.tenants', 'UPDATE', NULL),
+  ('reconciler.gaps', 'SELECT', NULL), ('reconciler.gaps', 'INSERT', NULL), ('reconciler.gaps', 'UPDATE', NULL),
   ('reconciler.totals', 'SELECT', NULL), ('reconciler.totals', 'INSERT', NULL), ('reconciler.totals', 'UPDATE', NULL),
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
@@ -242,6 +259,10 @@ SELECT tenant_name, reason, expires_at FROM reconciler.exceptions WHERE expires_
 -- One run writes at a time. The statements after this one see everything that an earlier run has written.
 SELECT pg_advisory_xact_lock(7234897103)
 
+-- name: try_lock
+-- The same lock, if no other run holds it.
+SELECT pg_try_advisory_xact_lock(7234897103)
+
 -- name: write_limit
 SELECT set_config('lock_timeout', %(limit)s, true)
 
@@ -267,7 +288,8 @@ CREATE TEMPORARY TABLE planned (
   event_table text NOT NULL,
   event_kind text,
   supersedes_event_id bigint,
-  row_state text NOT NULL,
+  row_state text NOT NULL,    -- absent, open, deleted; any: it does not matter
+  newest_event_id bigint,     -- of the key, where an event in its past is taken back
   event_id bigint,
   life_began_at timestamptz
 ) ON COMMIT DROP
@@ -275,7 +297,8 @@ CREATE TEMPORARY TABLE planned (
 -- name: copy_plan
 COPY planned (
   reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after, evidence,
-  closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state)
+  closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state,
+  newest_event_id)
 FROM STDIN
 
 -- name: empty_plan
@@ -290,23 +313,35 @@ WITH free AS (
   FOR NO KEY UPDATE SKIP LOCKED
 ), checked AS (
   SELECT p.tenant_name,
-         p.row_state IS DISTINCT FROM CASE WHEN l.tenant_name IS NULL THEN 'absent'
-                                           WHEN l.deleted_at IS NULL THEN 'open'
-                                           ELSE 'deleted' END
+         p.row_state NOT IN ('any', CASE WHEN l.tenant_name IS NULL THEN 'absent'
+                                         WHEN l.deleted_at IS NULL THEN 'open'
+                                         ELSE 'deleted' END)
          -- reopened meanwhile: it was planned for the lifetime before
          OR (p.row_state = 'open' AND p.occurred_at < l.created_at
              AND EXISTS (SELECT FROM reconciler.closed_lives c WHERE c.tenant_name = p.tenant_name))
          OR (p.action IN ('stamp', 'update') AND p.row_state <> 'absent'
              AND p.tenant_name NOT IN (SELECT tenant_name FROM free))
          OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
-         OR (p.event_table = 'tenant_skill_events' AND p.supersedes_event_id IS DISTINCT FROM (
-              SELECT e.id FROM public.tenant_skill_events e
-              WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
-              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
-         OR (p.event_table = 'tenant_suspension_events' AND p.supersedes_event_id IS DISTINCT FROM (
-              SELECT e.id FROM public.tenant_suspension_events e
-              WHERE e.tenant_name = p.tenant_name
-              ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)) AS is_stale
+         OR (p.event_table = 'tenant_skill_events' AND CASE WHEN p.newest_event_id IS NULL
+             THEN p.supersedes_event_id IS DISTINCT FROM (
+               SELECT e.id FROM public.tenant_skill_events e
+               WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
+               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
+             ELSE p.newest_event_id IS DISTINCT FROM (
+               SELECT max(e.id) FROM public.tenant_skill_events e
+               WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject) END)
+         OR (p.event_table = 'tenant_suspension_events' AND CASE WHEN p.newest_event_id IS NULL
+             THEN p.supersedes_event_id IS DISTINCT FROM (
+               SELECT e.id FROM public.tenant_suspension_events e
+               WHERE e.tenant_name = p.tenant_name
+               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
+             ELSE p.newest_event_id IS DISTINCT FROM (
+               SELECT max(e.id) FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name) END)
+         -- the correction that it takes back was taken back meanwhile
+         OR (p.newest_event_id IS NOT NULL AND NOT EXISTS (
+               SELECT FROM reconciler.corrections c
+               WHERE c.tenant_name = p.tenant_name AND c.event_table = p.event_table
+                     AND c.event_id = p.supersedes_event_id AND c.taken_back_at IS NULL)) AS is_stale
   FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
 )
 DELETE FROM planned USING (SELECT DISTINCT tenant_name FROM checked WHERE is_stale) stale
@@ -411,9 +446,19 @@ SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.actio
        p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
 FROM planned p
 
+-- name: take_back_superseded
+-- The corrections that this run takes back, each by its own correction.
+UPDATE reconciler.corrections c SET taken_back_at = now(), taken_back_by = own.id
+FROM planned p JOIN reconciler.corrections own
+     ON own.run_id = %(run_id)s AND (own.tenant_name, own.event_table, own.event_id)
+                                    = (p.tenant_name, p.event_table, p.event_id)
+WHERE p.newest_event_id IS NOT NULL AND c.taken_back_at IS NULL
+      AND (c.tenant_name, c.event_table, c.event_id) = (p.tenant_name, p.event_table, p.supersedes_event_id)
+
 -- name: not_in_force
 -- What was written but is not in force, whatever triggers, rules or ids did, and how: the row is missing, columns of it
--- read otherwise, or it is not the latest of its key, unless another event of this run supersedes it.
+-- read otherwise, or it is not the latest of its key, unless another event of this run supersedes it. What takes an event
+-- back must be the state at its own instant.
 SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
          CASE WHEN (e.tenant_name, e.skill_id) <> (p.tenant_name, p.subject) THEN 'key' END,
          CASE WHEN e.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
@@ -423,10 +468,15 @@ FROM planned p LEFT JOIN public.tenant_skill_events e ON e.id = p.event_id
 WHERE p.event_table = 'tenant_skill_events'
   AND ((e.tenant_name, e.skill_id, e.zitadel_org_id, e.event_kind, e.occurred_at)
        IS DISTINCT FROM (p.tenant_name, p.subject, p.zitadel_org_id, p.event_kind, p.occurred_at)
-       OR (e.id <> (SELECT l.id FROM public.tenant_skill_events l
-                    WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
-                    ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
-           AND e.id NOT IN (SELECT supersedes_event_id FROM planned WHERE supersedes_event_id IS NOT NULL)))
+       OR CASE WHEN p.newest_event_id IS NULL
+          THEN e.id <> (SELECT l.id FROM public.tenant_skill_events l
+                        WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
+                        ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
+               AND e.id NOT IN (SELECT supersedes_event_id FROM planned WHERE supersedes_event_id IS NOT NULL)
+          ELSE p.event_kind IS DISTINCT FROM (
+            SELECT CASE WHEN l.id >= p.event_id THEN l.event_kind END FROM public.tenant_skill_events l
+            WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject AND l.occurred_at <= p.occurred_at
+            ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1) END)
 UNION ALL
 SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE array_remove(ARRAY[
          CASE WHEN e.tenant_name <> p.tenant_name THEN 'key' END,
@@ -437,9 +487,14 @@ FROM planned p LEFT JOIN public.tenant_suspension_events e ON e.id = p.event_id
 WHERE p.event_table = 'tenant_suspension_events'
   AND ((e.tenant_name, e.zitadel_org_id, e.event_kind, e.occurred_at)
        IS DISTINCT FROM (p.tenant_name, p.zitadel_org_id, p.event_kind, p.occurred_at)
-       OR e.id <> (SELECT l.id FROM public.tenant_suspension_events l
-                   WHERE l.tenant_name = p.tenant_name
-                   ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1))
+       OR CASE WHEN p.newest_event_id IS NULL
+          THEN e.id <> (SELECT l.id FROM public.tenant_suspension_events l
+                        WHERE l.tenant_name = p.tenant_name
+                        ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
+          ELSE p.event_kind IS DISTINCT FROM (
+            SELECT CASE WHEN l.id >= p.event_id THEN l.event_kind END FROM public.tenant_suspension_events l
+            WHERE l.tenant_name = p.tenant_name AND l.occurred_at <= p.occurred_at
+            ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1) END)
 UNION ALL
 SELECT p.tenant_name, p.event_table, CASE WHEN l.tenant_name IS NULL THEN '{row}' ELSE array_remove(ARRAY[
          CASE WHEN l.zitadel_org_id <> p.zitadel_org_id THEN 'zitadel_org_id' END,
@@ -548,11 +603,11 @@ FROM reconciler.corrections WHERE run_id = %(run_id)s AND reason = ANY (%(reason
 -- name: record_run
 INSERT INTO reconciler.runs (
   id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
-  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified, settle)
+  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified, settle, history)
 VALUES (
   %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
   %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s,
-  %(changing)s, %(error)s, %(notified)s, %(settle)s)
+  %(changing)s, %(error)s, %(notified)s, %(settle)s, %(history)s)
 
 -- name: pin_source
 INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)

@@ -5,7 +5,8 @@
 -- lifetime that began when the corrected one did, and else the last one. Each row is looked up by itself, however many
 -- there are in all.
 SELECT c.id, c.taken_back_at, (SELECT coalesce(observed_at, started_at) FROM reconciler.runs r WHERE r.id = c.run_id),
-       c.tenant_name, c.zitadel_org_id, c.subject, c.reason, c.action, c.occurred_at,
+       c.tenant_name, c.zitadel_org_id, c.subject, c.reason, c.action, c.occurred_at, c.observed,
+       c.taken_back_by,
        shown.tenant_name, shown.zitadel_org_id, shown.skill_id, shown.event_kind, shown.at, shown.deleted_at
 FROM reconciler.corrections c LEFT JOIN LATERAL (
   SELECT * FROM (

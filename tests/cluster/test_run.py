@@ -18,7 +18,8 @@ from reconciler import __version__
 from reconciler.core.model import FallbackDating, Mode, Outcome, Result
 from reconciler.db.connection import connect
 from reconciler.deadline import Deadline
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.job import Job, RunOptions
+from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster as Source
 from reconciler.views.findings import counts
@@ -844,6 +845,12 @@ def test_a_tenant_that_is_reopened_and_deleted_again_is_stamped_again(scene: Sce
     scene.run()
     scene.cluster.tick()
     scene.cluster.create(tenant("acme", ["mail"], org="1"))
+    sleep(1)  # it is created in this second, and reopened after that
+    scene.write(
+        "INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note) "
+        "SELECT tenant_name, zitadel_org_id, created_at, deleted_at, 'elena', 'n' FROM tenant_billing_lifecycle "
+        "WHERE tenant_name = 'acme'"
+    )
     scene.write(
         "UPDATE tenant_billing_lifecycle SET deleted_at = NULL, created_at = %s WHERE tenant_name = 'acme'",
         scene.created_at("acme"),

@@ -93,7 +93,7 @@ WRITTEN, FAILED, WRONG = 0, 1, 64
             crashing("reconciler.alerts.http.Endpoint.send"), WRITTEN, "alert.crashed", id="alerts crash - written"
         ),
         pytest.param(crashing("apprise.Apprise.notify"), WRITTEN, "alert.crashed", id="apprise crashes - written"),
-        pytest.param(crashing("reconciler.run.compare"), FAILED, "ValueError at", id="the run crashes - failed"),
+        pytest.param(crashing("reconciler.run.find_dated"), FAILED, "ValueError at", id="the run crashes - failed"),
         pytest.param(crashing("reconciler.db.runs.record"), FAILED, "ValueError at", id="the commit crashes - failed"),
         pytest.param(
             crashing("reconciler.db.runs._row"), FAILED, "run.unrecorded", id="recording crashes, too - failed"

@@ -237,12 +237,24 @@ def mangled_meanwhile(scenario: Scenario) -> None:
 
 
 ENABLE = Reason.SKILL_ENABLE_UNRECORDED
-FAULTS.add("same name with a new uid between the looks", meanwhile(remade), spares("acme", ENABLE, action=Action.DEFER))
 FAULTS.add(
     "the CR changes between list and second look",
     meanwhile(lambda scenario: scenario.api.patch("acme", {"spec": {"packages": ["mail"]}})),
     spares("acme", ENABLE, action=Action.DEFER),
 )
+
+
+@FAULTS.case("same name with a new uid between the looks", ONE)
+def _remade_meanwhile(scenario: Scenario) -> None:
+    """What the first look found is of a tenant that is gone, and what the second found is new."""
+    meanwhile(remade)(scenario)
+    outcome = scenario.run()
+    assert {(finding.reason, finding.action) for finding in shown(outcome, "acme")} == {
+        (ENABLE, Action.DEFER),
+        (Reason.TENANT_RECREATED, Action.DEFER),
+    }
+    assert only(scenario.books(), "acme") == only(RECORDED_BOOKS, "acme")
+    assert without(scenario.books(), "acme") == without(TRUE_BOOKS, "acme")
 
 
 @FAULTS.case("the CR is suspended between list and second look", ONE)
@@ -332,6 +344,7 @@ def _back(scenario: Scenario) -> None:
     assert {(finding.reason, finding.action) for finding in shown(outcome, "dana")} == {
         (Reason.DELETION_UNRECORDED, Action.DEFER),
         (Reason.SKILL_OPEN_AFTER_DELETION, Action.DEFER),
+        (Reason.TENANT_RECREATED, Action.DEFER),
     }
     assert only(scenario.books(), "dana") == only(RECORDED_BOOKS, "dana")
     assert without(scenario.books(), "dana") == without(TRUE_BOOKS, "dana")

@@ -156,7 +156,9 @@ def test_a_run_begins_even_if_the_heartbeat_is_broken(
     assert system.run().result is Result.CORRECTED
 
 
-@pytest.mark.parametrize("where", ["reconciler.run.compare", "reconciler.db.runs.record", "reconciler.run.runs.start"])
+@pytest.mark.parametrize(
+    "where", ["reconciler.run.find_dated", "reconciler.db.runs.record", "reconciler.run.runs.start"]
+)
 def test_a_crashed_run_notifies_its_sinks_and_the_heartbeat(
     system: System, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

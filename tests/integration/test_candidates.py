@@ -18,16 +18,17 @@ from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event, Finding, Life
 from reconciler.core.reasons import Reason
 from reconciler.db import candidates
 from reconciler.db.candidates import (
-    BLOCK_BYTES,
     MAX_SKILLS,
     Candidates,
+    Renewed,
     RepeatedTenant,
     TenantSpool,
     find_candidates,
+    stage,
 )
 from reconciler.db.connection import transaction
 from reconciler.db.queries import query
-from reconciler.db.spool import SpoolFault
+from reconciler.db.spool import BLOCK_BYTES, SpoolFault
 from tests.support.comparison import BORN, DAY, HOUR, NASTY, live_tenant
 
 if TYPE_CHECKING:
@@ -49,16 +50,18 @@ def spooled(tenants: Iterable[Observed]) -> Iterator[TenantSpool]:
 def recalled(ledger: Connection, tenants: Iterable[Observed], **how: Any) -> Candidates:
     """Look at these tenants beside the ledger, in a transaction of its own."""
     with spooled(tenants) as spool, transaction(ledger) as cursor:
-        return find_candidates(cursor, spool, **how)
+        return find_candidates(cursor, stage(cursor, spool), **how)
 
 
 def drift(found: Candidates) -> dict[str, list[Finding]]:
     """Return what compare finds of the tenants that came back, where it finds anything."""
-    findings = {pair.recorded.name: list(compare(*pair, as_of=found.as_of)) for pair in found.candidates}
+    findings = {pair.recorded.name: list(compare(*pair, as_of=found.as_of, settle=SETTLE)) for pair in found.candidates}
     return {name: some for name, some in findings.items() if some}
 
 
 # Any ledger, any cluster: what a seed makes of them, and what recall must say of them.
+
+SETTLE = HOUR
 
 TIMES = {
     "-infinity": FIRST,
@@ -83,11 +86,36 @@ class Ledger:
     lifecycle: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     skills: list[tuple[int, str, str, str, str, str]] = field(default_factory=list)
     suspensions: list[tuple[int, str, str, str, str]] = field(default_factory=list)
+    continues: dict[str, bool] = field(default_factory=dict)
+    """The uids of names that had another one before, and whether each was taken for the same tenant."""
+
+    @property
+    def renewed(self) -> Renewed:
+        """Every second of them, as the list shows them; `write` has the others remembered."""
+        following = tuple(self.continues)[::2]
+        return Renewed("cluster", following, tuple(uid for uid in following if self.continues[uid]))
 
     def write(self, ledger: Connection) -> None:
         with ledger.transaction(), ledger.cursor() as cursor:
             cursor.execute(
-                "TRUNCATE public.tenant_billing_lifecycle, public.tenant_skill_events, public.tenant_suspension_events"
+                "TRUNCATE public.tenant_billing_lifecycle, public.tenant_skill_events, "
+                "public.tenant_suspension_events, reconciler.tenants"
+            )
+            cursor.executemany(
+                "INSERT INTO reconciler.tenants (source, uid, tenant_name, resource_version, packages, suspended, "
+                "suspend_is_set, created_at, since, follows, continues) "
+                "VALUES (%s, %s, '', '1', '{}', false, true, now(), now(), %s, %s)",
+                [
+                    *(("cluster", uid, "before", self.continues[uid]) for uid in [*self.continues][1::2]),
+                    # what this list shows counts, and neither another cluster nor who follows nobody
+                    *(("cluster", uid, "before", not self.continues[uid]) for uid in self.renewed.following),
+                    *(("other", tenant.uid, "before", False) for tenant in self.observed if tenant.uid),
+                    *(
+                        ("cluster", tenant.uid, None, False)
+                        for tenant in self.observed
+                        if tenant.uid and tenant.uid not in self.continues
+                    ),
+                ],
             )
             for statement, rows in (
                 ("COPY public.tenant_billing_lifecycle FROM STDIN", self.lifecycle),
@@ -111,6 +139,7 @@ class Ledger:
             for tenant, org, born, gone in self.lifecycle
         }
         observed = {tenant.name: tenant for tenant in self.observed}
+        renewed = {tenant.name: self.continues.get(tenant.uid or "") for tenant in self.observed}
         return {
             name: (
                 observed.get(name),
@@ -119,6 +148,8 @@ class Ledger:
                     lifecycle=lifecycles.get(name),
                     skills=skills.get(name, {}),
                     suspension=suspensions.get(name),
+                    follows=renewed.get(name) is False,
+                    continues=renewed.get(name) is True,
                 ),
             )
             for name in {*observed, *lifecycles, *skills, *suspensions}
@@ -130,6 +161,12 @@ def _order(text: str) -> tuple[int, datetime]:
     known = list(TIMES)
     ranks = {text: number for number, text in enumerate((known[0], known[2], known[3], "", *known[4:], known[1]))}
     return ranks.get(text, ranks[""]), _instant(text)
+
+
+def _begins_apart(row: Lifecycle | None, tenant: Observed) -> bool:
+    """True if there is a row, and it does not begin when the resource was created, or was asked to go."""
+    times = [time for time in (tenant.created_at, tenant.deleting_at) if time]
+    return row is not None and bool(times) and row.created_at != max(times)
 
 
 class Author:
@@ -170,7 +207,10 @@ class Author:
         if fate not in {"unrecorded", "events"}:
             deleted = fate != "live" if self.often(0.9) else fate == "live"
             recorded_org = UNKNOWN_ORG if self.often(0.03) else "moved" if self.often(0.03) else org
-            self.books.lifecycle.append((name, recorded_org, self.time(), self.time() if deleted else None))
+            began = self.time() if self.often(0.2) else BORN.isoformat()
+            self.books.lifecycle.append((name, recorded_org, began, self.time() if deleted else None))
+            if self.often(0.1):
+                self.books.continues[f"u-{name}"] = self.often(0.5)
         if fate not in {"gone", "events"}:
             self.books.observed.append(self.resource(name, org, packages, fate, suspended=suspended))
 
@@ -213,8 +253,8 @@ def _now(ledger: Connection) -> datetime:
 def test_what_comes_back_is_the_latest_state_of_every_tenant_that_differs(ledger: Connection, seed: int) -> None:
     books = Author(seed, _now(ledger)).write(300)
     books.write(ledger)
-    all_sinks = recalled(ledger, books.observed, everyone=True)
-    some = recalled(ledger, books.observed)
+    all_sinks = recalled(ledger, books.observed, everyone=True, settle=SETTLE, renewed=books.renewed)
+    some = recalled(ledger, books.observed, settle=SETTLE, renewed=books.renewed)
     assert {pair.recorded.name: pair for pair in all_sinks.candidates} == books.pairs()
     assert drift(some) == drift(all_sinks)
     assert 0 < len(drift(all_sinks)) < len(some.candidates) + 1 < len(all_sinks.candidates)
@@ -230,7 +270,7 @@ def test_nobody_comes_back_who_is_plainly_true(ledger: Connection, seed: int) ->
     author.odd = 0
     books = author.write(300)
     books.write(ledger)
-    some = recalled(ledger, books.observed)
+    some = recalled(ledger, books.observed, settle=SETTLE, renewed=books.renewed)
     assert {pair.recorded.name for pair in some.candidates} == set(drift(some))
 
 
@@ -244,12 +284,20 @@ def _at_once(ledger: Connection) -> None:
 def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
     """Return how PostgreSQL ran the query that finds the tenants that could differ."""
     with spooled(tenants) as spool, transaction(ledger) as cursor:
-        find_candidates(cursor, spool)
+        find_candidates(cursor, stage(cursor, spool))
         ((*_, middle, _),) = cursor.execute(query("counts")).fetchall()
         cursor.execute(
             b"EXPLAIN (ANALYZE) " + query("find_candidates"),
-            {"names": None, "everyone": False, "settle": HOUR, "first": FIRST, "last": LAST, "middle": middle}
-            | {"max_skills": MAX_SKILLS},
+            {
+                "names": None,
+                "everyone": False,
+                "settle": HOUR,
+                "first": FIRST,
+                "last": LAST,
+                "middle": middle,
+                "source": None,
+            }
+            | {"max_skills": MAX_SKILLS, "source": None, "following": [], "continuing": []},
         )
         return "\n".join(line for (line,) in cursor)
 
@@ -278,9 +326,10 @@ def test_two_halves_read_at_once_or_in_turn_are_the_whole(ledger: Connection, wo
     plan = _plan(ledger, books.observed)
     assert "Parallel Append" in plan
     assert ("Workers Launched: 0" in plan) is (workers == 0)
-    all_sinks = recalled(ledger, books.observed, everyone=True)
+    now = {"settle": SETTLE, "renewed": books.renewed}
+    all_sinks = recalled(ledger, books.observed, everyone=True, **now)
     assert {pair.recorded.name: pair for pair in all_sinks.candidates} == books.pairs()
-    assert drift(recalled(ledger, books.observed)) == drift(all_sinks)
+    assert drift(recalled(ledger, books.observed, **now)) == drift(all_sinks)
     some = [*books.pairs()][::7]
     assert {pair.recorded.name for pair in recalled(ledger, books.observed, everyone=True, names=some).candidates} == {
         *some
@@ -296,9 +345,17 @@ def test_the_events_halve_where_the_servers_statistics_say(ledger: Connection, *
     if analyzed:
         ledger.execute("ANALYZE public.tenant_skill_events")
     with spooled([]) as spool, transaction(ledger) as cursor:
-        find_candidates(cursor, spool)
+        find_candidates(cursor, stage(cursor, spool))
         (counts,) = cursor.execute(query("counts")).fetchall()
     assert "t0980" < counts[4] < "t1020" if analyzed else counts[4] == ""
+
+
+@pytest.mark.parametrize("start", [*TIMES, "4714-11-24 00:00:00+00 BC"])
+def test_a_row_out_of_time_never_hides_its_tenant(ledger: Connection, start: str) -> None:
+    Ledger(lifecycle=[("acme", "2871", start, None)]).write(ledger)
+    (reason,) = [finding.reason for (finding,) in drift(recalled(ledger, [live_tenant()], settle=SETTLE)).values()]
+    is_past = TIMES.get(start, FIRST) == FIRST
+    assert reason is (Reason.TENANT_RECREATED if is_past else Reason.CREATION_MISRECORDED)
 
 
 @pytest.mark.parametrize("table", ["skills", "suspensions"])
@@ -386,6 +443,9 @@ _tenants = st.builds(
     last_modified_at=_instants,
     packages_written_at=_instants,
     suspend_written_at=_instants,
+    suspend_is_set=st.booleans(),
+    last_modified_by=st.none() | _ids,
+    resource_version=st.none() | _ids,
 )
 
 
@@ -567,7 +627,7 @@ def test_a_tenant_is_verified_up_to_the_longer_settle(
     Ledger(lifecycle=[("acme", "2871", BORN.isoformat(), None)]).write(ledger)
     _run(ledger, 5, settle=own)
     with spooled([]) as spool, transaction(ledger) as cursor:
-        (found, *_), *_ = find_candidates(cursor, spool, settle=asked)
+        (found, *_), *_ = find_candidates(cursor, stage(cursor, spool), settle=asked)
     assert found.recorded.verified_at == BORN + 5 * HOUR - counts
 
 
@@ -594,7 +654,7 @@ def test_a_spool_that_starts_again_forgets_what_it_took(ledger: Connection) -> N
         spool.restart()
         spool.restart()
         spool.add(live_tenant(name="b"))
-        found = find_candidates(cursor, spool)
+        found = find_candidates(cursor, stage(cursor, spool))
     assert [pair.observed for pair in found.candidates] == [live_tenant(name="b")]
 
 

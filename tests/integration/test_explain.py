@@ -23,15 +23,17 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from reconciler import ledger as books
+from reconciler.core.certificate import OpenGap
 from reconciler.core.explanation import Correction, Entry, Period, RecordedLifetime, Story
+from reconciler.core.history import Unproven
 from reconciler.core.model import FIRST, LAST, Evidence, Table
 from reconciler.core.reasons import Reason
 from reconciler.core.status import Exemption, OpenReport
 from reconciler.db import connection as database
 from reconciler.db import explain, queries
 from reconciler.db.explain import UnknownTenant, read_story
-from reconciler.views.explain import PROOF, draw, printed, svg, timeline
-from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, cells
+from reconciler.views.explain import PROOF, UNPROVEN, draw, printed, svg, timeline
+from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, UNKNOWN, cells
 from tests.support.api_state import tenant
 from tests.support.command import Ran, invoke
 from tests.support.ledger_rows import all_rows
@@ -86,6 +88,19 @@ class TenantWriter:
             *(self.tenant, self.org, kind, at),
         )
 
+    def seen(self, since: datetime, *, created_at: datetime | None = None, uid: str = "a uid") -> None:
+        self.ledger.execute(
+            "INSERT INTO reconciler.tenants (source, uid, tenant_name, resource_version, packages, suspended, "
+            "suspend_is_set, created_at, since) VALUES ('a cluster', %s, %s, '1', '{}', false, true, %s, %s)",
+            [uid, self.tenant, created_at or since, since],
+        )
+
+    def gap(self, from_at: datetime, until_at: datetime, why: Unproven, manager: str | None = None) -> None:
+        self.ledger.execute(
+            "INSERT INTO reconciler.gaps VALUES ('a cluster', %s, %s, %s, %s, %s)",
+            [self.tenant, from_at, until_at, why, manager],
+        )
+
     def run(self, at: datetime, run_id: str, outcome: str = "corrected", unverified: list[str] | None = None) -> UUID:
         self.ledger.execute(
             "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified) "
@@ -108,7 +123,10 @@ class TenantWriter:
 
 
 def write_hotel(writer: TenantWriter) -> None:
-    """Write the story that the docs show: the portal lost two rows, one of them in a month that was invoiced."""
+    """Write the story that the docs show: the portal lost two rows, one of them in a month that was invoiced.
+
+    And runs were not made during a night in which the spec was changed twice.
+    """
     writer.lifetime(on(19, 10, 31, 26, month=3))
     writer.skill("searxng-local-search", "enabled", on(19, 10, 31, 27, month=3))
     writer.skill("nextcloud-files", "enabled", on(25, 8, 12, 40, month=3))
@@ -146,6 +164,8 @@ def write_hotel(writer: TenantWriter) -> None:
         impact_chf="0.60",
     )
     writer.skill("searxng-local-search", "disabled", on(20, 16, 3, 9))
+    writer.seen(on(19, 10, 31, 26, month=3))
+    writer.gap(on(29, 22, 10, 2), on(30, 6, 15, 4), Unproven.CHANGED_OFTEN, "portal")
     writer.run(on(2, 9, 10, 4, month=6), "0f4a9a52-9d0e-4a63-a1a7-5a8d9a0b6c33", "clean")
 
 
@@ -267,6 +287,7 @@ corrections = st.builds(
     run_id=st.uuids(),
     run_at=moments,
     taken_back_at=st.none() | moments,
+    taken_back_by=st.none() | st.integers(1),
     difference=st.none() | texts,
 )
 stories = st.builds(
@@ -274,6 +295,10 @@ stories = st.builds(
     tenant=texts,
     as_of=st.just(NOW),
     verified_at=st.none() | moments,
+    known_since=st.none() | moments,
+    gaps=st.lists(
+        st.builds(OpenGap, moments, moments, st.sampled_from(Unproven) | texts, st.none() | texts), max_size=3
+    ).map(tuple),
     lifetimes=st.lists(st.builds(RecordedLifetime, texts, moments, moments, moments, texts, texts), max_size=3).map(
         tuple
     ),
@@ -610,6 +635,89 @@ def _received(terminal: int) -> bytes:
         return b""
 
 
+# --- what is not proven ------------------------------------------------------------------------------------------
+
+
+def test_a_gap_says_from_when_until_when_and_why(hotel: Story) -> None:
+    _, _, listed = shown(hotel).partition("Not proven: nobody knows what happened then\n")
+    when, why, last_by, to_do, *_ = [line.strip() for line in listed.splitlines()]
+    assert when == "?  2026-05-29 22:10:02 to 2026-05-30 06:15:04"
+    assert why.endswith("The spec was changed more than once between two runs (changed_often)")
+    assert last_by.split() == ["last", "by", "portal"]
+    assert to_do.startswith("To do: check what happened then, and accept it")
+
+
+def test_a_gap_is_drawn_in_a_lane_of_its_own(hotel: Story) -> None:
+    row = lane_cells(hotel, "not proven", MAY, width=60)
+    assert [index + 1 for index, cell in enumerate(row) if cell == UNKNOWN] == [29, 30]
+    assert "not proven" not in shown(hotel, period=Period.of(date(2026, 4, 1)))
+
+
+@pytest.mark.parametrize("why", [why for why in Unproven if why is not Unproven.LOG_LOST])
+def test_every_cause_of_a_gap_is_said_in_words(why: Unproven) -> None:
+    """`log_lost` is of no tenant that is known."""
+    assert f"({why})" in shown(replace(STORY, gaps=(OpenGap(on(3), on(4), why),)))
+    assert why in UNPROVEN
+
+
+def test_a_gap_is_accepted_by_what_was_decided_after_it(run: Callable[..., Ran], writer: TenantWriter) -> None:
+    writer.lifetime(on(1))
+    writer.gap(on(3), on(4), Unproven.VANISHED)
+    writer.ledger.execute(
+        "INSERT INTO reconciler.exceptions (tenant_name, reason, note, created_by, created_at, expires_at) "
+        "VALUES (%s, 'history_unproven', 'the log of the portal was read', 'elena', %s, %s)",
+        [HOTEL, on(6), on(1) + timedelta(days=36500)],
+    )
+    assert "To do:" not in shown(read_as_of_june(writer.ledger))
+    writer.gap(on(8), on(9), Unproven.VANISHED)
+    assert "To do:" in shown(read_as_of_june(writer.ledger))
+    assert [(gap["from_at"], gap["accepted"]) for gap in run(HOTEL, "--output", "json").document["gaps"]] == [
+        ("2026-05-03T00:00:00Z", True),
+        ("2026-05-08T00:00:00Z", False),
+    ]
+
+
+def test_of_many_gaps_the_latest_are_listed() -> None:
+    gaps = tuple(
+        OpenGap(on(1) + timedelta(hours=2 * n), on(1) + timedelta(hours=2 * n + 1), "vanished") for n in range(25)
+    )
+    text = shown(replace(STORY, gaps=gaps))
+    assert text.count("(vanished)") == 20
+    assert "5 earlier; --output json has them" in text
+    assert shown(replace(STORY, gaps=gaps), all_events=True).count("(vanished)") == 25
+
+
+def test_it_says_since_when_its_history_is_known(writer: TenantWriter) -> None:
+    """By the latest resource of its name."""
+    writer.lifetime(on(1))
+    assert "what happened is not proven: no run has seen it in a cluster" in shown(read_as_of_june(writer.ledger))
+    writer.seen(on(5, 8), created_at=on(1))
+    assert "what happened is known since 2026-05-05 08:00:00\n" in shown(read_as_of_june(writer.ledger))
+    writer.seen(on(20), uid="another uid")
+    assert "what happened is known since 2026-05-20 00:00:00\n" in shown(read_as_of_june(writer.ledger))
+
+
+def test_an_open_contradiction_is_shown_as_other_reports_are(writer: TenantWriter) -> None:
+    writer.lifetime(on(1))
+    writer.ledger.execute(
+        "INSERT INTO reconciler.reports (tenant_name, reason, subject, recorded, observed, since) "
+        "VALUES (%s, 'history_contradicts', 'mail', 'enabled twice', 'no disabling in between', %s)",
+        [HOTEL, on(9)],
+    )
+    _, _, text = shown(read_as_of_june(writer.ledger)).partition("Open: what a person has to look at")
+    assert "history_contradicts  mail: recorded enabled twice, observed no disabling in between" in text
+    assert Reason.HISTORY_CONTRADICTS.summary in text
+
+
+def test_a_correction_that_another_one_took_back_stands_and_counts() -> None:
+    first = CORRECTION._replace(taken_back_at=on(13), taken_back_by=2, impact_chf=Decimal("5.00"))
+    second = CORRECTION._replace(id=2, reason=Reason.CORRECTION_SUPERSEDED, run_at=on(13), impact_chf=Decimal("-1.00"))
+    text = shown(replace(STORY, corrections=(first, second)), width=200)
+    assert "mail: disabled → enabled  taken back by 2" in text
+    assert "Together +4.00 CHF" in text
+    assert "unknown hand" not in text
+
+
 # --- what is read ------------------------------------------------------------------------------------------------
 
 
@@ -753,8 +861,8 @@ def test_the_json_document_holds_the_whole_story(run: Callable[..., Ran], ledger
     ran = run(HOTEL, "--output", "json")
     assert (ran.code, ran.err) == (0, "")
     assert list(ran.document) == [
-        *("tenant", "as_of", "verified_at", "from", "until"),
-        *("lives", "events", "corrections", "reports", "exceptions"),
+        *("tenant", "as_of", "verified_at", "known_since", "from", "until"),
+        *("lives", "events", "corrections", "gaps", "reports", "exceptions"),
     ]
     assert ran.document["lives"] == [
         {

@@ -165,6 +165,19 @@ def test_the_totals_keep_lost_and_overcharged_apart(priced: System) -> None:
     assert sum(total.negative_chf for total in outcome.totals.values()) == sum(chf for chf in impacts if chf < 0)
 
 
+def test_a_start_recorded_late_says_what_its_days_are_worth(system: System) -> None:
+    record.change_platform_prices(system.ledger, tenant_monthly_fee_chf=Decimal("49.00"))
+    system.api.create(tenant("late", suspend=False), at=system.now - 40 * DAY)
+    system.record("late", -20 * DAY)
+    before = owed(system)
+    outcome = system.run()
+    (report,) = outcome.findings
+    assert (report.reason, report.action) == (Reason.CREATION_MISRECORDED, Action.REPORT)
+    assert outcome.impact_chf is None
+    system.ledger.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [system.now - 40 * DAY])
+    assert report.impact_chf == owed(system) - before > 20
+
+
 def test_the_json_has_impact_as_text(priced: System) -> None:
     outcome = priced.run()
     read = json.loads("".join(document(outcome)))

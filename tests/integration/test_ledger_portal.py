@@ -74,7 +74,7 @@ class Portal:
         ("record_creation", {Reason.TENANT_UNRECORDED, Reason.DELETION_UNRECORDED, Reason.EVENTS_WITHOUT_TENANT}),
         ("record_deletion", {Reason.DELETION_UNRECORDED}),
         ("record_skills", {Reason.SKILL_ENABLE_UNRECORDED}),
-        ("record_suspension", {Reason.SUSPENSION_UNRECORDED}),
+        ("record_suspension", {Reason.SUSPENSION_UNRECORDED, Reason.HISTORY_CONTRADICTS}),
         ("record_resumption", {Reason.RESUMPTION_UNRECORDED}),
     ],
 )

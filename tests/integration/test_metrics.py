@@ -24,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler import __version__
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Action, Finding, Mode, Outcome, Owed, Result, Total
+from reconciler.core.model import Action, Finding, HistoryRead, LogRead, Mode, Outcome, Owed, Result, Total
+from reconciler.core.plan import TooMuchDrift
 from reconciler.core.reasons import CORRECTING, Reason
 from reconciler.metrics import SUCCEEDED, RunMetrics
 from tests.support.api_state import tenant
@@ -56,6 +57,8 @@ LABELS: dict[str, set[str]] = {
     "reconciler_findings_accepted": {"reason"},
     "reconciler_corrections_total": {"reason"},
     "reconciler_impact_chf_total": {"sign"},
+    "reconciler_history_gaps": set(),
+    "reconciler_history_corrections_total": {"reason"},
     "reconciler_notifications_owed": set(),
     "reconciler_alerts_undelivered_total": {"sink"},
 }
@@ -126,8 +129,13 @@ def make_outcome(result: Result = Result.CORRECTED, *findings: Finding, **fields
         outcome = replace(outcome, failure=Failure("no ledger"))
     else:
         outcome = replace(outcome, tenants_observed=12, tenants_recorded=11, seconds=1.5, totals=TOTALS)
-        outcome = replace(outcome, verified_until=VERIFIED, recorded=True)
+        outcome = replace(outcome, verified_until=VERIFIED, recorded=True, history=make_history(2))
     return replace(outcome, **fields)
+
+
+def make_history(gaps: int) -> HistoryRead:
+    """Return what a run over a cluster says of the time since the run before."""
+    return HistoryRead(LogRead.LOST, seconds=300, gaps=gaps)
 
 
 def metrics_after(*outcomes: Outcome, sinks: Iterable[str] = ("alertmanager",)) -> RunMetrics:
@@ -299,6 +307,36 @@ def test_a_success_moves_verified_until() -> None:
 def test_tenants_are_counted_by_the_last_success() -> None:
     metrics = metrics_after(FULL, make_outcome(Result.BLOCKED, tenants_observed=0, tenants_recorded=11))
     assert (value_of(metrics, "tenants_observed"), value_of(metrics, "tenants_recorded")) == (12, 11)
+
+
+# --- history -----------------------------------------------------------------------------------------------------
+
+
+def test_gaps_are_those_that_the_last_success_left() -> None:
+    assert value_of(metrics_after(FULL), "history_gaps") == 2
+    assert value_of(metrics_after(FULL, make_outcome(Result.CLEAN, history=make_history(0))), "history_gaps") == 0
+
+
+@pytest.mark.parametrize(
+    ("failure", "gaps"),
+    [(TooMuchDrift("too much"), 7), (Refusal("another cluster"), 2), (Failure("no ledger"), 2)],
+)
+def test_of_the_stopped_runs_only_one_that_keeps_its_list_has_gaps(failure: Failure, gaps: int) -> None:
+    stopped = make_outcome(Result.BLOCKED, failure=failure, recorded=True, history=make_history(7))
+    assert value_of(metrics_after(FULL, stopped), "history_gaps") == gaps
+    unwritten = value_of(metrics_after(FULL, replace(stopped, recorded=False)), "history_gaps")
+    assert unwritten == 2
+
+
+def test_a_run_over_a_file_has_no_gaps() -> None:
+    assert value_of(metrics_after(FULL, make_outcome(Result.CLEAN, history=HistoryRead())), "history_gaps") == 2
+
+
+def test_rows_that_history_showed_are_counted_over_all_runs() -> None:
+    reason = Reason.CORRECTION_SUPERSEDED
+    assert values_by_label(metrics_after(FULL), "history_corrections_total") == {reason: 0}
+    totals = TOTALS | {reason: Total(3, Decimal(0), Decimal("-1.20"))}
+    assert values_by_label(metrics_after(make_outcome(totals=totals)), "history_corrections_total") == {reason: 3}
 
 
 # --- findings ----------------------------------------------------------------------------------------------------

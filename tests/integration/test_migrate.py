@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-OWN = ["closed_lives", "corrections", "exceptions", "migrations", "reports", "runs", "source", "totals"]
+OWN = [
+    *(
+        "closed_lives",
+        "corrections",
+        "exceptions",
+        "gaps",
+        "migrations",
+        "reports",
+        "runs",
+        "source",
+        "tenants",
+        "totals",
+    ),
+]
 """The tables of schema reconciler."""
 VIEWS = ["proving_runs"]
 """Its views."""

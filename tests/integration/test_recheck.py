@@ -32,7 +32,8 @@ HOUR = timedelta(hours=1)
 @pytest.mark.parametrize(("recorded", "looks"), [(-HOUR / 6, 2), (-3 * HOUR, 1)], ids=["later", "earlier"])
 def test_drift_older_than_the_ledgers_event_is_rechecked(system: System, recorded: timedelta, looks: int) -> None:
     """The portal changes the resource first: a resource older than the ledger's last event may be a stale one."""
-    system.api.create(tenant("acme", ["search"]), at=system.now - 2 * HOUR)
+    system.api.create(tenant("acme", ["mail", "search"]), at=system.now - 4 * HOUR)
+    system.api.patch("acme", {"spec": {"packages": ["search"]}}, at=system.now - 2 * HOUR)
     system.record("acme", -4 * HOUR, search=-4 * HOUR, mail=recorded)
 
     outcome = system.run()
@@ -220,8 +221,10 @@ def test_few_tenants_are_rechecked_by_name_many_by_a_list(
     names = [f"tenant-{number:02}" for number in range(20)]
     for number, name in enumerate(names):
         late = number < doubtful
-        system.api.create(tenant(name, ["mail"]), at=system.now - (HOUR / 120 if late else 2 * HOUR))
+        system.api.create(tenant(name, [] if late else ["mail"]), at=system.now - 2 * HOUR)
         system.record(name, -2 * HOUR, **({} if late else {"mail": -2 * HOUR}))
+        if late:
+            system.api.patch(name, {"spec": {"packages": ["mail"]}}, at=system.now - HOUR / 120)
 
     def late_rows() -> None:
         for name in names[:doubtful]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
+from reconciler.core.certificate import Cause, Certificate, Doubt
 from reconciler.core.status import (
     Corrected,
     Exemption,
@@ -26,8 +27,8 @@ from reconciler.core.status import (
     TakenBack,
     Unverified,
 )
+from reconciler.db import certificate, queries, status
 from reconciler.db import connection as database
-from reconciler.db import queries, status
 from reconciler.db.connection import transaction
 from reconciler.db.status import read_status
 from reconciler.views import status as view
@@ -253,7 +254,7 @@ def test_a_run_before_its_lifetime_proves_nothing_about_a_tenant(history: Status
 def test_the_search_begins_where_the_report_does_however_old(
     history: StatusLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_RUNS_SEARCHED", 3)
+    monkeypatch.setattr(certificate, "MAX_RUNS_SEARCHED", 3)
     history.tenant("reported")
     history.tenant("deferred")
     at = history.run(20 * HOUR)
@@ -302,46 +303,43 @@ def test_every_unverified_tenant_is_what_each_run_shows(
 JUNE: Final = datetime(2026, 6, 1, tzinfo=UTC)
 
 
+def doubted(*tenants: str, cause: Cause = Cause.GAP, ended: datetime = JUNE) -> Certificate:
+    """Return what is known of the month that ended then: these tenants are not proven, empty for all."""
+    doubts = tuple(Doubt(tenant, cause if tenant else Cause.UNVERIFIED) for tenant in tenants)
+    return Certificate(first=(ended - DAY).replace(day=1), until=ended, doubts=doubts)
+
+
+def told(last_month: Certificate, as_of: datetime = NOW, **known: Any) -> Status:
+    """Return a status in which nothing but this is known."""
+    return Status(as_of=as_of, last_month=last_month, **known)
+
+
 @pytest.mark.parametrize(
     ("shown", "sentence"),
     [
         (
-            Status(as_of=NOW, verified_until=NOW - HOUR),
-            "May 2026 can be invoiced: it is verified to its end.",
+            told(doubted(), verified_until=NOW - HOUR),
+            "May 2026 can be invoiced: it is proven to its end.",
         ),
         (
-            Status(as_of=NOW, verified_until=JUNE),
-            "May 2026 can be invoiced: it is verified to its end.",
-        ),
-        (
-            Status(as_of=NOW, verified_until=JUNE - timedelta(minutes=5)),
+            told(doubted(""), verified_until=JUNE - timedelta(minutes=5)),
             "May 2026 cannot be invoiced yet: it is verified only up to 2026-05-31 23:55 UTC.",
         ),
         (
-            Status(as_of=NOW),
+            told(doubted("")),
             "May 2026 cannot be invoiced yet: it is not verified.",
         ),
         (
-            Status(
-                as_of=NOW,
-                verified_until=NOW - HOUR,
-                unverified=(Unverified("acme", JUNE), Unverified("late", JUNE - HOUR), Unverified("never", None)),
-                unverified_count=3,
-            ),
+            told(doubted("late", "never", "late"), verified_until=NOW - HOUR),
             "May 2026 can be invoiced except for 2 tenants: late, never.",
         ),
         (
-            Status(
-                as_of=NOW,
-                verified_until=NOW - HOUR,
-                unverified=tuple(Unverified(name, None) for name in "abcdefg"),
-                unverified_count=9,
-            ),
+            told(doubted(*"abcdefghi", cause=Cause.REPORTED), verified_until=NOW - HOUR),
             "May 2026 can be invoiced except for 9 tenants: a, b, c, d, e and 4 more.",
         ),
         (
-            Status(as_of=datetime(2026, 1, 1, tzinfo=UTC), verified_until=datetime(2026, 1, 1, tzinfo=UTC)),
-            "December 2025 can be invoiced: it is verified to its end.",
+            told(doubted(ended=datetime(2026, 1, 1, tzinfo=UTC)), datetime(2026, 1, 9, tzinfo=UTC), verified_until=NOW),
+            "December 2025 can be invoiced: it is proven to its end.",
         ),
     ],
 )
@@ -431,7 +429,7 @@ def test_more_than_are_read_are_counted(history: StatusLedger, monkeypatch: pyte
     assert [len(each) for each in lists] == [3] * len(lists)
     assert [shown.unverified_count, shown.reports_count, shown.exceptions_count] == [5, 5, 5]
     assert [shown.taken_back_count, shown.owed_count] == [5, 5]
-    assert shown.invoicing.but_for_count == 5
+    assert len(shown.last_month.tenants) == 5
     assert render(shown).count("… and 3 more; --output json shows 3") == len(lists)
 
 
@@ -464,7 +462,7 @@ def test_one_correction_shows_beside_a_backfill() -> None:
     days = [date(2026, 5, 14) + number * DAY for number in range(28)]
     many = {3: 1, 4: 2, 5: 3, 6: 4, 7: 127, 8: 128, 9: 180_000}
     corrections = tuple(Corrected(day, many.get(number, 0)) for number, day in enumerate(days))
-    lines = render(Status(as_of=NOW, corrections=corrections)).splitlines()
+    lines = render(told(doubted(), corrections=corrections)).splitlines()
     at = lines.index("CORRECTIONS A DAY (UTC)")
     assert lines[at + 1].split() == [*"···▁▂▂▃▇██", *"·" * 18]
     assert lines[at + 2] == "05-14         05-21         05-28         06-04"
@@ -531,8 +529,8 @@ def test_a_run_over_a_file_is_marked(history: StatusLedger) -> None:
 
 def make_full_status(name: str = "hotel-seeblick") -> Status:
     """Return a status with something of everything."""
-    return Status(
-        as_of=NOW,
+    return told(
+        doubted(name, "young", cause=Cause.REPORTED),
         verified_until=NOW - HOUR,
         unverified=(Unverified(name, JUNE - DAY), Unverified("young", None)),
         unverified_count=2,
@@ -643,8 +641,21 @@ def test_the_docs_show_what_is_printed() -> None:
     counts = {"tenant_recreated": {"report": 1}, "event_time_invalid": {"report": 1}}
     corrected = counts | {"resumption_unrecorded": {"append": 1}}
     days = [0, 0, 2, 1, 4, 0, 2, 1, 9, 2, 1, 3, 5, 0, 1, 2, 2, 1, 0, 1, 0, 0, 2, 1, 12, 2, 3, 1]
-    shown = Status(
-        as_of=at,
+    shown = told(
+        Certificate(
+            first=datetime(2026, 5, 1, tzinfo=UTC),
+            until=JUNE,
+            doubts=(
+                Doubt("*", Cause.GAP, "log_lost", at - 31 * DAY, at - HOUR, accepted=True),
+                Doubt("hotel-seeblick", Cause.REPORTED, "event_time_invalid"),
+                Doubt(
+                    *("praxis-hofer", Cause.GAP, "changed_often", at - 9 * DAY, at - 9 * DAY + 6 * SETTLE),
+                    manager="branding-controller",
+                ),
+                Doubt("velo-stadler", Cause.REPORTED, "tenant_recreated", accepted=True),
+            ),
+        ),
+        at,
         verified_until=at - timedelta(seconds=61),
         unverified=(Unverified("hotel-seeblick", at - 7 * HOUR - 6 * SETTLE), Unverified(recreated[0], at - 19 * DAY)),
         unverified_count=2,
@@ -758,8 +769,8 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("status_verification", 10),
-        ("status_unverified", 3 * (status.MAX_RUNS_SEARCHED + 10)),
+        ("last_proof", 10),
+        ("unverified", 3 * (certificate.MAX_RUNS_SEARCHED + 10)),
         ("status_corrections", 28 * 288 * 3),
         ("status_runs", status.LAST_RUNS + 1),
         ("status_owed", status.LAST_RUNS + 1),
@@ -778,7 +789,7 @@ def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, mo
     history.ledger.execute("ANALYZE reconciler.runs")
     bounds = {
         "settle": SETTLE,
-        "max_runs": status.MAX_RUNS_SEARCHED,
+        "max_runs": certificate.MAX_RUNS_SEARCHED,
         "max_rows": status.LAST_RUNS,
         "since": history.now - 27 * DAY,
     }

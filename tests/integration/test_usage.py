@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
+from reconciler.db.certificate import MAX_NAMES
 from reconciler.db.connection import connect, transaction
-from reconciler.db.usage import MAX_NAMES, NotAPrice, as_of, histories, prices, statement
+from reconciler.db.usage import NotAPrice, as_of, histories, prices, statement
 from reconciler.views.usage import COLUMNS, MAX_ROWS, document, printed, summary, table_of_values
 from tests.support.command import Ran, invoke
 from tests.support.pages import PAGES, fenced, names, table
@@ -593,7 +594,15 @@ def record_run(
     source: str = "cluster",
     settle: timedelta | None = None,
 ) -> None:
-    """Insert the row of a run."""
+    """Insert the row of a run, and what it remembers: every tenant since its creation."""
+    ledger.execute(
+        "INSERT INTO reconciler.tenants (source, uid, tenant_name, resource_version, packages, suspended, "
+        "suspend_is_set, created_at, since, gone_at) "
+        "SELECT 'cluster', tenant_name || created_at, tenant_name, '1', '{}', false, true, created_at, created_at, "
+        "deleted_at FROM (SELECT tenant_name, created_at, deleted_at FROM tenant_billing_lifecycle "
+        "UNION SELECT tenant_name, created_at, deleted_at FROM reconciler.closed_lives) lived "
+        "ON CONFLICT DO NOTHING"
+    )
     ledger.execute(
         "INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, unverified, settle) "
         "VALUES (%s, %s, %s, %s, %s, '0', %s, %s, %s)",
@@ -663,7 +672,7 @@ def test_a_tenant_that_no_run_could_verify_is_named(may_ledger: Connection, comm
     record_run(may_ledger, SETTLED, "acme", "nobody", outcome="drift")
     refused = command("--month", "2026-05", "--verified")
     assert refused.code == 3
-    assert refused.complaint["error"].endswith("to the end of the period: acme.")
+    assert refused.complaint["error"] == "Not proven (deferred): acme; nobody."
     assert command("--month", "2026-05", "--verified", "--tenant", "beta").code == 0
 
 
@@ -673,7 +682,7 @@ def test_many_tenants_that_no_run_could_verify_are_counted(ledger: Connection, c
         write_histories(cursor, dict.fromkeys(tenants, WORKED), test_billing.PRICES)
     record_run(ledger, SETTLED, *tenants, outcome="drift")
     refused = command("--month", "2026-05", "--verified")
-    assert refused.complaint["error"].endswith(f": {', '.join(tenants[:MAX_NAMES])} and 3 more.")
+    assert refused.complaint["error"].endswith(f": {'; '.join(tenants[:MAX_NAMES])} and 3 more.")
 
 
 def test_what_an_earlier_run_proved_to_the_end_stays_proved(may_ledger: Connection, command: Command) -> None:

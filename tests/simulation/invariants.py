@@ -29,6 +29,9 @@ TABLES = {
     "corrections": "SELECT id, run_id, reason, tenant_name, subject, occurred_at, not_before, not_after, evidence, "
     "event_table, event_id, supersedes_event_id FROM reconciler.corrections",
     "runs": "SELECT id, outcome, error FROM reconciler.runs",
+    "remembered": "SELECT uid, resource_version, packages::text, suspended, deleting_at, follows, gone_at IS NULL "
+    "FROM reconciler.tenants",
+    "gaps": "SELECT tenant_name, from_at, why, manager FROM reconciler.gaps",
 }
 
 
@@ -44,15 +47,17 @@ class Ledger:
         return cls({name: frozenset(connection.execute(query.encode()).fetchall()) for name, query in TABLES.items()})
 
     def billed(self) -> dict[str, frozenset[tuple[Any, ...]]]:
-        """What invoices are computed from, and why: everything but the runs."""
-        return {name: rows for name, rows in self.rows.items() if name != "runs"}
+        """What invoices are computed from, and why: neither the runs nor what they remember."""
+        return {name: rows for name, rows in self.rows.items() if name not in {"runs", "remembered", "gaps"}}
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What is billed, without ids: fit to be compared with another ledger."""
+        """What is billed and what is remembered, without ids: fit to be compared with another ledger."""
         return {
             "lifecycle": sorted(self.rows["lifecycle"], key=str),
             "skills": sorted((row[1:] for row in self.rows["skills"]), key=str),
             "suspensions": sorted((row[1:] for row in self.rows["suspensions"]), key=str),
+            "remembered": sorted(self.rows["remembered"], key=str),
+            "gaps": sorted(self.rows["gaps"], key=str),
         }
 
 
@@ -195,9 +200,35 @@ def has_an_end(outcome: Outcome | None, before: Ledger, after: Ledger) -> None:
         assert outcome.run_id in new, "a run wrote without a row"
 
 
-def stable(portal: Portal, after: Ledger) -> None:
-    """I9: the ledger equals the cluster for every tenant that can be told."""
+def rightly_reported(portal: Portal, after: Ledger, outcome: Outcome) -> set[str]:
+    """I9: who is reported as recreated was, and who is reported as recorded too late was created earlier.
+
+    Returns:
+        The tenants that are reported as recreated.
+    """
+    rows = {row[0]: row for row in after.rows["lifecycle"]}
+    recreated = set()
+    for finding in outcome.findings:
+        if finding.reason not in {Reason.TENANT_RECREATED, Reason.CREATION_MISRECORDED}:
+            continue
+        name, lifetimes = finding.tenant, portal.truth[finding.tenant].lifetimes
+        began_at, ended_at = rows[name][2:4]
+        births = [at + portal.clock.ahead for at, alive in lifetimes if alive]
+        if finding.reason is Reason.TENANT_RECREATED:
+            recreated.add(name)
+            assert len(births) > 1, f"{name} is reported as recreated, and has had one lifetime"
+            assert lifetimes[-1][1], f"{name} is reported as recreated, and is gone"
+            nearest = min(births, key=lambda at: abs(at - began_at))
+            assert ended_at or nearest != births[-1], f"{name} is reported as recreated, and its row is its own"
+        else:
+            assert births[-1] < began_at - SETTLE + ROUNDING, f"{name} is reported as created before its row"
+    return recreated
+
+
+def stable(portal: Portal, after: Ledger, outcome: Outcome) -> None:
+    """I9: the ledger equals the cluster for every tenant, but for those that were recreated: these are reported."""
     lifecycle = {row[0]: row for row in after.rows["lifecycle"]}
+    recreated = rightly_reported(portal, after, outcome)
     skills: dict[tuple[str, str], tuple[datetime, int, str]] = {}
     for id_, name, _, skill, kind, at in after.rows["skills"]:
         skills[name, skill] = max(skills.get((name, skill), (START.replace(year=1), 0, "")), (at, id_, kind))
@@ -213,7 +244,7 @@ def stable(portal: Portal, after: Ledger) -> None:
             assert row is None or not recorded, f"{name} is gone, and {recorded} is on"
         else:
             assert row is not None, f"{name} lives, and has no row"
-            if row[3] is None:
+            if row[3] is None and name not in recreated:
                 observed = set(current["spec"].get("packages") or [])
                 assert recorded == observed, f"{name} shows {observed}, and {recorded} is recorded"
                 suspend = current["spec"].get("suspend")

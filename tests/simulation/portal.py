@@ -199,7 +199,7 @@ class Portal:
         self._report_suspension(name, suspended=suspended)
 
     def _delete(self, name: str) -> None:
-        on = set(self._get(name)["spec"].get("packages") or [])
+        on = sorted(self._get(name)["spec"].get("packages") or [])
         self.api.delete(name)
         self._note(name)
         now = self.clock.now

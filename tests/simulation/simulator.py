@@ -22,7 +22,8 @@ from reconciler.core.model import Mode
 from reconciler.core.plan import Limits
 from reconciler.db import connection as database
 from reconciler.deadline import Deadline
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.job import Job, RunOptions
+from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
@@ -121,9 +122,10 @@ class Simulation:
         self.portal.settle_down()
         self.clock.advance(1000)
         self._pass(None)
-        self._pass(None)
-        invariants.stable(self.portal, self._read())
+        outcome, _ = self._pass(None)
+        assert outcome, "the last run but one died"
         before = self._read()
+        invariants.stable(self.portal, before, outcome)
         outcome, _ = self._pass(None)
         assert outcome, "the last run died"
         assert self._read().billed() == before.billed(), "I7: a ledger at rest was written to"

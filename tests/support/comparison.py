@@ -119,10 +119,13 @@ def records(draw: st.DrawFn, *, certain: bool = False) -> Recorded:
     skills = draw(
         st.dictionaries(_skills, _events("enabled", "disabled"), min_size=1 if certain and lifecycle is None else 0)
     )
+    follows, continues = draw(st.sampled_from([(False, False), (False, False), (True, False), (False, True)]))
     return Recorded(
         name="acme",
         lifecycle=lifecycle,
         skills=skills,
+        follows=follows,
+        continues=continues,
         suspension=draw(st.none() | _events("suspended", "resumed")),
         verified_at=draw(st.none() | _moments),
     )

@@ -31,8 +31,9 @@ from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from reconciler.db import apply
 from reconciler.deadline import Deadline
+from reconciler.job import Job, RunOptions
 from reconciler.logs import without_foreign_text
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.simulation.boundaries import Boundaries, Looks
@@ -210,7 +211,7 @@ class Scenario:
         for table in (
             *("tenant_billing_lifecycle", "tenant_skill_events", "tenant_suspension_events", "invoices"),
             *("reconciler.corrections", "reconciler.runs", "reconciler.source"),
-            *("reconciler.reports", "reconciler.totals"),
+            *("reconciler.reports", "reconciler.totals", "reconciler.tenants", "reconciler.gaps"),
         ):
             self.write(f"DELETE FROM {table}")  # noqa: S608 - of the tables above
         self.record()

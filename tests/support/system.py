@@ -11,7 +11,8 @@ import pytest
 from reconciler.alerts import Alerts
 from reconciler.core.model import Mode
 from reconciler.deadline import Deadline
-from reconciler.run import Job, RunOptions, reconcile
+from reconciler.job import Job, RunOptions
+from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from tests.support.api_state import ORG_LABEL
@@ -54,8 +55,8 @@ class System:
             [name, skill, self.now + at],
         )
 
-    def run(self, mode: Mode = Mode.RUN) -> Outcome:
-        """Run once."""
+    def run(self, mode: Mode = Mode.RUN, **options: Any) -> Outcome:
+        """Run once, with these options."""
         api = Api(kubeconfig=self.kubeconfig, context=None, deadline=self.deadline)
         source = Cluster(
             resource=CustomResource(api=api, group="pieced.ch", plural="piecedtenants"),
@@ -65,7 +66,7 @@ class System:
         job = Job(
             database_url=self.url,
             source=source,
-            options=RunOptions(mode=mode),
+            options=RunOptions(mode=mode, **options),
             deadline=self.deadline,
             alerts=self.alerts,
             sleep=self._sleep,

@@ -402,19 +402,28 @@ APPENDED = {
     Reason.SUSPENSION_UNRECORDED: "suspended",
     Reason.RESUMPTION_UNRECORDED: "resumed",
 }
+KINDS = {"enabled": "enabled", "disabled": "disabled", "suspended": "suspended", "running": "resumed"}
+"""Of the event that gives a state, where it depends on the case."""
 
 
-def correction(reason: Reason, at: datetime, *ends: datetime, org: str = "2871", subject: str | None = None) -> Finding:
+def correction(
+    reason: Reason,
+    at: datetime,
+    *ends: datetime,
+    org: str = "2871",
+    subject: str | None = None,
+    observed: str | None = None,
+) -> Finding:
     """Return a correction dated so, in an interval that ends there."""
     not_before, not_after = ends or (at, at)
     moment = None if reason is Reason.ORG_RESOLVED else Moment(at, not_before, not_after, Evidence.NONE)
-    return Finding(reason=reason, tenant="acme", org=org, action=ACTION[reason], subject=subject, moment=moment)
+    return Finding(reason, "acme", org, ACTION[reason], subject, observed=observed, moment=moment)
 
 
 def corrected(of: History, finding: Finding, at: datetime | None = None) -> History:
     """Return a history with a correction made, dated as it is or at another instant."""
     at = at or (finding.moment.occurred_at if finding.moment else FIRST)
-    if kind := APPENDED.get(finding.reason):
+    if kind := APPENDED.get(finding.reason) or KINDS.get(finding.observed or ""):
         its = sorted([*of.items.get(finding.subject, ()), Event(99, kind, at)], key=lambda event: event.occurred_at)
         if finding.subject is None:
             return replace(of, suspensions=tuple(its))
@@ -450,8 +459,11 @@ def corrections(draw: st.DrawFn) -> list[Finding]:
     for reason in draw(st.lists(st.sampled_from(list(CORRECTING)), max_size=5)):
         not_before, at, not_after = sorted(draw(st.tuples(valuable, valuable, valuable)))
         subject = draw(st.sampled_from(SKILLS)) if reason.table is Table.SKILL_EVENTS else None
-        org = draw(st.sampled_from(ORGS))
-        made.append(correction(reason, at, not_before, not_after, org=org, subject=subject))
+        org, observed = draw(st.sampled_from(ORGS)), None
+        if reason is Reason.CORRECTION_SUPERSEDED:
+            subject = draw(st.sampled_from([None, *SKILLS]))
+            observed = draw(st.sampled_from([*KINDS][2:] if subject is None else [*KINDS][:2]))
+        made.append(correction(reason, at, not_before, not_after, org=org, subject=subject, observed=observed))
     return made
 
 

@@ -114,6 +114,8 @@ ACME = Observed(
     packages=("searxng-local-search", "threema"),
     suspended=True,
     suspended_at=datetime(2026, 5, 2, 8, tzinfo=UTC),
+    suspend_is_set=True,
+    resource_version="4711",
 )
 BETA = Observed(name="beta", created_at=datetime(2026, 5, 3, 8, tzinfo=UTC))
 

@@ -58,6 +58,7 @@ def test_every_field_of_a_tenant_is_read() -> None:
     item = resource(
         namespace="shop",
         uid="u1",
+        resourceVersion="4711",
         labels={LABEL: "2871", "app": "x"},
         generation=3,
         deletionTimestamp="2026-06-01T08:00:00+02:00",
@@ -76,6 +77,8 @@ def test_every_field_of_a_tenant_is_read() -> None:
         packages=("a", "b"),
         suspended=False,
         suspended_at=datetime(2026, 5, 2, 8, tzinfo=UTC),
+        suspend_is_set=True,
+        resource_version="4711",
     )
 
 
@@ -87,7 +90,8 @@ def test_every_field_of_a_tenant_is_read() -> None:
         resource(spec={"packages": None, "suspend": None}, status={"suspendedAt": None}),
         resource(spec={"packages": []}),
         resource(labels=None, deletionTimestamp=None, generation=None, managedFields=None, namespace=None, uid=None),
-        resource(labels={}, managedFields=[], namespace="", uid=""),
+        resource(labels={}, managedFields=[], namespace="", uid="", resourceVersion=""),
+        resource(resourceVersion=None),
         resource(labels={LABEL: None}),
         resource(labels={LABEL: ""}),
         resource(labels={LABEL: "unknown"}),

@@ -15,6 +15,7 @@ from reconciler.core.reasons import REPORTING, RUNBOOK, Reason
 from tests.support.pages import PAGES, ROOT, anchors, section
 
 PAGE = "docs/runbook.md"
+CORRECTIONS = "docs/corrections.md"
 
 
 def test_every_reason_and_every_stop_has_its_entry() -> None:
@@ -23,7 +24,8 @@ def test_every_reason_and_every_stop_has_its_entry() -> None:
 
 @pytest.mark.parametrize("what", RUNBOOK)
 def test_the_page_has_the_same_entry_in_the_same_words(what: Reason | Result) -> None:
-    said = " ".join(section(PAGE, what).split())
+    page = CORRECTIONS if isinstance(what, Reason) and what.corrects else PAGE
+    said = " ".join(section(page, what).split())
     meaning, remedy = RUNBOOK[what]
     assert f"{meaning} **Remedy:** {remedy}" in said
 

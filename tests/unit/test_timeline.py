@@ -22,6 +22,7 @@ from reconciler.views.timeline import (
     OFF,
     ON,
     RISES,
+    UNKNOWN,
     Change,
     Lane,
     Mark,
@@ -162,6 +163,35 @@ def test_a_day_says_what_happened_on_it() -> None:
         ],
     )
     assert cells(lane, MAY) == "·╺━╸·╍·" + ON * 24 + GOES_ON
+
+
+# --- what is unknown ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "row"),
+    [
+        (on(2, 8), on(2, 9), "·?" + OFF * 29),
+        (on(2, 8), on(4), "·??" + OFF * 28),
+        (on(2), on(4, 1), "·???" + OFF * 27),
+        (on(20, month=4), on(2), "?" + OFF * 30),
+        (on(31, 12), on(4, month=6), OFF * 30 + "?"),
+        (on(20, month=4), on(1), OFF * 31),
+        (on(1, month=6), on(4, month=6), OFF * 31),
+    ],
+)
+def test_unknown_is_every_column_that_a_gap_touches(begins: datetime, ends: datetime, row: str) -> None:
+    assert cells(Lane(label="not proven", unknown=[(begins, ends)]), MAY) == row + " "
+
+
+@given(st.lists(st.tuples(instants, instants).map(sorted).map(tuple), max_size=4), scales())
+def test_nothing_outside_of_the_gaps_is_unknown(gaps: list[tuple[datetime, datetime]], scale: Scale) -> None:
+    row = cells(Lane(label="not proven", unknown=gaps), scale)
+    assert len(row) == scale.count + 1
+    for column, cell in enumerate(row[:-1]):
+        begins = scale.start + column * scale.column
+        touched = any(first < begins + scale.column and last > begins for first, last in gaps)
+        assert (cell == UNKNOWN) <= touched
 
 
 # --- the marks ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,176 @@
+"""What happened between two runs: what a list proves of the time since the one before.
+
+Invoices are computed from what happened, and a list shows only how things stand. So each run remembers every tenant as
+its list showed it, and the next one compares. Kubernetes adds one to the generation for every change of the spec, and
+one when the deletion is asked for. Pure; a rule is one row of this table, the first that applies counts:
+
+    the tenant                                         since the list before
+    -------------------------------------------------  --------------------------------------
+    was being deleted before                           nothing that is billed
+    has the same resourceVersion                       nothing happened
+    is unreadable now                                  not proven: unreadable
+    is gone, and another one has its name              not proven: recreated
+    is gone                                            not proven: vanished
+    spec.suspend is not a boolean, now or before       not proven: suspend_unset
+    the generation is the same, or higher by one       at most the one change that the two show
+    all else                                           not proven: changed_often
+
+A list that shows a tenant older than it was is of a copy of the cluster, and refused (`is_restored`); where a person
+accepts it, the time before it is not proven: restored.
+
+What is not proven is a gap: nobody knows what happened in it. What came and went unseen between two lists can be seen
+in neither: that is a gap of every run, under the name `*`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.errors import Refusal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reconciler.core.model import Observed
+
+ANY_TENANT = "*"
+"""The name of the gaps that are about tenants of which nobody knows."""
+UNREADABLE = ""
+"""In place of the uid of a resource that has none that can be read."""
+
+
+class RestoredSource(Refusal):
+    """The list shows a tenant as it was before the last list: it is of a copy of the cluster."""
+
+
+class Unproven(enum.StrEnum):
+    """Why nobody knows what happened in a gap."""
+
+    UNREADABLE = "unreadable"
+    RECREATED = "recreated"
+    VANISHED = "vanished"
+    SUSPEND_UNSET = "suspend_unset"
+    CHANGED_OFTEN = "changed_often"
+    RESTORED = "restored"
+    LOG_LOST = "log_lost"
+
+
+class Remembered(NamedTuple):
+    """One tenant as the last list showed it."""
+
+    uid: str
+    name: str
+    resource_version: str
+    generation: int | None
+    org: str | None
+    packages: tuple[str, ...]
+    suspended: bool
+    suspend_is_set: bool
+    created_at: datetime
+    deleting_at: datetime | None
+    since: datetime
+    """From when its history is known, but for its gaps."""
+    is_current: bool = True
+    """False if the last list showed it, and could not be read."""
+    gone_at: datetime | None = None
+    """When a list first lacked it."""
+
+
+class Gap(NamedTuple):
+    """Time of which nobody knows what happened."""
+
+    tenant: str
+    from_at: datetime
+    until_at: datetime
+    why: Unproven
+    manager: str | None = None
+    """The field manager that wrote last, where the generation moved too far."""
+
+
+class Position(NamedTuple):
+    """The list that the remembered tenants are of."""
+
+    resource_version: str | None
+    at: datetime
+    """When the run began that listed it, by the database's clock."""
+
+
+def unproven(before: Remembered, now: Observed | None, *, heir: str | None = None) -> Unproven | None:
+    """Return why it is not proven what happened to a tenant between two lists; None if it is.
+
+    `now` is the resource of the same uid; where there is none, `heir` is the uid that has its name.
+    """
+    if before.deleting_at or (now and now.resource_version == before.resource_version):
+        return None
+    if heir == UNREADABLE or (now and now.problem):
+        return Unproven.UNREADABLE
+    if now is None:
+        return Unproven.VANISHED if heir is None else Unproven.RECREATED
+    if not (before.suspend_is_set and now.suspend_is_set):
+        # the status, which moves no generation, may have decided whether it is suspended
+        return Unproven.SUSPEND_UNSET
+    moved = (now.generation - before.generation) if now.generation and before.generation else None
+    return None if moved in {0, 1} else Unproven.CHANGED_OFTEN
+
+
+def known_since(first: Observed, listed_at: datetime) -> datetime:
+    """Return from when the history of a tenant is known that was first seen at `listed_at`: if it can be, its creation.
+
+    Raises nothing: a tenant that can be read has a creation time.
+    """
+    is_known = is_as_created(first) and first.suspend_is_set and first.created_at
+    return first.created_at if is_known and first.created_at else listed_at
+
+
+def is_as_created(observed: Observed) -> bool:
+    """True if the spec was not changed since the creation. To ask for the deletion moves the generation by one."""
+    return observed.generation in ((1, 2) if observed.deleting_at else (1,))
+
+
+def is_as_remembered(before: Remembered, now: Observed) -> bool:
+    """True if what is billed of a resource is what was remembered: the same tenant, restored under another uid."""
+    return (before.org, before.packages, before.suspended) == (now.org, now.packages, now.suspended)
+
+
+def is_restored(before: Remembered, now: Observed, position: Position | None) -> bool:
+    """True if a list shows a tenant as no list of the same cluster after the last one can.
+
+    A uid that is gone never comes back. A resourceVersion grows with every write, and no write of the tenant lies
+    between the one that is remembered and the last list's own.
+    """
+    last = position and position.resource_version
+    has_changed = now.resource_version != before.resource_version
+    is_of_before = now.resource_version == last or is_older(now.resource_version, last)
+    return (
+        bool(before.gone_at)
+        or is_older(now.resource_version, before.resource_version)
+        or (before.is_current and has_changed and is_of_before)
+    )
+
+
+def restored(before: Remembered, now: Observed, position: Position | None) -> RestoredSource:
+    """Return the refusal of such a list."""
+    seen = (
+        f"lacked it since {before.gone_at:%Y-%m-%d %H:%M} UTC"
+        if before.gone_at
+        else f"saw it at {before.resource_version}, in a list at {position and position.resource_version}"
+    )
+    return RestoredSource(
+        f"The list shows {now.name} at resourceVersion {now.resource_version}; the last run {seen}.",
+        "Nothing was written. No later list of the same cluster can show that: this is a copy of it, or it was "
+        "restored from a backup. Check which cluster this is; if the ledger is to follow it, say so once with "
+        "--accept-source.",
+    )
+
+
+def is_older(version: str | None, than: str | None) -> bool:
+    """True if a resourceVersion is known to be older than another one.
+
+    They are comparable as integers: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    """
+    return bool(version and than and _is_number(version) and _is_number(than) and int(version) < int(than))
+
+
+def _is_number(version: str) -> bool:
+    return version.isascii() and version.isdigit()

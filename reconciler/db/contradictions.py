@@ -1,0 +1,190 @@
+"""Find the recorded events that contradict each other, and the corrections that the portal's later rows disprove.
+
+Only what is new since the run before is looked at, and once a day all of it. The ids of events are drawn in order and
+committed in any, so a later event may have a lower id: a run keeps how many events it saw near the highest one.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.billing import NOTHING
+from reconciler.core.contradictions import Contradiction, Guess, Known, Row, Stretch, contradiction, superseded
+from reconciler.core.impact import needed_histories, with_impact
+from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment
+from reconciler.core.reasons import Reason
+from reconciler.db.queries import query
+from reconciler.db.usage import histories, prices
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
+    from decimal import Decimal
+
+    from reconciler.core.plan import Plan
+    from reconciler.db.connection import Cursor
+
+REACH = 10_000
+"""How far the ids of events that are committed later lie below the highest one, at most: else a day passes."""
+KEYS_BATCH = 500
+"""Keys whose events are asked for at once."""
+ROWS_BATCH = 5_000
+"""Rows that are in memory at a time."""
+STATE = {"resumed": "running"}
+"""How a state is called, where it is not as the event is."""
+
+_ALL = {"skill": -1, "suspension": -1}
+"""Below the ids of all events."""
+
+Key = tuple[str, str | None]
+"""A tenant, and a skill of it or None for its suspension."""
+
+
+class EventsSeen(NamedTuple):
+    """Up to where a run has looked at the events."""
+
+    skill: int
+    suspension: int
+    near: str
+    checked_at: datetime | None
+    """When, if it has looked at all of them."""
+
+    def keep(self, cursor: Cursor) -> None:
+        """Keep it, in the transaction of the run's row, which has pinned the source."""
+        cursor.execute(query("keep_events_seen"), self._asdict())
+
+
+def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan, EventsSeen]:
+    """Return the plan with the contradictions and the disproved corrections, and up to where the events were looked at.
+
+    A disproved correction is deferred where the plan writes to the same key.
+    """
+    ((now, is_recent, *ids, is_undisturbed, near),) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
+    margin = 0 if is_undisturbed else REACH
+    above = {"skill": ids[0] - margin, "suspension": ids[1] - margin} if is_recent else _ALL
+    names = [name for (name,) in cursor.execute(query("tenants_with_news"), above)] if is_recent else None
+    seen = EventsSeen(ids[2], ids[3], near, None if is_recent else now)
+    if names == []:
+        return plan, seen
+    moved = {finding.tenant for finding in plan.findings if finding.reason is Reason.ORG_MOVED}
+    moved.update(name for (name,) in cursor.execute(query("moved_tenants")))
+    written = {_key(finding) for finding in plan.corrections if finding.event_kind}
+    found = [
+        *_contradictions(cursor, {"names": names, **above}, moved, as_of=now, settle=settle),
+        *(each.deferred() if _key(each) in written else each for each in _superseded(cursor, names)),
+    ]
+    return plan.with_findings(found), seen
+
+
+def _key(finding: Finding) -> Key:
+    return finding.tenant, finding.subject
+
+
+def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
+    """Yield the corrections that the portal's later rows disprove, each as the one that takes it back."""
+    found: dict[Key, dict[Guess, str]] = {}
+    for tenant, skill, org, *event, not_before, not_after in cursor.execute(
+        query("disproved_corrections"), {"names": names}
+    ):
+        found.setdefault((tenant, skill), {})[Guess(Event(*event), not_before, not_after)] = org
+    for (tenant, skill), rows in _key_rows(cursor, found):
+        orgs, events = found[tenant, skill], [*rows]
+        newest_id = max(row.id for row, _ in events)
+        nothing = "resumed" if skill is None else "disabled"
+        for guess, kind in superseded([*orgs], [row for row, counts in events if counts], nothing):
+            at = guess.event.occurred_at
+            yield Finding(
+                Reason.CORRECTION_SUPERSEDED,
+                tenant,
+                orgs[guess],
+                Action.APPEND,
+                skill,
+                STATE.get(guess.event.kind, guess.event.kind),
+                STATE.get(kind, kind),
+                guess.event,
+                Moment(at, at, at, Evidence.NONE),
+                newest_id=newest_id,
+            )
+
+
+def _contradictions(
+    cursor: Cursor, among: Mapping[str, object], moved: Collection[str], *, as_of: datetime, settle: timedelta
+) -> Iterator[Finding]:
+    """Yield the keys whose events contradict each other, with what is missing and what that is worth.
+
+    `among` restricts it to what is new.
+    """
+    bounds = {"settle": settle, "first": FIRST, "last": LAST}
+    keys = iter(cursor.execute(query("suspicious_keys"), {**among, **bounds}).fetchall())
+    while batch := [*islice(keys, KEYS_BATCH)]:
+        tenants = {"names": sorted({tenant for tenant, _ in batch}), **bounds}
+        lifetimes: dict[str, list[Known]] = {}
+        for tenant, *known in cursor.execute(query("known_lifetimes"), tenants):
+            lifetimes.setdefault(tenant, []).append(Known(*known))
+        gaps: dict[str, list[Stretch]] = {}
+        for tenant, from_at, until_at in cursor.execute(query("gaps_of"), tenants):
+            gaps.setdefault(tenant, []).append((from_at, until_at))
+        found: list[tuple[Finding, Contradiction]] = []
+        for (tenant, skill), rows in _key_rows(cursor, batch):
+            its, unknown = lifetimes.get(tenant, []), gaps.get(tenant, [])
+            events = (row for row, counts in rows if counts)
+            moves = tenant in moved
+            if one := contradiction(events, its, unknown, as_of=as_of, settle=settle, org_moved=moves):
+                reason = Reason.HISTORY_CONTRADICTS
+                said = tenant, its[-1].org, reason.action, skill, one.recorded, one.problem
+                found.append((Finding(reason, *said, interval=one.interval), one))
+        yield from _priced(cursor, found, as_of)
+
+
+def _priced(cursor: Cursor, found: list[tuple[Finding, Contradiction]], as_of: datetime) -> Iterator[Finding]:
+    """Yield the reports, each with what the missing event is worth at either end of its interval."""
+    lost: dict[str, list[Finding]] = {}
+    for report, one in found:
+        if one.missing and one.dated:
+            lost.setdefault(report.tenant, []).append(_as_correction(report, one.missing, one.dated))
+    worth: dict[Key, tuple[Decimal, Decimal]] = {}
+    if lost:
+        today, needed = prices(cursor), needed_histories([finding for its in lost.values() for finding in its])
+        for tenant, lifetimes, items in histories(cursor, *needed):
+            for priced in with_impact(lost[tenant], lifetimes, items, today, as_of):
+                impact = priced.impact_chf or NOTHING
+                worth[_key(priced)] = priced.impact_range or (impact, impact)
+    for report, _ in found:
+        yield report._replace(impact_range=worth.get(_key(report)))
+
+
+def _as_correction(report: Finding, kind: str, dated: Stretch) -> Finding:
+    """Return the correction that would append the missing event."""
+    return report._replace(
+        reason=Reason.CORRECTION_SUPERSEDED,
+        action=Action.APPEND,
+        observed=STATE.get(kind, kind),
+        moment=Moment(dated[0], *dated, Evidence.NONE),
+    )
+
+
+def _key_rows(cursor: Cursor, keys: Iterable[Key]) -> Iterator[tuple[Key, Iterator[tuple[Row, bool]]]]:
+    """Yield each key with its events, read while they are taken, and whether each counts."""
+    rest = iter(keys)
+    while batch := [*islice(rest, KEYS_BATCH)]:
+        named = {"tenants": [tenant for tenant, _ in batch], "skills": [skill for _, skill in batch]}
+        with cursor.connection.cursor("key_events") as stream:
+            stream.itersize = ROWS_BATCH
+            for key, rows in groupby(stream.execute(query("key_events"), named), key=itemgetter(0, 1)):
+                yield key, (_row(*row[2:]) for row in rows)
+
+
+def _row(  # noqa: PLR0917 - as the query returns them
+    id_: int,
+    kind: str,
+    at: datetime,
+    org: str,
+    not_before: datetime | None,
+    not_after: datetime | None,
+    *facts: bool,
+) -> tuple[Row, bool]:
+    is_ours, counts = facts
+    interval = (not_before or at, not_after or at) if is_ours else None
+    return Row(id_, kind, at, org, interval), counts

@@ -1,0 +1,45 @@
+"""What a run is told: what it works on, and how it goes about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from reconciler.alerts import Alerts
+from reconciler.core.model import FallbackDating, Mode
+from reconciler.core.plan import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reconciler.core.model import Source
+    from reconciler.deadline import Deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run goes about it."""
+
+    mode: Mode = Mode.RUN
+    settle: timedelta = timedelta(seconds=60)
+    """How long after a change of the resource the portal may still write its row."""
+    fallback: FallbackDating = FallbackDating.CUSTOMER
+    limits: Limits = field(default_factory=Limits)
+    accept_source: bool = False
+    """True if another source than the pinned one is accepted, and pinned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a run works on, and when it must end. People are notified after that, and never of a plan."""
+
+    database_url: str = field(repr=False)
+    source: Source
+    options: RunOptions
+    deadline: Deadline
+    alerts: Alerts = field(default_factory=Alerts)
+    sleep: Callable[[float], object] = time.sleep
+    began: float = field(default_factory=time.monotonic)
+    """In seconds of `time.monotonic`."""

@@ -1,0 +1,105 @@
+-- What is remembered from run to run: the queries of reconciler/db/positions.py.
+
+-- name: sightings
+-- The tenants of which the staged list shows something else than what is remembered: both sides; of one that is gone,
+-- the uid that has its name now, empty where that cannot be read; of a new one, the tenant that had its name. Nothing is
+-- known where another run has moved the position: what it remembers may be younger than this list.
+WITH known AS (
+  SELECT uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
+         deleting_at, since, is_current, gone_at
+  FROM reconciler.tenants
+  WHERE source = %(source)s
+        AND (SELECT (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
+             FROM reconciler.source)
+)
+SELECT o.tenant_name, o.namespace, o.uid, o.org, o.packages, o.suspended, o.resource_version, o.detail,
+       CASE WHEN heir.tenant_name IS NOT NULL THEN coalesce(heir.uid, '') END,
+       t.*, forerunner.*
+FROM staged o
+FULL JOIN known t ON t.uid = o.uid
+LEFT JOIN staged heir ON o.tenant_name IS NULL AND heir.tenant_name = t.tenant_name
+LEFT JOIN known forerunner
+       ON t.uid IS NULL AND forerunner.tenant_name = o.tenant_name AND forerunner.gone_at IS NULL
+WHERE (t.uid IS NOT NULL OR o.is_live IS NOT NULL AND o.uid IS NOT NULL)
+      AND (o.tenant_name IS NOT NULL OR t.gone_at IS NULL)
+      AND (t.resource_version, t.is_current, t.gone_at) IS DISTINCT FROM (o.resource_version, true, NULL)
+
+-- name: restored_before
+-- The tenants that an earlier run has seen under another uid, and that are as they were under the uid before.
+SELECT t.uid
+FROM reconciler.tenants t JOIN reconciler.tenants f ON f.uid = t.follows
+WHERE t.source = %(source)s AND t.gone_at IS NULL AND NOT t.continues
+      AND (t.org, t.packages, t.suspended) IS NOT DISTINCT FROM (f.org, f.packages, f.suspended)
+
+-- name: continue_tenants
+UPDATE reconciler.tenants t SET continues = true, since = f.since
+FROM reconciler.tenants f
+WHERE t.source = %(source)s AND t.uid = ANY (%(continuing)s::text[]) AND f.uid = t.follows
+
+-- name: move_position
+-- Only if the position is still the one that the run began with, and of the source that is pinned.
+UPDATE reconciler.source SET position = %(position)s, position_at = %(at)s
+WHERE identity = %(source)s
+      AND (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
+
+-- name: sighted_table
+-- What a list showed, for this transaction only.
+CREATE TEMPORARY TABLE sighted (
+  state text NOT NULL,        -- seen, vanished, unreadable
+  uid text NOT NULL,
+  tenant_name text,
+  resource_version text,
+  generation bigint,
+  org text,
+  packages text[],
+  suspended boolean,
+  suspend_is_set boolean,
+  created_at timestamptz,
+  deleting_at timestamptz,
+  since timestamptz,
+  follows text,
+  continues boolean
+) ON COMMIT DROP
+
+-- name: copy_sighted
+COPY sighted FROM STDIN
+
+-- name: gaps_table
+CREATE TEMPORARY TABLE sighted_gaps (
+  tenant_name text NOT NULL, from_at timestamptz NOT NULL, until_at timestamptz NOT NULL, why text NOT NULL, manager text
+) ON COMMIT DROP
+
+-- name: copy_gaps
+COPY sighted_gaps FROM STDIN
+
+-- name: remember_tenants
+INSERT INTO reconciler.tenants AS t (
+  source, uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
+  deleting_at, since, follows, continues)
+SELECT %(source)s, uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
+       deleting_at, since, follows, continues
+FROM sighted WHERE state = 'seen'
+ON CONFLICT (source, uid) DO UPDATE
+SET tenant_name = excluded.tenant_name, resource_version = excluded.resource_version, generation = excluded.generation,
+    org = excluded.org, packages = excluded.packages, suspended = excluded.suspended,
+    suspend_is_set = excluded.suspend_is_set, deleting_at = excluded.deleting_at, is_current = true, gone_at = NULL
+
+-- name: forget_vanished
+-- What the list lacked, or showed and could not be read, stays as it was.
+UPDATE reconciler.tenants t
+SET gone_at = CASE WHEN s.state = 'vanished' THEN %(at)s::timestamptz END, is_current = s.state <> 'unreadable'
+FROM sighted s
+WHERE t.source = %(remembered)s AND t.uid = s.uid AND s.state <> 'seen'
+
+-- name: keep_gaps
+-- A gap that begins before the last one of its tenant ends is one with it.
+WITH widened AS (
+  UPDATE reconciler.gaps g
+  SET until_at = greatest(g.until_at, s.until_at), why = s.why, manager = coalesce(s.manager, g.manager)
+  FROM sighted_gaps s
+  WHERE g.source = %(source)s AND g.tenant_name = s.tenant_name AND g.until_at >= s.from_at
+  RETURNING g.tenant_name
+)
+INSERT INTO reconciler.gaps (source, tenant_name, from_at, until_at, why, manager)
+SELECT %(source)s, tenant_name, from_at, until_at, why, manager FROM sighted_gaps
+WHERE tenant_name NOT IN (SELECT tenant_name FROM widened)
