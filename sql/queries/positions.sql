@@ -101,5 +101,7 @@ WITH widened AS (
   RETURNING g.tenant_name
 )
 INSERT INTO reconciler.gaps (source, tenant_name, from_at, until_at, why, manager)
-SELECT %(source)s, tenant_name, from_at, until_at, why, manager FROM sighted_gaps
+SELECT DISTINCT ON (tenant_name) %(source)s, tenant_name, from_at, until_at, why, manager
+FROM sighted_gaps -- of two tenants of one name, both have the same one
 WHERE tenant_name NOT IN (SELECT tenant_name FROM widened)
+ORDER BY tenant_name, why

@@ -790,6 +790,22 @@ def test_a_uid_that_was_gone_is_of_a_copy(system: System) -> None:
     assert memory(system).gone_at is None
 
 
+def test_two_tenants_of_one_name_have_one_gap(system: System) -> None:
+    """The backup shows the tenant that was gone, and no longer the one that came after it."""
+    for name in ("acme", "beta"):
+        put(system, name)
+    ran(system)
+    backup = system.api.get("acme")
+    system.api.delete("acme")
+    system.api.create(tenant("acme", suspend=False))
+    ran(system)
+    system.api.delete("acme")
+    assert backup
+    system.api.plant(backup)
+    ran(system, accept_source=True)
+    assert {gap.why for gap in gaps(system, "acme")} <= {"recreated", "restored"}
+
+
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_list_of_a_copy_is_refused_in_every_run(system: System, copy: Callable[[System], None]) -> None:
     put(system, "acme")

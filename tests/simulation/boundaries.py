@@ -151,9 +151,9 @@ class Looks:
         self.boundaries.cross("after get")
         return again
 
-    def last_of(self, name: str) -> datetime:
-        """When the run looked at a tenant for the last time."""
-        return max(
+    def first_of(self, name: str) -> datetime:
+        """When the run looked at a tenant for the first time."""
+        return min(
             at for look, at in zip(self.shown, self.shown_at, strict=True) if isinstance(look, dict) or look[0] == name
         )
 
