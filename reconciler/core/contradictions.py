@@ -35,17 +35,17 @@ reads at every instant as if the correction had never been written.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.core.dating import INSTANT
 from reconciler.core.model import FIRST, UNKNOWN_ORG, Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
+    from datetime import timedelta
 
-INSTANT = timedelta(microseconds=1)
-"""What PostgreSQL tells apart."""
 MAX_ORG = 60
 """Characters of an organisation that are shown."""
 OPPOSITE = {"enabled": "disabled", "disabled": "enabled", "suspended": "resumed", "resumed": "suspended"}

@@ -12,11 +12,13 @@ one when the deletion is asked for. Pure; a rule is one row of this table, the f
     is gone, and another one has its name              not proven: recreated
     is gone                                            not proven: vanished
     spec.suspend is not a boolean, now or before       not proven: suspend_unset
-    the generation is the same, or higher by one       at most the one change that the two show
+    the generation is the same                         nothing happened to the spec
+    the generation is higher by one, and the ledger    the one change that the two show
+    agreed with the list before
     all else                                           not proven: changed_often
 
 A list that shows a tenant older than it was is of a copy of the cluster, and refused (`is_restored`); where a person
-accepts it, the time before it is not proven: restored.
+accepts it, the time before it is proven of no tenant: restored.
 
 What is not proven is a gap: nobody knows what happened in it. What came and went unseen between two lists can be seen
 in neither: that is a gap of every run, under the name `*`.
@@ -28,14 +30,20 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.errors import Refusal
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from reconciler.core.model import Observed
+    from reconciler.core.model import Finding, Observed
 
 ANY_TENANT = "*"
 """The name of the gaps that are about tenants of which nobody knows."""
+UNCOMPARED = frozenset(
+    {Reason.TENANT_RECREATED, Reason.DELETION_CONTRADICTED, Reason.EVENT_TIME_INVALID, Reason.TENANT_PARKED}
+)
+"""The reports about tenants of which nothing else, or not everything, is compared or written."""
 UNREADABLE = ""
 """In place of the uid of a resource that has none that can be read."""
 
@@ -75,6 +83,8 @@ class Remembered(NamedTuple):
     """False if the last list showed it, and could not be read."""
     gone_at: datetime | None = None
     """When a list first lacked it."""
+    unwritten_since: datetime | None = None
+    """Since when it has a change that is not in the ledger; None if the ledger agreed with the list."""
 
 
 class Gap(NamedTuple):
@@ -111,7 +121,20 @@ def unproven(before: Remembered, now: Observed | None, *, heir: str | None = Non
         # the status, which moves no generation, may have decided whether it is suspended
         return Unproven.SUSPEND_UNSET
     moved = (now.generation - before.generation) if now.generation and before.generation else None
-    return None if moved in {0, 1} else Unproven.CHANGED_OFTEN
+    # what an earlier list showed, and no run has written, is a change before this one
+    return None if moved in ({0} if before.unwritten_since else {0, 1}) else Unproven.CHANGED_OFTEN
+
+
+def left_unwritten(findings: Iterable[Finding], *, is_blocked: bool = False) -> set[str]:
+    """Return the tenants of which the ledger does not hold what the list showed, by what a run found.
+
+    They changed between its two looks, or are reported and therefore not compared, or the run was blocked.
+    """
+    return {
+        finding.tenant
+        for finding in findings
+        if finding.changing or finding.reason in UNCOMPARED or (is_blocked and finding.action.writes)
+    }
 
 
 def known_since(first: Observed, listed_at: datetime) -> datetime:

@@ -26,6 +26,8 @@ from reconciler.db.queries import query
 if TYPE_CHECKING:
     from reconciler.db.connection import Cursor
 
+ROWS_BATCH = 2_000
+"""Tenants whose facts are in memory at a time."""
 MAX_NAMES = 5
 """Tenants that a message names for each cause."""
 MAX_RUNS_SEARCHED = 2_000
@@ -55,18 +57,21 @@ def read_certificate(
     of `reconciler.db.connection.snapshot`.
     """
     begins, ends = (datetime.combine(day, time(), UTC) for day in (first, until))
-    question = Question(begins, ends, settle)
-    _, verified_until, _ = read_verification(cursor, settle=settle)
+    _, verified_until, _, runs_settle = read_verification(cursor, settle=settle)
+    # what is asked must not widen what may be missing at the start of a lifetime
+    question = Question(begins, ends, runs_settle)
     proofs = {one.tenant: one.verified_until for one in read_unverified(cursor, settle=settle)}
-    asked = {"first": begins, "until": ends, "settle": settle, "org": org, "tenant": tenant}
-    rows = cursor.execute(query("certificate_facts"), asked).fetchall()
-    return certify(question, verified_until, (_facts(row, proofs) for row in rows))
+    asked = {"first": begins, "until": ends, "settle": runs_settle, "org": org, "tenant": tenant}
+    with cursor.connection.cursor("facts") as stream:
+        stream.itersize = ROWS_BATCH
+        rows = stream.execute(query("certificate_facts"), asked)
+        return certify(question, verified_until, (_facts(row, proofs) for row in rows))
 
 
-def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int]:
-    """Return the clock, up to when the ledger is verified, and for how many tenants it is not."""
-    ((as_of, verified_until, unverified),) = cursor.execute(query("last_proof"), {"settle": settle}).fetchall()
-    return as_of.astimezone(UTC), verified_until, unverified or 0
+def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int, timedelta]:
+    """Return the clock, up to when the ledger is verified, for how many tenants it is not, and the run's settle."""
+    ((as_of, verified_until, unverified, own),) = cursor.execute(query("last_proof"), {"settle": settle}).fetchall()
+    return as_of.astimezone(UTC), verified_until, unverified or 0, own or timedelta()
 
 
 def read_unverified(cursor: Cursor, *, settle: timedelta, max_rows: int | None = None) -> list[Unverified]:

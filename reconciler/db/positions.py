@@ -21,6 +21,7 @@ from reconciler.core.history import (
     Remembered,
     Unproven,
     is_as_remembered,
+    is_older,
     is_restored,
     known_since,
     restored,
@@ -33,7 +34,7 @@ from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
     from reconciler.core.model import Listing, Observed
@@ -74,8 +75,9 @@ class Sightings:
         listed_at = started.observed_at + timedelta(seconds=listing.read_at - started.read_at)
         tenants = self._stack.enter_context(CopySpool("What the tenants changed"))
         gaps = self._stack.enter_context(CopySpool("What is not proven"))
-        remembered = started.last.source if started.last else listing.source
-        self._new = _New(listing.source, remembered, started.position, position, listed_at, accept, tenants, gaps)
+        before = started.last or listing
+        self._new = _New(listing.source, before.source, started.position, position, listed_at, accept, tenants, gaps)
+        self._new.is_restored = accept and is_older(listing.resource_version, before.resource_version)
 
     def look(self, cursor: Cursor) -> None:
         """Compare the staged list with what is remembered, and keep what is new.
@@ -85,11 +87,11 @@ class Sightings:
         """
         if (new := self._new) is None:
             return
-        number, last = 0, new.last
-        with cursor.connection.cursor("sightings") as stream:
-            stream.itersize = ROWS_BATCH
-            for row in stream.execute(query("sightings"), {"source": new.remembered} | new.began_with):
-                number += new.look_at(*_sides(row))
+        was_known, last = new.is_restored, new.last
+        number = self._look_at_all(cursor, new)
+        if new.is_restored and not was_known:
+            # one of them shows that the cluster was restored: of the others it may have undone something, too
+            number = self._look_at_all(cursor, new)
         if new.accept:
             # the run that first saw them may have come before anybody could accept it
             earlier = cursor.execute(query("restored_before"), {"source": new.remembered})
@@ -100,9 +102,19 @@ class Sightings:
         self.read = HistoryRead(LogRead.LOST, seconds=seconds, gaps=number)
         self.renewed = Renewed(new.remembered, tuple(new.following), tuple(new.continuing))
 
-    def keep(self, cursor: Cursor) -> None:
+    @staticmethod
+    def _look_at_all(cursor: Cursor, new: _New) -> int:
+        """Look at the tenants that the list shows otherwise, and return how many have a new gap."""
+        new.restart()
+        known = {"source": new.remembered, "is_restored": new.is_restored} | new.began_with
+        with cursor.connection.cursor("sightings") as stream:
+            stream.itersize = ROWS_BATCH
+            return sum(new.look_at(*_sides(row)) for row in stream.execute(query("sightings"), known))
+
+    def keep(self, cursor: Cursor, unwritten: Collection[str]) -> None:
         """Remember it, under the lock of all runs and in the transaction of the run's row, which has pinned the source.
 
+        `unwritten` are the tenants that are otherwise in the ledger than the list showed them.
         It counts as unread if another run has moved the position meanwhile, and where a run that was stopped has not
         pinned its source.
         """
@@ -119,6 +131,7 @@ class Sightings:
             _copy(cursor, query("copy_sighted"), new.tenants)
             cursor.execute(query("remember_tenants"), known)
             cursor.execute(query("forget_vanished"), known)
+        cursor.execute(query("mark_unwritten"), known | new.began_with | {"unwritten": [*unwritten]})
         if new.continuing:
             cursor.execute(query("continue_tenants"), {"source": new.source, "continuing": new.continuing})
         if new.gaps:
@@ -127,7 +140,7 @@ class Sightings:
             cursor.execute(query("keep_gaps"), known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _New:
     """What one list shows that is not remembered, on disk."""
 
@@ -140,6 +153,8 @@ class _New:
     accept: bool
     tenants: CopySpool
     gaps: CopySpool
+    is_restored: bool = False
+    """True if the list is of a restored cluster, and a person accepted it."""
     following: list[str] = field(default_factory=list)
     continuing: list[str] = field(default_factory=list)
 
@@ -147,6 +162,13 @@ class _New:
     def began_with(self) -> dict[str, object]:
         """The position that the run began with, as parameters."""
         return {"last_position": self.last and self.last.resource_version, "last_at": self.last and self.last.at}
+
+    def restart(self) -> None:
+        """Forget what was seen of the list."""
+        self.tenants.restart()
+        self.gaps.restart()
+        self.following.clear()
+        self.continuing.clear()
 
     def look_at(
         self,
@@ -163,32 +185,30 @@ class _New:
         if before is None:
             if now is None or now.uid is None:
                 return False
-            since, continues = known_since(now, self.listed_at), False
             if forerunner:
                 self.following.append(now.uid)
-                if continues := self.accept and is_as_remembered(forerunner, now):
+                if self.accept and is_as_remembered(forerunner, now):
                     self.continuing.append(now.uid)
-                    since = forerunner.since
-            self._keep_tenant(now, since, follows=forerunner and forerunner.uid, continues=continues)
+            self._keep_tenant(now, known_since(now, self.listed_at), forerunner and forerunner.uid)
             return False
         why = unproven(before, now, heir=heir)
         if now and not now.problem:
             if is_restored(before, now, self.last):
                 if not self.accept:
                     raise restored(before, now, self.last)
-                why = Unproven.RESTORED
+                self.is_restored = True
             self._keep_tenant(now, before.since)
         else:
             self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)
+        if self.is_restored and now and not before.deleting_at:
+            why = Unproven.RESTORED
         if why is None or self.last is None:
             return False
         manager = now.last_modified_by if now and why is Unproven.CHANGED_OFTEN else None
-        self.keep_gap(Gap(before.name, self.last.at, self.listed_at, why, manager))
+        self.keep_gap(Gap(before.name, before.unwritten_since or self.last.at, self.listed_at, why, manager))
         return True
 
-    def _keep_tenant(
-        self, now: Observed, since: datetime, *, follows: str | None = None, continues: bool = False
-    ) -> None:
+    def _keep_tenant(self, now: Observed, since: datetime, follows: str | None = None) -> None:
         fields = (
             "seen",
             now.uid,
@@ -203,12 +223,11 @@ class _New:
             _time(now.deleting_at),
             _time(since),
             follows,
-            _flag(continues),
         )
         self.tenants.write(_line(fields))
 
     def _keep_state(self, state: str, uid: str) -> None:
-        self.tenants.write(_line((state, uid, *[None] * 12)))
+        self.tenants.write(_line((state, uid, *[None] * 11)))
 
     def keep_gap(self, gap: Gap) -> None:
         fields = (gap.tenant, _time(gap.from_at), _time(gap.until_at), gap.why, gap.manager)
@@ -223,7 +242,7 @@ def _copy(cursor: Cursor, statement: bytes, spool: CopySpool) -> None:
 
 def _sides(row: tuple[Any, ...]) -> tuple[Observed | None, Remembered | None, str | None, Remembered | None]:
     """Return both sides of a tenant from a row of `sightings`, the heir and the forerunner."""
-    columns, detail, heir, before, forerunner = row[:7], row[7], row[8], row[9:22], row[22:]
+    columns, detail, heir, before, forerunner = row[:7], row[7], row[8], row[9:23], row[23:]
     return as_observed(columns, detail), _remembered(before), heir, _remembered(forerunner)
 
 

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from reconciler import __version__
 from reconciler.core.errors import Failure, as_failure
-from reconciler.core.history import Position
+from reconciler.core.history import Position, left_unwritten
 from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
@@ -117,7 +117,7 @@ def commit(
             record(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
-            sightings.keep(cursor)
+            sightings.keep(cursor, left_unwritten(plan.findings))
             if seen:
                 seen.keep(cursor)
             outcome = _with_memory(cursor, outcome)
@@ -143,7 +143,7 @@ def record_stop(database_url: str, outcome: Outcome, sightings: Sightings | None
             # while another run writes, what this one has seen counts as unread: the next one sees it too
             if sightings and cursor.execute(query("try_lock")).fetchall() == [(True,)]:
                 with suppress(psycopg.Error), db.transaction():
-                    sightings.keep(cursor)
+                    sightings.keep(cursor, left_unwritten(outcome.findings, is_blocked=True))
             cursor.execute(query("record_run"), _row(outcome))
             kind = type(outcome.failure).__name__
             cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})

@@ -35,7 +35,7 @@ MAX_CORRECTIONS = 10_000
 
 def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     """Read how things stand, in a transaction of `reconciler.db.connection.snapshot`."""
-    as_of, verified_until, unverified_count = read_verification(cursor, settle=settle)
+    as_of, verified_until, unverified_count, _ = read_verification(cursor, settle=settle)
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - timedelta(days=DAYS - 1)
     reports = cursor.execute(query("status_reports"), {"max_rows": MAX_ROWS}).fetchall()

@@ -89,7 +89,8 @@ def show(status: Status, console: Console) -> None:
         for doubt in status.last_month.doubts
         if doubt.cause not in {Cause.UNVERIFIED, Cause.REPORTED, Cause.DEFERRED}
     ]
-    _print(console, f"NOT PROVEN IN {status.last_month.first:%B %Y}".upper(), columns, _doubts(doubts), len(doubts))
+    title = f"NOT PROVEN IN {status.last_month.first:%B %Y}".upper()
+    _print(console, title, columns, _doubts(doubts[:MAX_DOUBTS]), len(doubts))
     columns = ("", "TENANT", "REASON", "SKILL", "RECORDED", "OBSERVED", "SINCE (UTC)", "FOR", "ACCEPTED UNTIL")
     _print(console, "OPEN REPORTS", columns, _reports(status), status.reports_count)
     columns = ("TENANT", "REASON", "ACCEPTED UNTIL", "BY", "NOTE")
@@ -186,7 +187,8 @@ def _tenants(status: Status) -> Iterator[Row]:
 
 def _doubts(doubts: list[Doubt]) -> Iterator[Row]:
     for one in doubts:
-        tenant, why = visible(one.tenant), visible(one.detail or one.cause) + (", accepted" if one.accepted else "")
+        named = one.detail if one.cause is Cause.GAP else ": ".join(filter(None, (one.cause, one.detail)))
+        tenant, why = visible(one.tenant), visible(named) + (", accepted" if one.accepted else "")
         begins, ends = (_minute(at) if at else "-" for at in (one.from_at, one.until_at))
         cells = (tenant, why, begins, ends, visible(one.manager or "-"))
         by = f", last written by {visible(one.manager)}" if one.manager else ""

@@ -3,16 +3,18 @@
 -- name: certificate_facts
 -- What is known of each tenant that could be in doubt, of those that the question is about; a tenant of which nobody
 -- knows who pays could be anybody's. A tenant without a doubt may come too.
-WITH lifetime AS (
+WITH lifetime AS NOT MATERIALIZED (
+  -- of one tenant it is looked up by the primary keys
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM public.tenant_billing_lifecycle
   UNION ALL
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM reconciler.closed_lives
 ), last AS (
   SELECT unverified FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1
-), assumed AS (
+), assumed AS NOT MATERIALIZED (
   -- what was dated by policy, and may have happened on one of several days
   SELECT tenant_name, not_before, not_after, reason FROM reconciler.corrections
-  WHERE evidence = 'none' AND taken_back_at IS NULL AND reason <> 'skill_open_after_deletion' AND not_before < %(until)s AND not_after > %(first)s
+  WHERE evidence = 'none' AND taken_back_at IS NULL AND reason <> 'skill_open_after_deletion'
+        AND not_before < %(until)s AND not_after > %(first)s
         AND (not_before AT TIME ZONE 'UTC')::date < ((not_after - interval '1 microsecond') AT TIME ZONE 'UTC')::date
 ), in_doubt AS (
   SELECT unnest(unverified) AS tenant_name FROM last
@@ -32,7 +34,7 @@ WITH lifetime AS (
                                 AND coalesce(t.deleting_at, t.gone_at, 'infinity') > l.created_at)
   UNION SELECT tenant_name FROM reconciler.tenants GROUP BY tenant_name HAVING count(*) > 1
   UNION SELECT tenant_name FROM assumed
-), payer AS (
+), payer AS NOT MATERIALIZED (
   SELECT tenant_name, zitadel_org_id FROM lifetime
   UNION ALL SELECT tenant_name, org FROM reconciler.tenants
   UNION ALL SELECT tenant_name, zitadel_org_id FROM reconciler.reports
@@ -43,7 +45,8 @@ SELECT d.tenant_name,
        (SELECT coalesce(json_agg(json_build_array(created_at, coalesce(deleting_at, gone_at), since, continues)), '[]')
         FROM reconciler.tenants t WHERE t.tenant_name = d.tenant_name)::text,
        (SELECT coalesce(json_agg(json_build_array(from_at, until_at, why, manager) ORDER BY from_at), '[]')
-        FROM reconciler.gaps g WHERE g.tenant_name = d.tenant_name AND from_at < %(until)s AND until_at > %(first)s)::text,
+        FROM reconciler.gaps g WHERE g.tenant_name = d.tenant_name AND from_at < %(until)s AND until_at > %(first)s
+       )::text,
        (SELECT coalesce(json_agg(json_build_array(not_before, not_after, reason) ORDER BY not_before, reason), '[]')
         FROM assumed a WHERE a.tenant_name = d.tenant_name)::text,
        (SELECT coalesce(json_agg(json_build_array(r.reason, e.reason IS NOT NULL) ORDER BY r.reason, r.subject), '[]')
@@ -53,7 +56,7 @@ SELECT d.tenant_name,
         WHERE r.tenant_name = d.tenant_name)::text,
        (SELECT created_at FROM reconciler.exceptions e
         WHERE e.tenant_name = d.tenant_name AND e.reason = 'history_unproven' AND e.expires_at > now()),
-       d.tenant_name = ANY (coalesce((SELECT unverified FROM last), '{}'))
+       d.tenant_name IN (SELECT unnest(unverified) FROM last)
 FROM in_doubt d
 WHERE (%(tenant)s::text IS NULL OR d.tenant_name IN (%(tenant)s, '*'))
       AND (%(org)s::text IS NULL OR d.tenant_name = '*' OR EXISTS (
@@ -65,9 +68,9 @@ ORDER BY d.tenant_name COLLATE "C"
 -- name: last_proof
 -- The clock, and the last run that proved anything: one over a cluster that was not stopped. The portal may still have
 -- been writing the rows of what changed within settle of it: the run's own, or what is asked where that is longer.
-SELECT clock_timestamp(), last.until, last.unverified
+SELECT clock_timestamp(), last.until, last.unverified, last.settle
 FROM (SELECT) AS nothing LEFT JOIN LATERAL (
-  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, cardinality(unverified) AS unverified
+  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, cardinality(unverified) AS unverified, settle
   FROM reconciler.proving_runs
   ORDER BY observed_at DESC LIMIT 1
 ) AS last ON true

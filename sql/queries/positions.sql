@@ -4,9 +4,10 @@
 -- The tenants of which the staged list shows something else than what is remembered: both sides; of one that is gone,
 -- the uid that has its name now, empty where that cannot be read; of a new one, the tenant that had its name. Nothing is
 -- known where another run has moved the position: what it remembers may be younger than this list.
+-- Of a restored cluster all are returned: what it undid is not to be seen.
 WITH known AS (
   SELECT uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
-         deleting_at, since, is_current, gone_at
+         deleting_at, since, is_current, gone_at, unwritten_since
   FROM reconciler.tenants
   WHERE source = %(source)s
         AND (SELECT (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
@@ -22,7 +23,8 @@ LEFT JOIN known forerunner
        ON t.uid IS NULL AND forerunner.tenant_name = o.tenant_name AND forerunner.gone_at IS NULL
 WHERE (t.uid IS NOT NULL OR o.is_live IS NOT NULL AND o.uid IS NOT NULL)
       AND (o.tenant_name IS NOT NULL OR t.gone_at IS NULL)
-      AND (t.resource_version, t.is_current, t.gone_at) IS DISTINCT FROM (o.resource_version, true, NULL)
+      AND (%(is_restored)s OR (t.resource_version, t.is_current, t.gone_at)
+                              IS DISTINCT FROM (o.resource_version, true, NULL))
 
 -- name: restored_before
 -- The tenants that an earlier run has seen under another uid, and that are as they were under the uid before.
@@ -32,6 +34,7 @@ WHERE t.source = %(source)s AND t.gone_at IS NULL AND NOT t.continues
       AND (t.org, t.packages, t.suspended) IS NOT DISTINCT FROM (f.org, f.packages, f.suspended)
 
 -- name: continue_tenants
+-- Who is taken for the same tenant as the one before is known for as long.
 UPDATE reconciler.tenants t SET continues = true, since = f.since
 FROM reconciler.tenants f
 WHERE t.source = %(source)s AND t.uid = ANY (%(continuing)s::text[]) AND f.uid = t.follows
@@ -57,8 +60,7 @@ CREATE TEMPORARY TABLE sighted (
   created_at timestamptz,
   deleting_at timestamptz,
   since timestamptz,
-  follows text,
-  continues boolean
+  follows text
 ) ON COMMIT DROP
 
 -- name: copy_sighted
@@ -75,14 +77,15 @@ COPY sighted_gaps FROM STDIN
 -- name: remember_tenants
 INSERT INTO reconciler.tenants AS t (
   source, uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
-  deleting_at, since, follows, continues)
+  deleting_at, since, follows)
 SELECT %(source)s, uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
-       deleting_at, since, follows, continues
+       deleting_at, since, follows
 FROM sighted WHERE state = 'seen'
 ON CONFLICT (source, uid) DO UPDATE
 SET tenant_name = excluded.tenant_name, resource_version = excluded.resource_version, generation = excluded.generation,
     org = excluded.org, packages = excluded.packages, suspended = excluded.suspended,
-    suspend_is_set = excluded.suspend_is_set, deleting_at = excluded.deleting_at, is_current = true, gone_at = NULL
+    suspend_is_set = excluded.suspend_is_set, deleting_at = excluded.deleting_at, is_current = true, gone_at = NULL,
+    unwritten_since = CASE WHEN excluded.generation = t.generation THEN t.unwritten_since END
 
 -- name: forget_vanished
 -- What the list lacked, or showed and could not be read, stays as it was.
@@ -90,6 +93,14 @@ UPDATE reconciler.tenants t
 SET gone_at = CASE WHEN s.state = 'vanished' THEN %(at)s::timestamptz END, is_current = s.state <> 'unreadable'
 FROM sighted s
 WHERE t.source = %(remembered)s AND t.uid = s.uid AND s.state <> 'seen'
+
+-- name: mark_unwritten
+-- The tenants whose state in the list is not in the ledger, and those where it is by now.
+UPDATE reconciler.tenants
+SET unwritten_since = CASE WHEN unwritten_since IS NULL THEN coalesce(%(last_at)s::timestamptz, %(at)s) END
+WHERE source = %(source)s AND gone_at IS NULL
+      AND (unwritten_since IS NULL AND tenant_name = ANY (%(unwritten)s::text[])
+           OR unwritten_since IS NOT NULL AND tenant_name <> ALL (%(unwritten)s::text[]))
 
 -- name: keep_gaps
 -- A gap that begins before the last one of its tenant ends is one with it.

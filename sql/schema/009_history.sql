@@ -36,6 +36,7 @@ CREATE TABLE reconciler.tenants (
     since            timestamptz NOT NULL,
     is_current       bool        NOT NULL DEFAULT true,
     gone_at          timestamptz,
+    unwritten_since  timestamptz,
     follows          text,
     continues        bool        NOT NULL DEFAULT false,
     PRIMARY KEY (source, uid)
@@ -53,12 +54,16 @@ COMMENT ON COLUMN reconciler.tenants.since IS
     'was first seen, else the time of the list that first showed it.';
 COMMENT ON COLUMN reconciler.tenants.is_current IS 'False if the last list showed it, and it could not be read.';
 COMMENT ON COLUMN reconciler.tenants.gone_at IS 'When a list first lacked it.';
+COMMENT ON COLUMN reconciler.tenants.unwritten_since IS
+    'What the last list showed of it is not in the ledger: since when a change can be that no run has written. Empty if '
+    'the ledger agrees.';
 COMMENT ON COLUMN reconciler.tenants.follows IS
     'The uid that its name had before: the tenant was deleted and recreated between two lists.';
 COMMENT ON COLUMN reconciler.tenants.continues IS
     'A person took it for the same tenant as the one that it follows, with --accept-source: the cluster was restored.';
 
 CREATE INDEX tenants_name ON reconciler.tenants (tenant_name);
+CREATE INDEX tenants_unwritten ON reconciler.tenants (source, uid) WHERE unwritten_since IS NOT NULL;
 CREATE INDEX tenants_follow ON reconciler.tenants (source, uid) WHERE follows IS NOT NULL;
 
 CREATE TABLE reconciler.gaps (
@@ -78,6 +83,7 @@ COMMENT ON COLUMN reconciler.gaps.why IS 'Why it is not proven; the latest reaso
 COMMENT ON COLUMN reconciler.gaps.manager IS
     'The field manager that wrote last, where the spec had changed more than once between two lists.';
 
+CREATE INDEX gaps_tenant ON reconciler.gaps (tenant_name);
 CREATE INDEX gaps_until ON reconciler.gaps (until_at);
 
 ALTER TABLE reconciler.runs ADD COLUMN history jsonb NOT NULL DEFAULT '{}';

@@ -10,6 +10,7 @@ import pytest
 from reconciler.core.certificate import Cause, Certificate
 from reconciler.db.certificate import NotVerified, read_certificate, refuse_unproven
 from reconciler.db.connection import transaction
+from reconciler.db.queries import query
 from tests.support.api_state import tenant
 
 if TYPE_CHECKING:
@@ -183,6 +184,25 @@ def test_an_accepted_gap_is_named_and_passes(watched: System) -> None:
     found = certificate(watched)
     assert all(name != "acme" for name, *_ in causes(found))
     assert [doubt.tenant for doubt in found.accepted if doubt.tenant != "*"] == ["acme"]
+
+
+def test_what_is_asked_does_not_widen_what_may_be_missing(system: System) -> None:
+    """Known from an hour after it was created: a long settle does not make that the same."""
+    system.api.create(tenant("acme", ["mail"], suspend=False), at=system.now - 5 * DAY)
+    change_twice(system)
+    system.record("acme", -5 * DAY, mail=-5 * DAY)
+    assert system.run().failure is None
+    today = (system.now - HOUR).date()
+    with transaction(system.ledger) as cursor:
+        asked = read_certificate(cursor, today - 300 * DAY, today, settle=30 * DAY)
+    assert ("acme", Cause.KNOWN_SINCE, "") in causes(asked)
+
+
+def test_of_each_tenant_only_its_own_rows_are_read(system: System) -> None:
+    """In the month of the installation every tenant is in doubt."""
+    asked = {"first": system.now, "until": system.now, "settle": SETTLE, "org": "2871", "tenant": None}
+    plan = system.ledger.execute(b"EXPLAIN " + query("certificate_facts"), asked).fetchall()
+    assert not [line for (line,) in plan if "CTE Scan on" in line and "last" not in line]
 
 
 def test_the_refusal_names_tenants_causes_and_what_helps(watched: System) -> None:

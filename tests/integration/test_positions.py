@@ -806,6 +806,33 @@ def test_two_tenants_of_one_name_have_one_gap(system: System) -> None:
     assert {gap.why for gap in gaps(system, "acme")} <= {"recreated", "restored"}
 
 
+def test_a_change_that_was_deferred_and_undone_is_a_gap(system: System) -> None:
+    """On at the first look, off at the second, and off ever since: nobody wrote that it was on."""
+    put(system, "acme")
+    put(system, "beta")
+    first = ran(system)
+    patch(system, "acme", packages=["mail"])
+    blocked = system.run(limits=Limits(count=0, percent=0))
+    assert isinstance(blocked.failure, TooMuchDrift)
+    patch(system, "acme", packages=[])
+    assert found(ran(system)) == []
+    ((from_at, why),) = [(gap.from_at, gap.why) for gap in gaps(system, "acme")]
+    assert (from_at, why) == (first.observed_at, "changed_often")
+    patch(system, "acme", packages=["mail"])
+    ran(system)
+    assert len(gaps(system, "acme")) == 1
+
+
+def test_what_a_restore_undid_is_not_proven_of_anybody(system: System) -> None:
+    """A change after the last list is undone, and the tenant is as it was remembered."""
+    for name in ("acme", "beta"):
+        put(system, name)
+    ran(system)
+    system.ledger.execute("UPDATE reconciler.source SET resource_version = (resource_version::int + 1)::text")
+    ran(system, accept_source=True)
+    assert {gap.why for name in ("acme", "beta") for gap in gaps(system, name)} == {"restored"}
+
+
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_list_of_a_copy_is_refused_in_every_run(system: System, copy: Callable[[System], None]) -> None:
     put(system, "acme")

@@ -249,8 +249,8 @@ GUARDS = (
     Guard(
         "remembered: two changes are not one",
         HISTORY,
-        "return None if moved in {0, 1} else",
-        "return None if moved in {0, 1, 2} else",
+        "return None if moved in ({0} if before.unwritten_since else {0, 1}) else",
+        "return None if moved in ({0} if before.unwritten_since else {0, 1, 2}) else",
         HISTORY_TESTS,
     ),
     Guard(
@@ -326,22 +326,22 @@ GUARDS = (
     Guard(
         "restored: only who accepts takes one uid for another",
         POSITIONS,
-        "if continues := self.accept and is_as_remembered(forerunner, now):",
-        "if continues := is_as_remembered(forerunner, now):",
+        "if self.accept and is_as_remembered(forerunner, now):",
+        "if is_as_remembered(forerunner, now):",
         POSITION_TESTS,
     ),
     Guard(
         "restored: only what is as it was is the same tenant",
         POSITIONS,
-        "if continues := self.accept and is_as_remembered(forerunner, now):",
-        "if continues := self.accept:",
+        "if self.accept and is_as_remembered(forerunner, now):",
+        "if self.accept:",
         POSITION_TESTS,
     ),
     Guard(
         "restored: the same tenant is known as long",
-        POSITIONS,
-        "                    since = forerunner.since\n",
-        "",
+        SIGHTED,
+        "SET continues = true, since = f.since",
+        "SET continues = true",
         POSITION_TESTS,
     ),
     Guard(
@@ -369,15 +369,17 @@ GUARDS = (
     Guard(
         "position: what is as remembered is not written",
         SIGHTED,
-        "AND (t.resource_version, t.is_current, t.gone_at) IS DISTINCT FROM (o.resource_version, true, NULL)",
-        "",
+        "(t.resource_version, t.is_current, t.gone_at)\n"
+        "                              IS DISTINCT FROM (o.resource_version, true, NULL)",
+        "true",
         POSITION_TESTS,
     ),
     Guard(
         "position: what can be read again is current",
         SIGHTED,
-        "AND (t.resource_version, t.is_current, t.gone_at) IS DISTINCT FROM (o.resource_version, true, NULL)",
-        "AND (t.resource_version, t.gone_at) IS DISTINCT FROM (o.resource_version, NULL)",
+        "(t.resource_version, t.is_current, t.gone_at)\n"
+        "                              IS DISTINCT FROM (o.resource_version, true, NULL)",
+        "(t.resource_version, t.gone_at) IS DISTINCT FROM (o.resource_version, NULL)",
         POSITION_TESTS,
     ),
     Guard(
@@ -505,6 +507,20 @@ GUARDS = (
         "self.recorded.follows and created_at != self.row.created_at",
         "self.recorded.follows",
         COMPARE_TESTS,
+    ),
+    Guard(
+        "remembered: a change after an unwritten one is two",
+        HISTORY,
+        "({0} if before.unwritten_since else {0, 1})",
+        "{0, 1}",
+        HISTORY_TESTS,
+    ),
+    Guard(
+        "restored: of nobody is it proven what was undone",
+        "db/positions.py",
+        "if self.is_restored and now and not before.deleting_at:",
+        "if False:",
+        POSITION_TESTS,
     ),
     Guard(
         "restored: a uid that is gone does not come back",

@@ -242,6 +242,8 @@ def stable(portal: Portal, after: Ledger, outcome: Outcome) -> None:
         current = portal.api.get(name)
         recorded = {skill for (tenant, skill), event in skills.items() if tenant == name and event[2] == "enabled"}
         row = lifecycle.get(name)
+        if current and name in recreated and "deletionTimestamp" in current["metadata"]:
+            continue  # the stamp would be that of another lifetime
         if current is None or "deletionTimestamp" in current["metadata"]:
             assert row is None or row[3] is not None, f"{name} is gone, and its row is open"
             assert row is None or not recorded, f"{name} is gone, and {recorded} is on"

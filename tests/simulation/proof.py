@@ -145,7 +145,10 @@ def _is_provable(world: HistoryWorld, name: str, first: date, until: date) -> bo
     true, (begins, ends) = world.portal.truth[name], _instants(first, until)
     if sum(alive for _, alive in true.lifetimes) > 1 or world.restored_at:
         return False
-    if any(begins <= at < ends + SETTLE for at in world.portal.unsound.get(name, [])):
+    # what was lost between a run outside of it and one inside may have happened in it, for all that the runs can tell
+    since = max((at for at, _ in world.runs if at < begins), default=begins)
+    until = min((at for at, _ in world.runs if at >= ends), default=ends)
+    if any(since - SETTLE <= at < until + SETTLE for at in world.portal.unsound.get(name, [])):
         return False
     before: Seen | None = None
     before_at = datetime.min.replace(tzinfo=UTC)

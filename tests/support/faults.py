@@ -354,7 +354,9 @@ def kind(value: str | None, api_version: str | None = None) -> Effect:
 
 def name_twice() -> Effect:
     """The first item once more, under another uid."""
-    return edit(lambda listed: listed["items"].append(_copy(listed["items"][0], uid="00000000-another-uid")))
+    return edit(
+        lambda listed: listed["items"].extend(_copy(item, uid="00000000-another-uid") for item in listed["items"][:1])
+    )
 
 
 def uid_twice() -> Effect:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
@@ -18,9 +18,12 @@ from reconciler.core.history import (
     is_older,
     is_restored,
     known_since,
+    left_unwritten,
     restored,
     unproven,
 )
+from reconciler.core.model import Action, Finding
+from reconciler.core.reasons import Reason
 from tests.support.comparison import BORN, DAY, HOUR, NOW, live_tenant
 
 if TYPE_CHECKING:
@@ -258,6 +261,46 @@ def test_a_copy_shows_a_tenant_as_it_was(before: str, now: str | None, *, restor
 )
 def test_an_unreadable_tenant_may_have_changed_then(now: str, *, restored: bool) -> None:
     assert is_restored(remembered(is_current=False), listed(resource_version=now), LAST) is restored
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        pytest.param(4, None, id="written otherwise - proven"),
+        pytest.param(5, Unproven.CHANGED_OFTEN, id="changed once more - two changes"),
+    ],
+)
+def test_a_change_after_an_unwritten_one_is_not_proven(generation: int, expected: Unproven | None) -> None:
+    before = remembered(unwritten_since=NOW)
+    assert unproven(before, listed(resource_version="201", generation=generation)) is expected
+
+
+UNWRITTEN: Final = [
+    pytest.param(Finding(Reason.SKILL_ENABLE_UNRECORDED, "acme", "1", Action.APPEND), False, id="corrected - written"),
+    pytest.param(
+        Finding(Reason.SKILL_ENABLE_UNRECORDED, "acme", "1", Action.APPEND).deferred(),
+        False,
+        id="its row came meanwhile - written",
+    ),
+    pytest.param(
+        Finding(Reason.SKILL_ENABLE_UNRECORDED, "acme", "1", Action.APPEND).deferred(changing=True),
+        True,
+        id="changed between the looks - not",
+    ),
+    pytest.param(Finding(Reason.TENANT_RECREATED, "acme", "1", Action.REPORT), True, id="recreated - not compared"),
+    pytest.param(Finding(Reason.TENANT_PARKED, "acme", "1", Action.REPORT), True, id="parked - not written"),
+    pytest.param(Finding(Reason.ORG_UNLABELLED, "acme", "1", Action.REPORT), False, id="unlabelled - compared"),
+]
+
+
+@pytest.mark.parametrize(("finding", "is_left"), UNWRITTEN)
+def test_what_a_run_leaves_unwritten(finding: Finding, *, is_left: bool) -> None:
+    assert left_unwritten([finding]) == ({"acme"} if is_left else set())
+
+
+def test_a_blocked_run_leaves_its_corrections_unwritten() -> None:
+    correction = Finding(Reason.SKILL_ENABLE_UNRECORDED, "acme", "1", Action.APPEND)
+    assert left_unwritten([correction], is_blocked=True) == {"acme"}
 
 
 @pytest.mark.parametrize("version", ["150", "201"], ids=["as it was", "written after the last list"])
