@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
 import time
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import click
@@ -17,6 +18,9 @@ from reconciler.cli.options import AlertSettings, ClusterSettings, SafetySetting
 from reconciler.cli.output import log_end
 from reconciler.core.errors import as_failure
 from reconciler.core.model import Mode, Outcome, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,18 +66,22 @@ def serve(
     service = Service(
         run_once=run, trigger=trigger, period=period, metrics=metrics, now=now, starts_at_once=schedule.cron is None
     )
-    service.run(*schedule.listen, _stop_on_signal())
+    service.run(*schedule.listen, _wait_for_signal())
 
 
-def _stop_on_signal() -> threading.Event:
-    """Return an event that the first signal sets; the second one meets its default action."""
-    stop = threading.Event()
+def _wait_for_signal() -> Callable[[], object]:
+    """Return a function that waits for the first signal; the second one meets its default action.
+
+    It reads from a pipe: any thread may receive a signal, and one that waits for a lock sleeps on then.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
 
     def handle(*_: object) -> None:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        stop.set()
 
     for number in STOP_SIGNALS:
         signal.signal(number, handle)
-    return stop
+    return partial(os.read, reader, 1)

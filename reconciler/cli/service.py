@@ -73,8 +73,8 @@ class Service:
         self._show_metrics = make_wsgi_app(registry)
         self._healthy_at = self.now()
 
-    def run(self, host: str, port: int, stop: threading.Event) -> None:
-        """Run on schedule until `stop` is set, then let the run in progress complete.
+    def run(self, host: str, port: int, wait: Callable[[], object]) -> None:
+        """Run on schedule until `wait` returns, then let the run in progress complete.
 
         Raises:
             CannotListen: the address is not available.
@@ -86,7 +86,7 @@ class Service:
         with _listening(host, port, self.answer) as address:
             scheduler.start()
             _log.info("serve.started", listening=address, period_seconds=self.period.total_seconds())
-            stop.wait()
+            wait()
             _log.info("serve.stopping", meaning="a run in progress is completed first")
             scheduler.shutdown(wait=True)
         _log.info("serve.stopped")

@@ -137,6 +137,24 @@ def test_a_signal_lets_the_run_in_progress_complete(system: System, number: sign
         assert [line["event"] for line in served.logged][-1] == "serve.stopped"
 
 
+SIGNALLED = """
+import signal, threading, time
+def receive():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Thread(target=receive).start()
+from reconciler.__main__ import main
+main()
+"""
+
+
+def test_a_signal_that_another_thread_receives_stops_it(system: System) -> None:
+    with serving(system, program=("-c", SIGNALLED)) as served:
+        assert served.process.wait(PATIENCE) == 0
+
+
 def test_a_second_signal_stops_immediately_and_writes_nothing(system: System) -> None:
     system.api.create(tenant("acme", ["mail"]), at=system.now - timedelta(hours=2))
     system.api.faults.append(Fault(delay(300), when=anything, times=1))

@@ -143,7 +143,7 @@ def serving(running: Service, host: str = "127.0.0.1") -> Iterator[tuple[str, li
     """Run the service; stop it, and wait for its end, at the end of the block."""
     stop = threading.Event()
     with capture_logs() as logged:
-        thread = threading.Thread(target=running.run, args=(host, 0, stop))
+        thread = threading.Thread(target=running.run, args=(host, 0, stop.wait))
         thread.start()
         try:
             until(lambda: any(line["event"] == "serve.started" for line in logged))
@@ -236,10 +236,8 @@ def test_health_is_lost_three_periods_after_the_last_success(outcome: Outcome | 
 def test_before_the_first_success_health_counts_from_the_start(periods: float, *, healthy: bool) -> None:
     now = [MONDAY]
     asleep = service(FakeRuns().run_once, now=lambda: now[0])
-    stop = threading.Event()
-    stop.set()
     asleep.starts_at_once = False
-    asleep.run("127.0.0.1", 0, stop)
+    asleep.run("127.0.0.1", 0, bool)
     now[0] += periods * TICK
     assert asleep.health()[0] is (HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -248,7 +246,7 @@ def test_an_address_in_use_is_reported_with_its_remedy() -> None:
     with serving(service(FakeRuns().run_once)) as (url, _):
         port = int(url.rpartition(":")[2])
         with pytest.raises(CannotListen) as failed:
-            service(FakeRuns().run_once).run("127.0.0.1", port, threading.Event())
+            service(FakeRuns().run_once).run("127.0.0.1", port, bool)
     assert f"127.0.0.1:{port}" in str(failed.value)
     assert "--listen" in failed.value.remedy
 
@@ -270,7 +268,7 @@ def test_every_form_of_an_address_is_listened_on(host: str, shown: str) -> None:
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70, "192.0.2.1"])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(CannotListen, match=f"Cannot listen on {host}:0"):
-        service(FakeRuns().run_once).run(host, 0, threading.Event())
+        service(FakeRuns().run_once).run(host, 0, bool)
 
 
 @pytest.mark.parametrize(
