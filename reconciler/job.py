@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.alerts import Alerts
@@ -14,7 +15,7 @@ from reconciler.core.plan import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reconciler.core.model import Source
+    from reconciler.core.model import ChangeLog, Source
     from reconciler.deadline import Deadline
 
 
@@ -43,3 +44,7 @@ class Job:
     sleep: Callable[[float], object] = time.sleep
     began: float = field(default_factory=time.monotonic)
     """In seconds of `time.monotonic`."""
+
+    def read_log(self, position: str, until: str) -> Callable[[], ChangeLog]:
+        """Start to read the change log; return what waits for it."""
+        return self.deadline.start(partial(self.source.read_log, position, until))

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 SUCCEEDED = frozenset({Result.CLEAN, Result.CORRECTED, Result.DRIFT})
 """The results of a run that has compared the whole ledger with the cluster."""
 
-FROM_HISTORY = (Reason.CORRECTION_SUPERSEDED,)
-"""The reasons of the rows that a run writes because of what it learned of the past."""
+LOGS = (LogRead.REACHED, LogRead.PARTLY, LogRead.LOST)
+"""How far a run over a cluster can read the change log."""
 
 SIGNS = "Positive: revenue that was being lost. Negative: what customers were being overcharged, as a positive amount."
 
@@ -59,10 +59,12 @@ DOCUMENTATION = {
     "reconciler_findings_accepted": "Reports in the last successful run that are accepted for a time.",
     "reconciler_corrections_total": "Corrections of the ledger by all runs so far.",
     "reconciler_impact_chf_total": f"Impact of the corrections of all runs, in CHF before VAT. {SIGNS}",
+    "reconciler_history_log": "How far the last run over the cluster could read the change log: 1 for what it reached, "
+    "0 for the others.",
     "reconciler_history_gaps": "Tenants of which the last run over the cluster could not prove what happened since the "
     "run before it.",
     "reconciler_history_corrections_total": "Rows that all runs so far have written because of what they learned of "
-    "the past.",
+    "the past: what the change log showed, and corrections that were taken back.",
     "reconciler_notifications_owed": "Earlier runs whose corrections a receiver had not been notified of before the "
     "last run.",
     "reconciler_alerts_undelivered_total": "Messages about runs that could not be delivered since this process "
@@ -76,6 +78,7 @@ LABELS = {
     "reconciler_findings_accepted": ["reason"],
     "reconciler_corrections_total": ["reason"],
     "reconciler_impact_chf_total": ["sign"],
+    "reconciler_history_log": ["log"],
     "reconciler_history_corrections_total": ["reason"],
     "reconciler_alerts_undelivered_total": ["sink"],
 }
@@ -136,6 +139,7 @@ def _updated(outcome: Outcome, ended_at: float) -> dict[str, Value]:
     is_kept = succeeded or (outcome.recorded and isinstance(outcome.failure, TooMuchDrift))
     if is_kept and outcome.history.log is not LogRead.NONE:
         values["reconciler_history_gaps"] = outcome.history.gaps
+        values["reconciler_history_log"] = {(log,): log is outcome.history.log for log in LOGS}
     if succeeded:
         values |= _of_the_ledger(outcome, ended_at)
     # The totals of a successful run are complete: a reason that is missing was never corrected. Otherwise they may be
@@ -143,7 +147,10 @@ def _updated(outcome: Outcome, ended_at: float) -> dict[str, Value]:
     if succeeded or outcome.totals:
         corrections = dict.fromkeys(CORRECTING, 0) | {r: total.corrections for r, total in outcome.totals.items()}
         values["reconciler_corrections_total"] = {(r,): n for r, n in corrections.items()}
-        values["reconciler_history_corrections_total"] = {(r,): corrections[r] for r in FROM_HISTORY}
+        from_past = dict.fromkeys(CORRECTING, 0) | {r: total.from_log for r, total in outcome.totals.items()}
+        # all of these are about the past, whatever showed it
+        from_past[Reason.CORRECTION_SUPERSEDED] = corrections[Reason.CORRECTION_SUPERSEDED]
+        values["reconciler_history_corrections_total"] = {(r,): n for r, n in from_past.items()}
         values["reconciler_impact_chf_total"] = {
             ("positive",): sum(total.positive_chf for total in outcome.totals.values()),
             ("negative",): -sum(total.negative_chf for total in outcome.totals.values()),

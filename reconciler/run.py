@@ -7,7 +7,6 @@ build the plan, check the safety limits, add the impact, commit, notify.
 from __future__ import annotations
 
 import time
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -25,7 +24,8 @@ from reconciler.core.plan import TooMuchDrift, build_plan, refuse_empty
 from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck, refuse_incomplete
 from reconciler.db import runs
 from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods, stage
-from reconciler.db.connection import connect, transaction
+from reconciler.db.changes import Settlement
+from reconciler.db.connection import brief_transaction
 from reconciler.db.contradictions import look_at_events
 from reconciler.db.positions import Sightings
 from reconciler.db.usage import histories, prices
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Listing
     from reconciler.core.plan import Plan
-    from reconciler.db.connection import Cursor
     from reconciler.db.contradictions import EventsSeen
     from reconciler.db.runs import Start
     from reconciler.job import Job
@@ -77,8 +76,7 @@ def _run_steps(job: Job, known: Outcome) -> Outcome:
 
 def _steps(job: Job, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
-    with closing(connect(job.database_url)) as db:
-        started = runs.start(db, job.deadline.left())
+    started = runs.start(job.database_url, job.deadline.left())
     yield (known := replace(known, observed_at=started.observed_at, settle=job.options.settle))
     if known.mode is Mode.RUN:
         started.raise_unless_permitted()
@@ -88,16 +86,19 @@ def _steps(job: Job, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
         yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
         if job.source.is_live:
-            sightings.expect(started, listing, accept=job.options.accept_source)
+            sightings.expect(started, listing, accept=job.options.accept_source, read_log=job.read_log)
         first = _compare(job, spool, dating, sightings)
-        yield (known := replace(known, history=sightings.read))
+    settled = _settle(job, sightings, dating, first)
+    first = settled.without(first)
+    yield (known := replace(known, history=sightings.read, unproven=sightings.unproven))
 
     doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
+    second = first
     if doubtful:
-        second, known = yield from _recheck(job, dating, sightings, first, listing, known=known, names=doubtful)
-    else:
-        second = first
-    plan, seen = _mark(job, build_plan(confirm(first, second, doubtful), first), started.observed_at)
+        again, known = yield from _recheck(job, dating, sightings, first, listing, known=known, names=doubtful)
+        second = settled.without(again)
+    found = (*confirm(first, second, doubtful), *settled.findings)
+    plan, seen = _mark(job, build_plan(found, first), started.observed_at)
     yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
@@ -127,13 +128,6 @@ def _dating(job: Job, started: Start, listing: Listing) -> Dating:
     return Dating(observed_at=started.observed_at, tolerance=ROUNDING + difference, fallback=job.options.fallback)
 
 
-@contextmanager
-def _transaction(job: Job) -> Iterator[Cursor]:
-    """Open a transaction on a connection of its own: none idles while the run lists, waits or reckons."""
-    with closing(connect(job.database_url)) as db, transaction(db, job.deadline.left()) as cursor:
-        yield cursor
-
-
 def _compare(
     job: Job, spool: TenantSpool, dating: Dating, sightings: Sightings, *, names: Collection[str] | None = None
 ) -> Comparison:
@@ -141,7 +135,7 @@ def _compare(
 
     `names` restricts it to some, of which more is known by now than is remembered.
     """
-    with _transaction(job) as cursor:
+    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
         staged = stage(cursor, spool)
         if names is None:
             sightings.look(cursor)
@@ -156,6 +150,15 @@ def _compare(
     observed = {recorded.name: observed for observed, recorded in found.candidates}
     findings = find_dated(found.candidates, dating, as_of=found.as_of, settle=job.options.settle)
     return Comparison(observed, findings, *found[1:])
+
+
+def _settle(job: Job, sightings: Sightings, dating: Dating, first: Comparison) -> Settlement:
+    """Take in the change log, and return what it decides of what the comparison found."""
+    sightings.read_log()
+    if not sightings.decides(first):
+        return Settlement()
+    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
+        return sightings.settle(cursor, first, dating, job.options.settle)
 
 
 def _recheck(
@@ -191,7 +194,7 @@ def _mark(job: Job, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | Non
     """Add contradictions and who is restless, mark what was invoiced or accepted; also say which events were seen."""
     if not (plan.findings or job.source.is_live):
         return plan, None
-    with _transaction(job) as cursor:
+    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
         plan, seen = look_at_events(cursor, plan, job.options.settle) if job.source.is_live else (plan, None)
         plan = runs.report_restless(cursor, plan, as_of)
         return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor)), seen
@@ -201,7 +204,7 @@ def _add_impact(job: Job, plan: Plan, as_of: datetime) -> Plan:
     """Add each correction's impact up to the observation, at today's prices."""
     if not any(map(is_priced, plan.findings)):
         return plan
-    with _transaction(job) as cursor:
+    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
 
 

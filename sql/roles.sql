@@ -51,7 +51,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA reconciler TO :"role";
 GRANT INSERT, UPDATE (notified) ON reconciler.runs TO :"role";
 GRANT INSERT, UPDATE (taken_back_at, taken_back_by) ON reconciler.corrections TO :"role";
 GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, reconciler.totals TO :"role";
-GRANT INSERT, UPDATE, DELETE ON reconciler.reports, reconciler.exceptions TO :"role";
+GRANT INSERT, UPDATE, DELETE ON reconciler.changes, reconciler.reports, reconciler.exceptions TO :"role";
 
 COMMIT;
 

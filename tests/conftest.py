@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.system"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.system", "tests.support.world"]
 
 # how long an example takes says how busy the machine is; examples may share a database
 settings.register_profile(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +38,7 @@ def except_(
 ) -> None:
     """Accept a report for a time: it stays listed, and nobody is notified of it."""
     from reconciler.db import decisions
-    from reconciler.db.connection import connect, transaction
+    from reconciler.db.connection import brief_transaction
     from reconciler.views import decisions as view
 
     if revoke and (until or note):
@@ -47,7 +46,7 @@ def except_(
     if not revoke and not (until and note):
         raise click.UsageError("Give either both --until and --note, or --revoke.")
     decider = _decider(by)
-    with closing(connect(settings.database_url())) as ledger, transaction(ledger) as cursor:
+    with brief_transaction(settings.database_url()) as cursor:
         if until and note:
             text = view.accepted(decisions.accept(cursor, tenant, reason, until=until, note=note, by=decider))
         else:
@@ -88,7 +87,7 @@ def reopen(
     """
     from reconciler.cli.assemble import make_source
     from reconciler.db import decisions
-    from reconciler.db.connection import connect, transaction
+    from reconciler.db.connection import brief_transaction
     from reconciler.deadline import Deadline
     from reconciler.sources.lookup import look_up
     from reconciler.views import decisions as view
@@ -97,7 +96,7 @@ def reopen(
     url = settings.database_url()
     # no connection idles while the cluster answers
     lookup = look_up(make_source(cluster, ends, tenants), tenant)
-    with closing(connect(url)) as ledger, transaction(ledger, ends.left()) as cursor:
+    with brief_transaction(url, ends.left()) as cursor:
         done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
     say(lambda: view.reopened(done), stands="The new lifetime was written")

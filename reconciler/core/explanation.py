@@ -8,8 +8,8 @@ from heapq import merge
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.model import Action, Table
-from reconciler.core.reasons import HISTORY_UNPROVEN
+from reconciler.core.model import Action, Evidence, Table
+from reconciler.core.reasons import HISTORY_UNPROVEN, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,6 +74,8 @@ class Correction(NamedTuple):
     """When a run wrote it again because the ledger no longer showed it, or took it back."""
     taken_back_by: int | None = None
     """The `id` of the correction that took it back: what it wrote stands, and that one changes what it means."""
+    resource_version: str | None = None
+    """The version that showed the change in the change log; None: no version did."""
     difference: str | None = None
     """What the ledger shows in its place now; None: it shows the row as it was written."""
 
@@ -81,6 +83,12 @@ class Correction(NamedTuple):
     def is_taken_back(self) -> bool:
         """True if an unknown hand undid it, whether or not a run has noticed."""
         return self.taken_back_by is None and (self.taken_back_at is not None or self.difference is not None)
+
+    @property
+    def opposes_a_row(self) -> bool:
+        """True if it answers a row of the portal's of which the change log shows no change."""
+        is_of_log = self.evidence == Evidence.CHANGE_LOG and self.resource_version is None
+        return is_of_log and self.reason != Reason.SKILL_OPEN_AFTER_DELETION
 
     @property
     def at(self) -> datetime:

@@ -33,7 +33,7 @@ from reconciler.core.errors import Refusal
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from reconciler.core.model import Finding, Observed
@@ -99,11 +99,18 @@ class Gap(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The list that the remembered tenants are of."""
+    """Up to where it is known what happened: the remembered tenants are as they stood there."""
 
     resource_version: str | None
     at: datetime
-    """When the run began that listed it, by the database's clock."""
+    """When the run began whose list the change log reached last, by the database's clock."""
+    whole_at: datetime | None = None
+    """When the run began whose list showed no known tenant otherwise than the change log."""
+
+    @property
+    def known_at(self) -> datetime:
+        """Up to when it is known what happened to the tenants that are known."""
+        return max(self.at, self.whole_at or self.at)
 
 
 def unproven(before: Remembered, now: Observed | None, *, heir: str | None = None) -> Unproven | None:
@@ -169,6 +176,16 @@ def is_restored(before: Remembered, now: Observed, position: Position | None) ->
         bool(before.gone_at)
         or is_older(now.resource_version, before.resource_version)
         or (before.is_current and has_changed and is_of_before)
+    )
+
+
+def incomplete(names: Sequence[str]) -> RestoredSource:
+    """Return the refusal of a list that lacks tenants whose deletion the change log does not show."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return RestoredSource(
+        f"The list lacks {names[0]}{more}, and the change log up to that list shows no deletion.",
+        "Nothing was written. The list was not whole, or it is of a copy of the cluster. Check which cluster this is; "
+        "if the ledger is to follow it, say so once with --accept-source.",
     )
 
 

@@ -49,6 +49,7 @@ class Action(enum.StrEnum):
 class Evidence(enum.StrEnum):
     """What proves the moment of a correction, best first."""
 
+    CHANGE_LOG = "change_log"
     CREATION = "creation"
     DELETION = "deletion"
     SUSPENDED_AT = "suspended_at"
@@ -193,7 +194,10 @@ class Finding(NamedTuple):
     interval: tuple[datetime, datetime] | None = None
     """When a change that is missing, and left to a person, must have happened; None if it is about something else."""
     newest_id: int | None = None
-    """The highest id of its key when it was decided to take `supersedes` back; None if it corrects something else."""
+    """The highest id of its key when an event in its past was decided on, 0 for a key without events; None if the
+    latest event is corrected."""
+    shown_by: tuple[str, str] | None = None
+    """The uid and the resourceVersion of the version in the change log that showed the change."""
     impact_chf: Decimal | None = None
     """The impact of the correction. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
@@ -257,9 +261,41 @@ class Listing(NamedTuple):
 class LogRead(enum.StrEnum):
     """How far a run could read the change log."""
 
+    REACHED = "reached"
+    """Up to the list."""
+    PARTLY = "partly"
+    """Not up to the list: the next run goes on from there."""
     LOST = "lost"
+    """Not at all: the API server has forgotten it, or the role may not read it."""
     NONE = "none"
     """A file has none."""
+
+
+class VersionKind(enum.StrEnum):
+    """What the change log says that happened to a tenant."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+class Version(NamedTuple):
+    """One version of a tenant, as the change log showed it."""
+
+    kind: VersionKind
+    observed: Observed
+
+
+class ChangeLog(NamedTuple):
+    """What was read of the change log."""
+
+    read: LogRead = LogRead.NONE
+    position: str | None = None
+    """The resourceVersion up to which it was read; None if it was not."""
+    versions: tuple[Version, ...] = ()
+    """In their order."""
+    problem: str | None = None
+    """Why it was not read up to the list."""
 
 
 class HistoryRead(NamedTuple):
@@ -306,6 +342,9 @@ class Source(Protocol):
     def get(self, name: str, namespace: str | None) -> Observed | None:
         """Read one tenant again; None if there is none of that name."""
 
+    def read_log(self, position: str, until: str) -> ChangeLog:
+        """Read what happened after one resourceVersion and up to another."""
+
 
 class Report(NamedTuple):
     """What identifies a report across runs: a finding that a person must look at, or a run that was stopped."""
@@ -324,6 +363,8 @@ class Total(NamedTuple):
     """Revenue that was being lost."""
     negative_chf: Decimal
     """What customers were being overcharged, as a negative amount."""
+    from_log: int = 0
+    """How many of them the change log showed."""
 
 
 class Owed(NamedTuple):
@@ -344,6 +385,8 @@ class Outcome:
     settle: timedelta | None = None
     """How long after a change of a resource the portal could still write its row, as the run was told."""
     history: HistoryRead = field(default_factory=HistoryRead)
+    unproven: frozenset[str] = frozenset()
+    """The tenants of which only a later change log can show what happened up to this list."""
     observed_at: datetime | None = None
     source: str | None = None
     resource_version: str | None = None

@@ -62,8 +62,8 @@ class Reason(enum.StrEnum):
         name="tenant_unrecorded",
         writes=(Action.INSERT, Table.LIFECYCLE, None),
         summary="The tenant existed but was not recorded.",
-        meaning="The tenant exists in the cluster but had no row in the ledger, so it was not invoiced at all. The "
-        "row was inserted, dated to the tenant's creation.",
+        meaning="The tenant exists in the cluster, or did for a time, but had no row in the ledger, so it was not "
+        "invoiced at all. The row was inserted, dated to the tenant's creation.",
         remedy="Nothing. If this recurs with other tenants, the portal is losing rows: check the portal's log.",
     )
     TENANT_RECREATED = _Entry(
@@ -114,15 +114,15 @@ class Reason(enum.StrEnum):
         name="skill_enable_unrecorded",
         writes=(Action.APPEND, Table.SKILL_EVENTS, "enabled"),
         summary="The skill was on but recorded as off.",
-        meaning="The skill is on, or was until the tenant was deleted, but the ledger did not say so: it was used and "
-        "not invoiced. The missing event was appended.",
+        meaning="The skill is on, or was for a time, but the ledger did not say so: it was used and not invoiced. The "
+        "missing event was appended.",
     )
     SKILL_DISABLE_UNRECORDED = _Entry(
         name="skill_disable_unrecorded",
         writes=(Action.APPEND, Table.SKILL_EVENTS, "disabled"),
         summary="The skill was off but recorded as on.",
-        meaning="The skill is off, but the ledger still had it on: the customer was being charged for it. The missing "
-        "event was appended.",
+        meaning="The skill is off, or was for a time, but the ledger still had it on: the customer was being charged "
+        "for it. The missing event was appended.",
     )
     SKILL_OPEN_AFTER_DELETION = _Entry(
         name="skill_open_after_deletion",
@@ -136,15 +136,15 @@ class Reason(enum.StrEnum):
         name="suspension_unrecorded",
         writes=(Action.APPEND, Table.SUSPENSION_EVENTS, "suspended"),
         summary="The tenant was suspended but recorded as running.",
-        meaning="The tenant is suspended, but the ledger had it running: its customer was being charged the monthly "
-        "fee. The missing event was appended.",
+        meaning="The tenant is suspended, or was for a time, but the ledger had it running: its customer was being "
+        "charged the monthly fee. The missing event was appended.",
     )
     RESUMPTION_UNRECORDED = _Entry(
         name="resumption_unrecorded",
         writes=(Action.APPEND, Table.SUSPENSION_EVENTS, "resumed"),
         summary="The tenant was running but recorded as suspended.",
-        meaning="The tenant is running, but the ledger had it suspended: its monthly fee was not invoiced. The "
-        "missing event was appended.",
+        meaning="The tenant is running, or was for a time, but the ledger had it suspended: its monthly fee was not "
+        "invoiced. The missing event was appended.",
     )
     ORG_RESOLVED = _Entry(
         name="org_resolved",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +75,21 @@ class OwedNotification(NamedTuple):
     """When that run ended."""
 
 
+class LastDay(NamedTuple):
+    """How far the runs over the cluster could read the change log, those of the last 24 h."""
+
+    runs: int = 0
+    """Those that had a list before theirs."""
+    reached: int = 0
+    partly: int = 0
+    lost: int = 0
+    seconds: int | None = None
+    """How many lay between two lists, as a rule: half of them were as close or closer."""
+    most_seconds: int | None = None
+    waiting: int = 0
+    """Changes whose row could still come after the last of these runs."""
+
+
 class Corrected(NamedTuple):
     """How many rows were corrected on a UTC day."""
 
@@ -120,6 +135,7 @@ class Status:
     """The beginning of the last run over the cluster that succeeded, less settle. None: there is no such run yet."""
     last_month: Certificate
     """Whether the last month that ended can be invoiced: no later run dates a correction inside it."""
+    history: LastDay = field(default_factory=LastDay)
     unverified: tuple[Unverified, ...] = ()
     """By name."""
     unverified_count: int = 0

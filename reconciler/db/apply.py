@@ -82,7 +82,7 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
     causes: dict[str, str] = {}
     held: set[str] = set()
     groups = [sorted({finding.tenant for finding in plan.corrections})]
-    takes_back = any(finding.newest_id for finding in plan.corrections)
+    takes_back = any(f.reason is Reason.CORRECTION_SUPERSEDED for f in plan.corrections)
     is_staged = True
     while groups:
         if not (tenants := groups.pop()):
@@ -224,6 +224,7 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
     stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
     for f in corrections:
         closed = f.reason is Reason.SKILL_OPEN_AFTER_DELETION and f.tenant not in stamped
+        is_past = f.newest_id is not None
         least, most = f.impact_range or (NULL, NULL)
         fields = (
             f.reason,
@@ -241,8 +242,9 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
             str(f.table),
             f.event_kind or NULL,
             str(f.supersedes.id) if f.supersedes else NULL,
-            "any" if f.newest_id else "absent" if f.tenant in inserted else "deleted" if closed else "open",
-            str(f.newest_id) if f.newest_id else NULL,
+            "absent" if f.tenant in inserted else "any" if is_past else "deleted" if closed else "open",
+            str(f.newest_id) if is_past else NULL,
+            *(map(_text, f.shown_by) if f.shown_by else (NULL, NULL)),
         )
         yield "\t".join(fields) + "\n"
 

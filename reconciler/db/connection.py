@@ -35,6 +35,7 @@ __all__ = [
     "LedgerMisnamed",
     "LedgerUnreachable",
     "bound_times",
+    "brief_transaction",
     "connect",
     "snapshot",
     "transaction",
@@ -152,6 +153,13 @@ def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> I
         ((encoding, *_),) = cursor.fetchall()
         if encoding == "SQL_ASCII":
             raise misencoded(encoding)
+        yield cursor
+
+
+@contextmanager
+def brief_transaction(url: str, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
+    """Open a transaction on a connection of its own: none idles while a run lists, waits or reckons."""
+    with closing(connect(url)) as connection, transaction(connection, seconds) as cursor:
         yield cursor
 
 

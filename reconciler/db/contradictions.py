@@ -89,7 +89,7 @@ def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
         query("disproved_corrections"), {"names": names}
     ):
         found.setdefault((tenant, skill), {})[Guess(Event(*event), not_before, not_after)] = org
-    for (tenant, skill), rows in _key_rows(cursor, found):
+    for (tenant, skill), rows in key_rows(cursor, found):
         orgs, events = found[tenant, skill], [*rows]
         newest_id = max(row.id for row, _ in events)
         nothing = "resumed" if skill is None else "disabled"
@@ -127,7 +127,7 @@ def _contradictions(
         for tenant, from_at, until_at in cursor.execute(query("gaps_of"), tenants):
             gaps.setdefault(tenant, []).append((from_at, until_at))
         found: list[tuple[Finding, Contradiction]] = []
-        for (tenant, skill), rows in _key_rows(cursor, batch):
+        for (tenant, skill), rows in key_rows(cursor, batch):
             its, unknown = lifetimes.get(tenant, []), gaps.get(tenant, [])
             events = (row for row, counts in rows if counts)
             moves = tenant in moved
@@ -165,7 +165,7 @@ def _as_correction(report: Finding, kind: str, dated: Stretch) -> Finding:
     )
 
 
-def _key_rows(cursor: Cursor, keys: Iterable[Key]) -> Iterator[tuple[Key, Iterator[tuple[Row, bool]]]]:
+def key_rows(cursor: Cursor, keys: Iterable[Key]) -> Iterator[tuple[Key, Iterator[tuple[Row, bool]]]]:
     """Yield each key with its events, read while they are taken, and whether each counts."""
     rest = iter(keys)
     while batch := [*islice(rest, KEYS_BATCH)]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
+from reconciler.core.changes import Change, Kind
 from reconciler.core.history import (
     ANY_TENANT,
     UNREADABLE,
@@ -20,6 +21,7 @@ from reconciler.core.history import (
     Position,
     Remembered,
     Unproven,
+    incomplete,
     is_as_remembered,
     is_older,
     is_restored,
@@ -27,17 +29,22 @@ from reconciler.core.history import (
     restored,
     unproven,
 )
-from reconciler.core.model import HistoryRead, LogRead
+from reconciler.core.model import ChangeLog, HistoryRead, LogRead, VersionKind
+from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
+from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
 from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
+    from uuid import UUID
 
-    from reconciler.core.model import Listing, Observed
+    from reconciler.core.compare import Comparison
+    from reconciler.core.dating import Dating
+    from reconciler.core.model import Listing, Observed, Version
     from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
 
@@ -59,6 +66,7 @@ class Sightings:
         """Begin with nothing: a file has no history."""
         self._stack = ExitStack()
         self._new: _New | None = None
+        self._told: Told | None = None
         self.renewed = Renewed()
         self.read = HistoryRead()
 
@@ -68,8 +76,15 @@ class Sightings:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def expect(self, started: Start, listing: Listing, *, accept: bool) -> None:
-        """Begin with a list of a cluster; `accept` takes one that was restored."""
+    def expect(
+        self,
+        started: Start,
+        listing: Listing,
+        *,
+        accept: bool,
+        read_log: Callable[[str, str], Callable[[], ChangeLog]],
+    ) -> None:
+        """Begin with a list of a cluster, and to read the change log up to it; `accept` takes a restored cluster."""
         position = Position(listing.resource_version, started.observed_at)
         # a later change is not on the list
         listed_at = started.observed_at + timedelta(seconds=listing.read_at - started.read_at)
@@ -78,6 +93,10 @@ class Sightings:
         before = started.last or listing
         self._new = _New(listing.source, before.source, started.position, position, listed_at, accept, tenants, gaps)
         self._new.is_restored = accept and is_older(listing.resource_version, before.resource_version)
+        last = started.position and started.position.resource_version
+        is_same = listing.source == before.source and not self._new.is_restored
+        if is_same and last and listing.resource_version:
+            self._new.log = read_log(last, listing.resource_version)
 
     def look(self, cursor: Cursor) -> None:
         """Compare the staged list with what is remembered, and keep what is new.
@@ -87,41 +106,73 @@ class Sightings:
         """
         if (new := self._new) is None:
             return
-        was_known, last = new.is_restored, new.last
-        number = self._look_at_all(cursor, new)
+        was_known = new.is_restored
+        self._look_at_all(cursor, new)
         if new.is_restored and not was_known:
             # one of them shows that the cluster was restored: of the others it may have undone something, too
-            number = self._look_at_all(cursor, new)
+            self._look_at_all(cursor, new)
         if new.accept:
             # the run that first saw them may have come before anybody could accept it
             earlier = cursor.execute(query("restored_before"), {"source": new.remembered})
             new.continuing.extend(uid for (uid,) in earlier)
-        if last:
-            new.keep_gap(Gap(ANY_TENANT, last.at, new.listed_at, Unproven.LOG_LOST))
-        seconds = round((new.position.at - last.at).total_seconds()) if last else None
-        self.read = HistoryRead(LogRead.LOST, seconds=seconds, gaps=number)
+        kept = cursor.execute(query("kept_changes"), {"source": new.source} | new.began_with).fetchall()
+        new.kept = [Change(*row)._replace(kind=Kind(row[3])) for row in kept]
         self.renewed = Renewed(new.remembered, tuple(new.following), tuple(new.continuing))
 
+    def read_log(self) -> None:
+        """Wait for the change log, and say of which tenants it proves what happened.
+
+        Raises:
+            RestoredSource: the list lacks a tenant whose deletion the log does not show, and that is not accepted.
+        """
+        if (new := self._new) is None:
+            return
+        log = ChangeLog(LogRead.LOST) if new.is_restored else new.log()
+        told = new.tell(log)
+        gaps = len(new.gap_uids - new.proven)
+        seconds = round((new.position.at - new.last.known_at).total_seconds()) if new.last else None
+        self.read = HistoryRead(log.read, seconds, changes=len(log.versions), gaps=gaps)
+        self._told = told
+
+    @property
+    def unproven(self) -> frozenset[str]:
+        """The tenants of which only a later log can prove what happened up to this list."""
+        return frozenset(self._new.pending) if self._new else frozenset()
+
+    def decides(self, first: Comparison) -> bool:
+        """True if the change log, as it was told in this run or an earlier one, can decide what a comparison found."""
+        return bool(self._told and (self._told.kept or self._told.shown or any(first.findings.values())))
+
+    def settle(self, cursor: Cursor, first: Comparison, dating: Dating, settle: timedelta) -> Settlement:
+        """Return what the change log decides of what a comparison found."""
+        if self._new is None or self._told is None:
+            return Settlement()
+        rules = Rules(dating.observed_at, settle, dating.tolerance, dating.fallback)
+        settlement = settle_changes(cursor, self._told, first, rules)
+        waiting = sum(not each.action.writes for each in settlement.findings if each.shown_by)
+        self.read = self.read._replace(waiting=waiting)
+        return settlement
+
     @staticmethod
-    def _look_at_all(cursor: Cursor, new: _New) -> int:
-        """Look at the tenants that the list shows otherwise, and return how many have a new gap."""
+    def _look_at_all(cursor: Cursor, new: _New) -> None:
+        """Look at the tenants that the list shows otherwise."""
         new.restart()
         known = {"source": new.remembered, "is_restored": new.is_restored} | new.began_with
         with cursor.connection.cursor("sightings") as stream:
             stream.itersize = ROWS_BATCH
-            return sum(new.look_at(*_sides(row)) for row in stream.execute(query("sightings"), known))
+            for row in stream.execute(query("sightings"), known):
+                new.look_at(*_sides(row))
 
-    def keep(self, cursor: Cursor, unwritten: Collection[str]) -> None:
+    def keep(self, cursor: Cursor, unwritten: Collection[str], run_id: UUID) -> None:
         """Remember it, under the lock of all runs and in the transaction of the run's row, which has pinned the source.
 
         `unwritten` are the tenants that are otherwise in the ledger than the list showed them.
         It counts as unread if another run has moved the position meanwhile, and where a run that was stopped has not
         pinned its source.
         """
-        if self._new is None:
+        if (new := self._new) is None or self._told is None:
             return
-        new = self._new
-        moved = {"source": new.source, "position": new.position.resource_version, "at": new.position.at}
+        moved = {"source": new.source, **new.moved(self._told.log)}
         if not cursor.execute(query("move_position"), moved | new.began_with).rowcount:
             _log.info("history.unread", meaning="another run has moved the position, or the source is not pinned")
             return
@@ -129,6 +180,7 @@ class Sightings:
         if new.tenants:
             cursor.execute(query("sighted_table"))
             _copy(cursor, query("copy_sighted"), new.tenants)
+            cursor.execute(query("know_created"), {"created": [*new.created]})
             cursor.execute(query("remember_tenants"), known)
             cursor.execute(query("forget_vanished"), known)
         cursor.execute(query("mark_unwritten"), known | new.began_with | {"unwritten": [*unwritten]})
@@ -137,7 +189,9 @@ class Sightings:
         if new.gaps:
             cursor.execute(query("gaps_table"))
             _copy(cursor, query("copy_gaps"), new.gaps)
+            cursor.execute(query("drop_proven"), {"proven": [*new.proven]})
             cursor.execute(query("keep_gaps"), known)
+        keep_changes(cursor, self._told, run_id)
 
 
 @dataclass(slots=True)
@@ -153,9 +207,24 @@ class _New:
     accept: bool
     tenants: CopySpool
     gaps: CopySpool
+    log: Callable[[], ChangeLog] = field(default=lambda: ChangeLog(LogRead.LOST))
+    """Waits for the change log since the last list."""
+    kept: list[Change] = field(default_factory=list)
+    differing: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """The tenants that the list shows otherwise, by uid: the name, and the version; none if the list lacks it."""
+    gap_uids: set[str] = field(default_factory=set)
+    """Those of them with a gap, unless the log proves what happened in it."""
+    proven: set[str] = field(default_factory=set)
+    """Those of them that have none for that."""
+    pending: set[str] = field(default_factory=set)
+    """The names of those of which a later log will show it."""
+    created: set[str] = field(default_factory=set)
+    """The uids whose creation the log showed."""
     is_restored: bool = False
     """True if the list is of a restored cluster, and a person accepted it."""
     following: list[str] = field(default_factory=list)
+    forerunners: dict[str, str] = field(default_factory=dict)
+    """The uid that their names had before."""
     continuing: list[str] = field(default_factory=list)
 
     @property
@@ -169,6 +238,69 @@ class _New:
         self.gaps.restart()
         self.following.clear()
         self.continuing.clear()
+        self.differing.clear()
+        self.gap_uids.clear()
+
+    def tell(self, log: ChangeLog) -> Told:
+        """Take in the change log: which tenants it proves, and which a later one will.
+
+        Raises:
+            RestoredSource: the list lacks a tenant whose deletion the log does not show, and that is not accepted.
+        """
+        last_at = self.last.known_at if self.last else self.listed_at
+        told = Told(self.source, last_at, self.listed_at, log, self.kept)
+        if log.read is LogRead.LOST or not self.last:
+            if self.last:
+                self.keep_gap(Gap(ANY_TENANT, self.last.at, self.listed_at, Unproven.LOG_LOST), "")
+            told.unproven |= {name for uid, (name, _) in self.differing.items() if uid in self.gap_uids}
+            return told
+        for uid, versions in told.shown.items():
+            if versions[0].kind is VersionKind.ADDED:
+                self.created.add(uid)
+        whole = {uid for uid, (_, version) in self.differing.items() if _is_whole(told.shown.get(uid, []), version)}
+        lacking = [name for uid, (name, version) in self.differing.items() if version is None and uid not in whole]
+        if log.read is LogRead.REACHED and lacking and not self.accept:
+            raise incomplete(sorted(lacking))
+        for uid, versions in told.shown.items():
+            names = {version.observed.name for version in versions if version.observed.problem}
+            for name in names:
+                whole.discard(uid)
+                told.unproven.add(name)
+                if uid not in self.gap_uids:
+                    self.gap_uids.add(uid)
+                    self.keep_gap(Gap(name, last_at, self.listed_at, Unproven.UNREADABLE), uid)
+        self.proven = {uid for uid in self.gap_uids if uid in whole}
+        if log.read is LogRead.PARTLY:
+            self.pending = {name for uid, (name, _) in self.differing.items() if uid not in whole}
+            shown_unreadable = {uid for uid, its in told.shown.items() if any(one.observed.problem for one in its)}
+            self.proven |= self.gap_uids - shown_unreadable
+        else:
+            told.unproven |= {name for uid, (name, _) in self.differing.items() if uid not in whole}
+        told.unproven |= self.pending
+        self._remember(told)
+        return told
+
+    def moved(self, log: ChangeLog) -> dict[str, object]:
+        """Return where the position is from now on, as parameters."""
+        at = self.position.at
+        if log.read is LogRead.PARTLY and self.last:
+            return {"position": log.position, "at": None, "whole_at": None if self.pending else at}
+        return {"position": self.position.resource_version, "at": at, "whole_at": at}
+
+    def _remember(self, told: Told) -> None:
+        """Remember the tenants as they stood where the log ends: where it did not reach the list, as it showed them."""
+        if told.log.read is LogRead.PARTLY:
+            self.tenants.restart()
+        for uid, versions in told.shown.items():
+            is_gone = versions[-1].kind is VersionKind.DELETED
+            readable = [version.observed for version in versions if not version.observed.problem]
+            came_and_went = is_gone and uid in self.created and uid not in self.differing
+            is_needed = told.log.read is LogRead.PARTLY or came_and_went
+            if readable and is_needed:
+                since = readable[0].created_at if uid in self.created else None
+                self._keep_tenant(readable[-1], since or self.listed_at, self.forerunners.get(uid))
+            if is_gone and is_needed:
+                self._keep_state("vanished", uid)
 
     def look_at(
         self,
@@ -176,22 +308,18 @@ class _New:
         before: Remembered | None,
         heir: str | None,
         forerunner: Remembered | None,
-    ) -> bool:
-        """Keep what is new of one tenant; return whether it has a new gap.
+    ) -> None:
+        """Keep what is new of one tenant.
 
         `heir` is the uid that has the name of a tenant that is gone, and `forerunner` the tenant that had the name of a
         new one.
         """
         if before is None:
-            if now is None or now.uid is None:
-                return False
-            if forerunner:
-                self.following.append(now.uid)
-                if self.accept and is_as_remembered(forerunner, now):
-                    self.continuing.append(now.uid)
-            self._keep_tenant(now, known_since(now, self.listed_at), forerunner and forerunner.uid)
-            return False
+            if now and now.uid:
+                self._meet(now, forerunner)
+            return
         why = unproven(before, now, heir=heir)
+        self.differing[before.uid] = before.name, now and (now.resource_version or "")
         if now and not now.problem:
             if is_restored(before, now, self.last):
                 if not self.accept:
@@ -203,10 +331,23 @@ class _New:
         if self.is_restored and now and not before.deleting_at:
             why = Unproven.RESTORED
         if why is None or self.last is None:
-            return False
+            return
         manager = now.last_modified_by if now and why is Unproven.CHANGED_OFTEN else None
-        self.keep_gap(Gap(before.name, before.unwritten_since or self.last.at, self.listed_at, why, manager))
-        return True
+        from_at = before.unwritten_since or self.last.known_at
+        self.gap_uids.add(before.uid)
+        self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
+
+    def _meet(self, now: Observed, forerunner: Remembered | None) -> None:
+        """Keep a tenant that no list has shown before."""
+        assert now.uid  # noqa: S101 - one without is not met
+        if self.last:
+            self.differing[now.uid] = now.name, now.resource_version
+        if forerunner:
+            self.following.append(now.uid)
+            self.forerunners[now.uid] = forerunner.uid
+            if self.accept and is_as_remembered(forerunner, now):
+                self.continuing.append(now.uid)
+        self._keep_tenant(now, known_since(now, self.listed_at), forerunner and forerunner.uid)
 
     def _keep_tenant(self, now: Observed, since: datetime, follows: str | None = None) -> None:
         fields = (
@@ -229,9 +370,19 @@ class _New:
     def _keep_state(self, state: str, uid: str) -> None:
         self.tenants.write(_line((state, uid, *[None] * 11)))
 
-    def keep_gap(self, gap: Gap) -> None:
-        fields = (gap.tenant, _time(gap.from_at), _time(gap.until_at), gap.why, gap.manager)
+    def keep_gap(self, gap: Gap, uid: str) -> None:
+        fields = (uid, gap.tenant, _time(gap.from_at), _time(gap.until_at), gap.why, gap.manager)
         self.gaps.write(_line(fields))
+
+
+def _is_whole(versions: Sequence[Version], version: str | None) -> bool:
+    """True if the log showed the version that the list shows, or the deletion of what the list lacks."""
+    if not versions:
+        return False
+    kind, shown = versions[-1]
+    if version is None:
+        return kind is VersionKind.DELETED
+    return kind is not VersionKind.DELETED and shown.resource_version == version
 
 
 def _copy(cursor: Cursor, statement: bytes, spool: CopySpool) -> None:

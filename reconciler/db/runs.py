@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Mome
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
 from reconciler.db.apply import drop_stale, record, write
-from reconciler.db.connection import Connection, Cursor, LedgerDenied, LedgerUnreachable, connect, transaction
+from reconciler.db.connection import Cursor, LedgerDenied, LedgerUnreachable, brief_transaction
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
@@ -66,9 +66,9 @@ class Start(NamedTuple):
             )
 
 
-def start(db: Connection, seconds: float) -> Start:
+def start(database_url: str, seconds: float) -> Start:
     """Read what a run starts from, within so many seconds."""
-    with transaction(db, seconds) as cursor:
+    with brief_transaction(database_url, seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
         sequences = [sequence for _, sequence in cursor.execute(query("event_sequences")) if sequence]
@@ -109,7 +109,7 @@ def commit(
     """
     reached_end = False
     try:
-        with closing(connect(database_url)) as db, transaction(db, time_left()) as cursor:
+        with brief_transaction(database_url, time_left()) as cursor:
             plan = drop_stale(cursor, plan)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             plan = write(cursor, plan, outcome.run_id, plan.parking_limit(limits), time_left)
@@ -117,7 +117,7 @@ def commit(
             record(cursor, plan, _row(outcome))
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
-            sightings.keep(cursor, left_unwritten(plan.findings))
+            sightings.keep(cursor, left_unwritten(plan.findings), outcome.run_id)
             if seen:
                 seen.keep(cursor)
             outcome = _with_memory(cursor, outcome)
@@ -139,11 +139,11 @@ def record_stop(database_url: str, outcome: Outcome, sightings: Sightings | None
     if outcome.mode is Mode.PLAN or outcome.observed_at is None:
         return outcome
     try:
-        with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
+        with brief_transaction(database_url, RECORD_SECONDS) as cursor:
             # while another run writes, what this one has seen counts as unread: the next one sees it too
             if sightings and cursor.execute(query("try_lock")).fetchall() == [(True,)]:
-                with suppress(psycopg.Error), db.transaction():
-                    sightings.keep(cursor, left_unwritten(outcome.findings, is_blocked=True))
+                with suppress(psycopg.Error), cursor.connection.transaction():
+                    sightings.keep(cursor, left_unwritten(outcome.findings, is_blocked=True), outcome.run_id)
             cursor.execute(query("record_run"), _row(outcome))
             kind = type(outcome.failure).__name__
             cursor.execute(query("keep_stop"), {"reason": outcome.result, "observed": kind})
@@ -162,7 +162,7 @@ def record_notified(database_url: str, outcome: Outcome, notified: Mapping[str, 
     if not corrected and not any(notified.values()):
         return
     try:
-        with closing(connect(database_url)) as db, transaction(db, RECORD_SECONDS) as cursor:
+        with brief_transaction(database_url, RECORD_SECONDS) as cursor:
             for sink, reports in notified.items():
                 if reports:
                     tenants, reasons, subjects = zip(*reports, strict=True)
@@ -178,7 +178,7 @@ def record_notified(database_url: str, outcome: Outcome, notified: Mapping[str, 
 def _is_committed(database_url: str, run_id: UUID) -> bool:
     """True if the transaction was committed although the server's answer to COMMIT was lost: its own row can tell."""
     try:
-        with closing(connect(database_url)) as db, transaction(db) as cursor:
+        with brief_transaction(database_url) as cursor:
             # the lost session may be committing still: it holds the lock until it has ended
             cursor.execute(query("lock"))
             return cursor.execute(query("run_outcome"), {"id": run_id}).fetchone() is not None
@@ -253,7 +253,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tenants_observed": outcome.tenants_observed,
         "tenants_recorded": outcome.tenants_recorded,
         "counts": Jsonb(counts),
-        "unverified": sorted({finding.tenant for finding in outcome.findings if not finding.action.writes}),
+        "unverified": sorted(
+            outcome.unproven.union(finding.tenant for finding in outcome.findings if not finding.action.writes)
+        ),
         "changing": sorted({finding.tenant for finding in outcome.findings if finding.changing}),
         "error": str(outcome.failure) if outcome.failure else None,
         "settle": outcome.settle,

@@ -9,6 +9,7 @@ from reconciler.core.model import LAST
 from reconciler.core.status import (
     Corrected,
     Exemption,
+    LastDay,
     OpenReport,
     OwedNotification,
     Run,
@@ -45,12 +46,14 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     runs = cursor.execute(query("status_runs"), {"max_rows": LAST_RUNS}).fetchall()
     taken_back = _read_taken_back(cursor, since=first)
     owed = cursor.execute(query("status_owed"), {"max_rows": MAX_ROWS}).fetchall()
+    (last_day,) = cursor.execute(query("status_last_day")).fetchall()
     ((future_runs, future_runs_until),) = cursor.execute(query("status_future_runs")).fetchall()
     days = [first.date() + timedelta(days=number) for number in range(DAYS)]
     return Status(
         as_of=as_of,
         verified_until=verified_until,
         last_month=read_certificate(cursor, last_month(as_of), as_of.date().replace(day=1), settle=settle),
+        history=LastDay(*last_day),
         unverified=tuple(read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)),
         unverified_count=unverified_count,
         reports=tuple(OpenReport(*row[:-1]) for row in reports),

@@ -27,10 +27,11 @@ from reconciler.sources.documents import DoubledKey, refuse_doubled_keys
 from reconciler.sources.parse import FIRST_KUBERNETES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from datetime import datetime
 
     from kubernetes.client import ApiClient
+    from urllib3 import BaseHTTPResponse
 
     from reconciler.deadline import Deadline
 
@@ -65,6 +66,10 @@ class ClusterDenied(SourceFault):
     """The API server refused the credentials or the permission."""
 
 
+class ClusterForbidden(ClusterDenied):
+    """403: who asks is known, and may not do this."""
+
+
 class NoSuchResource(SourceFault):
     """The cluster does not have the custom resource."""
 
@@ -89,7 +94,7 @@ class _AlreadyExists(Exception):  # noqa: N818 - an answer, not an error
     """409: an object of that name exists."""
 
 
-class _Transient(Exception):  # noqa: N818 - an answer after which the request is retried
+class Transient(Exception):  # noqa: N818 - an answer after which the request is retried
     """The API server cannot answer at the moment."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -196,13 +201,25 @@ class Api:
             answer = self.deadline.bound(lambda: self._retry("POST", path, item))
             answer.decoded(_Created, item["kind"])
 
+    def stream(self, path: str, deadline: Deadline, most: int) -> Generator[bytes]:
+        """Yield the body of an answer in parts as they come, at most so many bytes; nothing is retried.
+
+        Close it to hang up. It raises as `get` does, and Transient; a part that never comes is not waited for here.
+        """
+        response = self._send("GET", path)
+        parts = self._parts(response, deadline, most)
+        if response.status in SUCCESS["GET"]:
+            yield from parts
+        else:
+            self._check_status("GET", path, response.status, response.headers, b"".join(parts))
+
     def _retry(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> Answer:
         """Send a request, up to `MAX_ATTEMPTS` times, until it is answered."""
         try:
-            for attempt in stamina.retry_context(on=_backoff, attempts=MAX_ATTEMPTS, timeout=self.deadline.left()):
+            for attempt in stamina.retry_context(on=backoff, attempts=MAX_ATTEMPTS, timeout=self.deadline.left()):
                 with attempt:
                     return self._try(method, path, item)
-        except _Transient as error:
+        except Transient as error:
             raise ClusterUnreachable(
                 f"The API server at {self.host} could not answer {path} in {MAX_ATTEMPTS} attempts: {error}.",
                 "Nothing was written. Check the address, that the server runs, and that this machine can reach it.",
@@ -210,6 +227,12 @@ class Api:
         raise AssertionError
 
     def _try(self, method: _Method, path: str, item: Mapping[str, Any] | None) -> Answer:
+        response = self._send(method, path, item)
+        body = b"".join(self._parts(response, self.deadline, MAX_BODY_BYTES))
+        return self._check_status(method, path, response.status, response.headers, body)
+
+    def _send(self, method: _Method, path: str, item: Mapping[str, Any] | None = None) -> BaseHTTPResponse:
+        """Send a request, and return the answer before its body is read."""
         from kubernetes.client.exceptions import ApiException
 
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if item else {})
@@ -217,32 +240,37 @@ class Api:
             method, path, header_params=headers, body=item, auth_settings=["BearerToken"]
         )
         try:
-            response = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)).response
+            answer = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
         except ApiException as error:  # what the client raises when TLS fails
             raise ClusterUnreachable(
                 f"No secure connection to {self.host}: {one_line(error.reason)}",
                 "Check the certificate authority in the kubeconfig.",
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(one_line(error)) from None
+            raise Transient(one_line(error)) from None
         except (ValueError, HTTPException) as error:
             # its text may quote what could not be sent
             raise ClusterUnreachable(
                 f"A request for {path} cannot be sent to {self.host} ({type(error).__name__}).",
                 "Check the server's address in the kubeconfig, and --group and --plural.",
             ) from None
-        body = bytearray()
+        response: BaseHTTPResponse = answer.response
+        return response
+
+    def _parts(self, response: BaseHTTPResponse, deadline: Deadline, most: int) -> Generator[bytes]:
+        """Yield the body as it comes; close the connection if it is not read to its end."""
+        size = 0
         try:
             while part := response.read1(CHUNK_BYTES):
-                self.deadline.left()
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise malformed(f"an answer is larger than {MAX_BODY_BYTES} bytes")
+                deadline.left()
+                size += len(part)
+                if size > most:
+                    raise malformed(f"an answer is larger than {most} bytes")
+                yield part
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Transient(f"the answer was cut off: {one_line(error)}") from None
+            raise Transient(f"the answer was cut off: {one_line(error)}") from None
         finally:
             response.release_conn() if response.closed else response.close()
-        return self._check_status(method, path, response.status, response.headers, bytes(body))
 
     def _check_status(self, method: _Method, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         if status in SUCCESS[method]:
@@ -250,7 +278,7 @@ class Api:
         sent = _status(body)
         message = sent.message or (HTTPStatus(status).phrase if status in set(HTTPStatus) else str(status))
         if status in TRANSIENT:
-            raise _Transient(f"{status} {message}", _retry_after(headers))
+            raise Transient(f"{status} {message}", _retry_after(headers))
         name = sent.details.name if sent.details else None
         if method == "POST" and name:
             raise _AlreadyExists(message) if sent.reason == "AlreadyExists" else Rejected(f"{status} {message}")
@@ -267,7 +295,7 @@ class Api:
                 "Has the token or the certificate expired?",
             )
         if status == HTTPStatus.FORBIDDEN:
-            raise ClusterDenied(
+            raise ClusterForbidden(
                 f"The API server at {self.host} denied {path} (403): {message}.",
                 "Apply the ClusterRole and the ClusterRoleBinding from cronjob.yaml.",
             )
@@ -344,9 +372,9 @@ def malformed(what: str) -> SourceFault:
     )
 
 
-def _backoff(error: Exception) -> bool | float:
+def backoff(error: Exception) -> bool | float:
     """Return the seconds to wait before another attempt, True for a growing time, or False for no other attempt."""
-    if not isinstance(error, _Transient):
+    if not isinstance(error, Transient):
         return False
     return True if error.retry_after is None else min(error.retry_after, MAX_RETRY_AFTER)
 

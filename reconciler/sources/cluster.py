@@ -13,13 +13,14 @@ from msgspec import Meta, Raw, Struct
 from reconciler.core.errors import SourceFault
 from reconciler.core.model import Listing, Observed
 from reconciler.sources.api_client import Gone, NotFound, malformed
+from reconciler.sources.change_log import read_log
 from reconciler.sources.parse import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from reconciler.core.model import Spool
+    from reconciler.core.model import ChangeLog, Spool
     from reconciler.sources.api_client import Answer, CustomResource, Kind
 
 MAX_LIST_RESTARTS = 3
@@ -125,6 +126,15 @@ class Cluster:
         if again.name != name:
             raise malformed(f"{path} answered with {again.name}")
         return again
+
+    def read_log(self, position: str, until: str) -> ChangeLog:
+        """Read what happened to the tenants between the resourceVersions of two lists, as far as that can be known.
+
+        Raises:
+            DeadlineExceeded: the run's time is over.
+            ClusterDenied: the API server does not accept the credentials (401).
+        """
+        return read_log(self.resource, self._read, position, until)
 
     def _list(self, kind: Kind, spool: Spool) -> Listing:
         """Spool every page, and request the next one while this one is read."""

@@ -20,7 +20,7 @@ from reconciler.sources.parse import UnreadableItem, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.core.model import Observed, Spool
+    from reconciler.core.model import ChangeLog, Observed, Spool
 
 STANDARD_INPUT = "-"
 KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
@@ -58,6 +58,10 @@ class FileSource:
     def get(self, name: str, namespace: str | None) -> Observed | None:
         """Raise: a file cannot change during a run, so nothing in it is rechecked."""
         raise NotImplementedError(name, namespace)
+
+    def read_log(self, position: str, until: str) -> ChangeLog:
+        """Raise: a file has no change log."""
+        raise NotImplementedError(position, until)
 
     def observe(self, spool: Spool) -> Listing:
         """Put every tenant into the spool.

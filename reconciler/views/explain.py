@@ -57,6 +57,7 @@ LEGEND = """\
 UNKNOWN_LEGEND = "? time of which nobody knows what happened, listed below"
 
 PROOF: Mapping[str, str] = {
+    Evidence.CHANGE_LOG: "The API server's change log shows the change",
     Evidence.CREATION: "The tenant was created then",
     Evidence.DELETION: "The tenant was deleted then",
     Evidence.SUSPENDED_AT: "The cluster noted the suspension then",
@@ -145,9 +146,7 @@ def timeline(story: Story, width: int, period: Period | None = None, known: Surv
     marks: dict[tuple[str, str], list[Mark]] = {lane: [] for lane in labels}
     for number, made in enumerate(story.corrections, 1):
         lane = made.event_table, made.subject or ""
-        if made.is_taken_back:
-            continue
-        if made.occurred_at and made.not_before and made.not_after and lane in marks:
+        if made.occurred_at and made.not_before and made.not_after and lane in marks and not made.is_taken_back:
             marks[lane].append(Mark(number, made.occurred_at, made.not_before, made.not_after))
     lanes = [
         Lane(label=label, style=STYLES[Table(lane[0])], changes=changes[lane], marks=marks[lane])
@@ -294,8 +293,7 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
             head.append("  ").append("closed period", "bold red")
         if made.is_taken_back:
             head.append("  ").append("taken back", "bold red")
-        later = numbers.get(made.taken_back_by or 0)
-        if later:
+        if later := numbers.get(made.taken_back_by or 0):
             head.append("  ").append(f"taken back by {later}", "bold")
         yield _block(Text(str(number), MARK_STYLE), head, _details(made))
     standing = [made for _, made in shown if not made.is_taken_back]
@@ -363,6 +361,8 @@ def _proof(made: Correction) -> str:
     """Say why that moment was chosen."""
     if made.evidence == Evidence.CREATION and made.not_before != made.not_after:
         return "Nothing was recorded of it before, so it counts from the creation on"
+    if made.opposes_a_row:
+        return "No change in the change log explains the portal's row, so it is answered at its own moment"
     if made.evidence != Evidence.NONE:
         return PROOF.get(made.evidence or "", "According to the evidence")
     if made.reason == Reason.CORRECTION_SUPERSEDED:

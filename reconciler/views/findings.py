@@ -174,7 +174,7 @@ def _when(finding: Finding) -> str:
 
 def _evidence(finding: Finding) -> str:
     if finding.action is Action.DEFER:
-        return "rechecked next time"
+        return "its row may still come" if finding.shown_by else "rechecked next time"
     if finding.interval:
         return "between {} and {}".format(*map(_short, finding.interval))
     if finding.moment is None:

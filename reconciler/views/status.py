@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from reconciler.core.certificate import Certificate, Doubt
-    from reconciler.core.status import Corrected, Status
+    from reconciler.core.status import Corrected, LastDay, Status
 
 MAX_ROWS = 20
 """Tenants, reports and exceptions that a table shows."""
 MAX_NAMES = 5
 """Tenants that a sentence names."""
+MANY_LOST = 10
+"""Where more than one run in so many has lost the change log, it is said what helps."""
 MAX_DOUBTS = 500
 """Of a month, in the JSON document: the rest are counted."""
 BARS = "·▁▂▃▄▅▆▇█"
@@ -54,6 +56,7 @@ def document(status: Status) -> str:
             "doubts": [doubt._asdict() for doubt in month.doubts[:MAX_DOUBTS]],
             "doubts_count": len(month.doubts),
         },
+        "history": status.history._asdict(),
         "reports_count": status.reports_count,
         "reports": [
             {**one._asdict(), "tenant": one.tenant or None, "subject": one.subject or None} for one in status.reports
@@ -133,6 +136,8 @@ def _answers(status: Status) -> Iterator[tuple[str, str]]:
         yield "No run over the cluster has succeeded yet: nothing is verified.", "red"
     yield _last_run(status)
     yield _invoicing(status.last_month, status.verified_until)
+    if status.history.runs:
+        yield _last_day(status.history)
     if until := status.future_runs_until:
         yield _future_runs(status.future_runs, until), "red"
 
@@ -168,6 +173,21 @@ def _invoicing(month: Certificate, verified_until: datetime | None) -> tuple[str
     more = len(month.tenants) - len(shown)
     who = ", ".join(shown) + (f" and {more} more" if more else "")
     return f"{name} can be invoiced except for {plural(len(month.tenants), 'tenant')}: {who}.", "yellow"
+
+
+def _last_day(day: LastDay) -> tuple[str, str]:
+    """Return what the change log could prove, and where that was little, what helps."""
+    usual, most = (_long(timedelta(seconds=seconds or 0)) for seconds in (day.seconds, day.most_seconds))
+    said = (
+        f"The change log proves what happened before {day.reached} of the {plural(day.runs, 'run')} of the last 24 h."
+    )
+    said += f"\nThey were {usual} apart" + (f", at most {most}." if most != usual else ".")
+    if day.waiting:
+        said += f" {plural(day.waiting, 'change')} may still get the portal's row."
+    if day.lost * MANY_LOST <= day.runs:
+        return said, ""
+    said += f"\n{plural(day.lost, 'run')} lost it, because the API server keeps it for a short time only. A run every "
+    return said + "minute helps, and the account of the runs must be allowed to `watch` the tenants.", "yellow"
 
 
 def _future_runs(number: int, until: datetime) -> str:

@@ -13,7 +13,7 @@ WITH lifetime AS NOT MATERIALIZED (
 ), assumed AS NOT MATERIALIZED (
   -- what was dated by policy, and may have happened on one of several days
   SELECT tenant_name, not_before, not_after, reason FROM reconciler.corrections
-  WHERE evidence = 'none' AND taken_back_at IS NULL AND reason <> 'skill_open_after_deletion'
+  WHERE evidence IN ('none', 'change_log') AND taken_back_at IS NULL AND reason <> 'skill_open_after_deletion'
         AND not_before < %(until)s AND not_after > %(first)s
         AND (not_before AT TIME ZONE 'UTC')::date < ((not_after - interval '1 microsecond') AT TIME ZONE 'UTC')::date
 ), in_doubt AS (

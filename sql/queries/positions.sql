@@ -40,8 +40,11 @@ FROM reconciler.tenants f
 WHERE t.source = %(source)s AND t.uid = ANY (%(continuing)s::text[]) AND f.uid = t.follows
 
 -- name: move_position
--- Only if the position is still the one that the run began with, and of the source that is pinned.
-UPDATE reconciler.source SET position = %(position)s, position_at = %(at)s
+-- Only if the position is still the one that the run began with, and of the source that is pinned. `at` is empty where
+-- the log did not reach the list, and `whole_at` where it left a tenant unproven.
+UPDATE reconciler.source
+SET position = %(position)s, position_at = coalesce(%(at)s::timestamptz, position_at),
+    whole_at = coalesce(%(whole_at)s::timestamptz, whole_at)
 WHERE identity = %(source)s
       AND (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
 
@@ -68,11 +71,19 @@ COPY sighted FROM STDIN
 
 -- name: gaps_table
 CREATE TEMPORARY TABLE sighted_gaps (
-  tenant_name text NOT NULL, from_at timestamptz NOT NULL, until_at timestamptz NOT NULL, why text NOT NULL, manager text
+  uid text NOT NULL, tenant_name text NOT NULL, from_at timestamptz NOT NULL, until_at timestamptz NOT NULL, why text NOT NULL, manager text
 ) ON COMMIT DROP
 
 -- name: copy_gaps
 COPY sighted_gaps FROM STDIN
+
+-- name: drop_proven
+-- Of these tenants the change log showed what happened, or will.
+DELETE FROM sighted_gaps WHERE uid = ANY (%(proven)s::text[])
+
+-- name: know_created
+-- The change log showed the creation of these tenants.
+UPDATE sighted SET since = created_at WHERE uid = ANY (%(created)s::text[])
 
 -- name: remember_tenants
 INSERT INTO reconciler.tenants AS t (
@@ -116,3 +127,59 @@ SELECT DISTINCT ON (tenant_name) %(source)s, tenant_name, from_at, until_at, why
 FROM sighted_gaps -- of two tenants of one name, both have the same one
 WHERE tenant_name NOT IN (SELECT tenant_name FROM widened)
 ORDER BY tenant_name, why
+
+-- name: remembered
+-- These tenants as they are remembered.
+SELECT uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
+       deleting_at, since, is_current, gone_at, unwritten_since
+FROM reconciler.tenants
+WHERE source = %(source)s AND uid = ANY (%(uids)s::text[])
+
+-- name: kept_changes
+-- The changes that are kept, but not where another run has moved the position.
+SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id
+FROM reconciler.changes
+WHERE source = %(source)s
+      AND (SELECT (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
+           FROM reconciler.source)
+
+-- name: earlier_lists
+-- The lists since the position, the latest last, as far as they are needed to date a change.
+SELECT resource_version::bigint, observed_at FROM (
+  SELECT resource_version, observed_at FROM reconciler.runs
+  WHERE source = %(source)s AND mode = 'run' AND outcome IN ('clean', 'corrected', 'drift')
+        AND observed_at >= %(last_at)s AND resource_version ~ '^[0-9]{1,18}$'
+  ORDER BY observed_at DESC LIMIT %(max_runs)s
+) AS run
+ORDER BY 1, 2
+
+-- name: tenants_named
+-- Every tenant that had one of these names; one that a person took for the one before it counts from that one's creation.
+SELECT t.tenant_name, t.uid, CASE WHEN t.continues THEN least(t.created_at, f.created_at) ELSE t.created_at END
+FROM reconciler.tenants t LEFT JOIN reconciler.tenants f ON (f.source, f.uid) = (t.source, t.follows)
+WHERE t.source = %(source)s AND t.tenant_name = ANY (%(names)s::text[])
+
+-- name: our_events
+-- Which of these events a run has written.
+SELECT tenant_name, event_table, event_id FROM reconciler.corrections
+WHERE tenant_name = ANY (%(names)s::text[]) AND event_id = ANY (%(ids)s::bigint[])
+
+-- name: forget_changes
+DELETE FROM reconciler.changes c
+USING unnest(%(uids)s::text[], %(versions)s::text[], %(kinds)s::text[], %(skills)s::text[])
+      AS done (uid, resource_version, kind, skill)
+WHERE c.source = %(source)s
+      AND (c.uid, c.resource_version, c.kind, c.skill) = (done.uid, done.resource_version, done.kind, done.skill)
+
+-- name: copy_changes
+COPY reconciler.changes (
+  source, uid, tenant_name, resource_version, kind, skill, org, not_before, not_after, at, created_at)
+FROM STDIN
+
+-- name: claim_changes
+-- Which events this run has appended for them.
+UPDATE reconciler.changes c SET event_id = o.event_id
+FROM reconciler.corrections o
+WHERE o.run_id = %(run_id)s AND o.event_id IS NOT NULL AND c.source = %(source)s
+      AND (c.uid, c.resource_version) = (o.uid, o.resource_version) AND c.skill = coalesce(o.subject, '')
+      AND c.kind = CASE o.observed WHEN 'running' THEN 'resumed' ELSE o.observed END

@@ -204,7 +204,7 @@ ORDER BY tenant_name COLLATE "C"
 
 -- name: source
 -- The source that this ledger belongs to, the resourceVersion of its last list, and what is remembered of it.
-SELECT identity, resource_version, position, position_at FROM reconciler.source
+SELECT identity, resource_version, position, position_at, whole_at FROM reconciler.source
 
 -- name: missing_privileges
 -- What a run needs of sql/roles.sql and this role lacks, worded as in GRANT.
@@ -224,6 +224,8 @@ FROM (VALUES
   ('reconciler.source', 'SELECT', NULL), ('reconciler.source', 'INSERT', NULL), ('reconciler.source', 'UPDATE', NULL),
   ('reconciler.tenants', 'SELECT', NULL), ('reconciler.tenants', 'INSERT', NULL),
   ('reconciler.tenants', 'UPDATE', NULL),
+  ('reconciler.changes', 'SELECT', NULL), ('reconciler.changes', 'INSERT', NULL),
+  ('reconciler.changes', 'UPDATE', NULL), ('reconciler.changes', 'DELETE', NULL),
   ('reconciler.gaps', 'SELECT', NULL), ('reconciler.gaps', 'INSERT', NULL), ('reconciler.gaps', 'UPDATE', NULL),
   ('reconciler.totals', 'SELECT', NULL), ('reconciler.totals', 'INSERT', NULL), ('reconciler.totals', 'UPDATE', NULL),
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
@@ -289,7 +291,9 @@ CREATE TEMPORARY TABLE planned (
   event_kind text,
   supersedes_event_id bigint,
   row_state text NOT NULL,    -- absent, open, deleted; any: it does not matter
-  newest_event_id bigint,     -- of the key, where an event in its past is taken back
+  newest_event_id bigint,     -- of the key, where an event in its past is written; 0: it has none
+  uid text,
+  resource_version text,      -- that showed the change
   event_id bigint,
   life_began_at timestamptz
 ) ON COMMIT DROP
@@ -298,7 +302,7 @@ CREATE TEMPORARY TABLE planned (
 COPY planned (
   reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after, evidence,
   closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state,
-  newest_event_id)
+  newest_event_id, uid, resource_version)
 FROM STDIN
 
 -- name: empty_plan
@@ -328,7 +332,7 @@ WITH free AS (
                WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
                ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
              ELSE p.newest_event_id IS DISTINCT FROM (
-               SELECT max(e.id) FROM public.tenant_skill_events e
+               SELECT coalesce(max(e.id), 0) FROM public.tenant_skill_events e
                WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject) END)
          OR (p.event_table = 'tenant_suspension_events' AND CASE WHEN p.newest_event_id IS NULL
              THEN p.supersedes_event_id IS DISTINCT FROM (
@@ -336,9 +340,9 @@ WITH free AS (
                WHERE e.tenant_name = p.tenant_name
                ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
              ELSE p.newest_event_id IS DISTINCT FROM (
-               SELECT max(e.id) FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name) END)
+               SELECT coalesce(max(e.id), 0) FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name) END)
          -- the correction that it takes back was taken back meanwhile
-         OR (p.newest_event_id IS NOT NULL AND NOT EXISTS (
+         OR (p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND NOT EXISTS (
                SELECT FROM reconciler.corrections c
                WHERE c.tenant_name = p.tenant_name AND c.event_table = p.event_table
                      AND c.event_id = p.supersedes_event_id AND c.taken_back_at IS NULL)) AS is_stale
@@ -406,11 +410,28 @@ WHERE c.condeferred AND c.conname <> 'corrections_run_id_fkey' AND c.conrelid IN
                       UNION ALL SELECT relid FROM pg_partition_tree(written.name::regclass)) AS parts)
 
 -- name: supersede_planned
--- Of two events of one key, the later one supersedes the one before it, whose id was only just drawn.
-UPDATE planned p SET supersedes_event_id = earlier.event_id
-FROM planned earlier
-WHERE p.event_kind = 'disabled' AND p.supersedes_event_id IS NULL AND earlier.event_kind = 'enabled'
-      AND (earlier.tenant_name, earlier.subject) = (p.tenant_name, p.subject)
+-- An event that closes what this run turns on supersedes that, whose id was only just drawn; and what the change log
+-- showed supersedes the event before it, be it recorded or planned.
+UPDATE planned p SET supersedes_event_id = CASE
+    WHEN p.resource_version IS NULL THEN (
+      SELECT earlier.event_id FROM planned earlier
+      WHERE earlier.event_kind = 'enabled' AND (earlier.tenant_name, earlier.subject) = (p.tenant_name, p.subject))
+    WHEN p.event_table = 'tenant_skill_events' THEN (
+      SELECT id FROM (
+        SELECT id, occurred_at FROM public.tenant_skill_events e
+        WHERE (e.tenant_name, e.skill_id) = (p.tenant_name, p.subject)
+        UNION ALL
+        SELECT event_id, occurred_at FROM planned o WHERE (o.tenant_name, o.subject) = (p.tenant_name, p.subject)
+      ) AS event WHERE occurred_at < p.occurred_at ORDER BY occurred_at DESC, id DESC LIMIT 1)
+    ELSE (
+      SELECT id FROM (
+        SELECT id, occurred_at FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name
+        UNION ALL
+        SELECT event_id, occurred_at FROM planned o
+        WHERE o.tenant_name = p.tenant_name AND o.event_table = 'tenant_suspension_events'
+      ) AS event WHERE occurred_at < p.occurred_at ORDER BY occurred_at DESC, id DESC LIMIT 1) END
+WHERE p.supersedes_event_id IS NULL AND p.event_table <> 'tenant_billing_lifecycle'
+      AND (p.event_kind = 'disabled' OR p.resource_version IS NOT NULL)
 
 -- name: take_back_undone
 -- The same correction was written before, and the ledger, looked at under the lock, does not show it: an unknown hand
@@ -418,10 +439,12 @@ WHERE p.event_kind = 'disabled' AND p.supersedes_event_id IS NULL AND earlier.ev
 UPDATE reconciler.corrections c SET taken_back_at = now()
 FROM planned p
 WHERE c.taken_back_at IS NULL
-  AND (c.tenant_name, c.event_table, c.action, coalesce(c.subject, ''), coalesce(c.supersedes_event_id, 0), c.observed,
-       coalesce(c.life_began_at, '-infinity'))
-      = (p.tenant_name, p.event_table, p.action, coalesce(p.subject, ''), coalesce(p.supersedes_event_id, 0), p.observed,
-         coalesce(p.life_began_at, '-infinity'))
+  AND (c.tenant_name, c.event_table, c.action, coalesce(c.subject, ''), c.observed,
+       CASE WHEN c.resource_version IS NULL THEN coalesce(c.supersedes_event_id, 0) ELSE -1 END,
+       coalesce(c.life_began_at, '-infinity'), coalesce(c.uid, ''), coalesce(c.resource_version, ''))
+      = (p.tenant_name, p.event_table, p.action, coalesce(p.subject, ''), p.observed,
+         CASE WHEN p.resource_version IS NULL THEN coalesce(p.supersedes_event_id, 0) ELSE -1 END,
+         coalesce(p.life_began_at, '-infinity'), coalesce(p.uid, ''), coalesce(p.resource_version, ''))
 RETURNING c.id
 
 -- name: write_corrections
@@ -440,10 +463,10 @@ WITH skill_event AS (
 INSERT INTO reconciler.corrections (
   run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
   evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf,
-  impact_min_chf, impact_max_chf)
+  impact_min_chf, impact_max_chf, uid, resource_version)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
        p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
-       p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf
+       p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf, p.uid, p.resource_version
 FROM planned p
 
 -- name: take_back_superseded
@@ -452,7 +475,7 @@ UPDATE reconciler.corrections c SET taken_back_at = now(), taken_back_by = own.i
 FROM planned p JOIN reconciler.corrections own
      ON own.run_id = %(run_id)s AND (own.tenant_name, own.event_table, own.event_id)
                                     = (p.tenant_name, p.event_table, p.event_id)
-WHERE p.newest_event_id IS NOT NULL AND c.taken_back_at IS NULL
+WHERE p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND c.taken_back_at IS NULL
       AND (c.tenant_name, c.event_table, c.event_id) = (p.tenant_name, p.event_table, p.supersedes_event_id)
 
 -- name: not_in_force
@@ -514,25 +537,26 @@ WHERE NOT EXISTS (
   WHERE c.tenant_name = p.tenant_name AND c.run_id = %(run_id)s AND c.taken_back_at IS NULL
     AND (c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.observed, c.occurred_at, c.not_before,
          c.not_after, c.evidence, c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at, c.closed_period,
-         c.impact_chf, c.impact_min_chf, c.impact_max_chf)
+         c.impact_chf, c.impact_min_chf, c.impact_max_chf, c.uid, c.resource_version)
         IS NOT DISTINCT FROM
         (p.reason, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at, p.not_before,
          p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.life_began_at, p.closed_period,
-         round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2)))
+         round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2), p.uid, p.resource_version))
 ORDER BY 1, 2
 
 -- name: count_corrections
-INSERT INTO reconciler.totals AS t (reason, corrections, positive_chf, negative_chf)
+INSERT INTO reconciler.totals AS t (reason, corrections, positive_chf, negative_chf, from_log)
 SELECT reason, count(*), coalesce(sum(impact_chf) FILTER (WHERE impact_chf > 0), 0),
-       coalesce(sum(impact_chf) FILTER (WHERE impact_chf < 0), 0)
+       coalesce(sum(impact_chf) FILTER (WHERE impact_chf < 0), 0), count(*) FILTER (WHERE evidence = 'change_log')
 FROM planned GROUP BY reason
 ON CONFLICT (reason) DO UPDATE
 SET corrections = t.corrections + excluded.corrections,
     positive_chf = t.positive_chf + excluded.positive_chf,
-    negative_chf = t.negative_chf + excluded.negative_chf
+    negative_chf = t.negative_chf + excluded.negative_chf,
+    from_log = t.from_log + excluded.from_log
 
 -- name: totals
-SELECT reason, corrections, positive_chf, negative_chf FROM reconciler.totals
+SELECT reason, corrections, positive_chf, negative_chf, from_log FROM reconciler.totals
 
 -- name: keep_reports
 -- The reports that are open after a run. People are notified again of one that changed. One that was not found is

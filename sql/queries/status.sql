@@ -49,6 +49,19 @@ ORDER BY r.started_at, each.key COLLATE "C" LIMIT %(max_rows)s
 SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error
 FROM reconciler.runs WHERE started_at <= now() ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s
 
+-- name: status_last_day
+-- How far the runs of the last day could read the change log, how many seconds lay between two lists, and how many
+-- changes waited after the last of them. Runs over files have no log, and the first run of all had nothing to read.
+SELECT count(*), count(*) FILTER (WHERE log = 'reached'), count(*) FILTER (WHERE log = 'partly'),
+       count(*) FILTER (WHERE log = 'lost'), percentile_disc(0.5) WITHIN GROUP (ORDER BY seconds), max(seconds),
+       coalesce((array_agg(waiting ORDER BY started_at DESC))[1], 0)
+FROM (
+  SELECT started_at, history ->> 'log' AS log, (history ->> 'seconds')::bigint AS seconds,
+         (history ->> 'waiting')::bigint AS waiting
+  FROM reconciler.runs WHERE started_at > now() - interval '1 day' AND started_at <= now()
+) AS run
+WHERE log <> 'none' AND seconds IS NOT NULL
+
 -- name: status_future_runs
 -- How many runs observed after now, and when the last of them did. A run starts when it observes, give or take seconds.
 SELECT count(*), max(observed_at) FROM reconciler.runs

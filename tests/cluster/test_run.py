@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Cluster
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
 SETTLE: Final = timedelta(seconds=60)
 NOTHING: Final = {
     "lifecycle_inserted": 0,

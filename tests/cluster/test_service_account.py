@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
+from reconciler.core.model import LogRead
 from reconciler.db.connection import connect
+from reconciler.deadline import Deadline
+from reconciler.sources.api_client import Api, CustomResource
+from reconciler.sources.cluster import Cluster
 from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.fixtures import on_a_real_server
 from tests.support.harness import TENANTS, Connection
@@ -84,7 +88,8 @@ def _act(cluster: RealCluster, manifests: list[Object], directory: Path, ready: 
 
 NAMESPACE_PATH: Final = "/api/v1/namespaces/kube-system"
 ONE_PATH: Final = f"{TENANTS}/nobody"
-ALL: Final = {NAMESPACE_PATH: 200, TENANTS: 200, ONE_PATH: 404}
+WATCH_PATH: Final = f"{TENANTS}?watch=true&resourceVersion=1&timeoutSeconds=1"
+ALL: Final = {NAMESPACE_PATH: 200, TENANTS: 200, ONE_PATH: 404, WATCH_PATH: 200}
 
 
 def _before(cluster: RealCluster) -> None:
@@ -136,6 +141,7 @@ def test_the_server_allows_the_account_what_a_run_asks_alone(real_cluster: RealC
     assert _allowed(real_cluster, kubeconfig) - _allowed(real_cluster, nobody) == {
         ("pieced.ch", "piecedtenants", "list", "*"),
         ("pieced.ch", "piecedtenants", "get", "*"),
+        ("pieced.ch", "piecedtenants", "watch", "*"),
         ("", "namespaces", "get", "kube-system"),
         ("events.k8s.io", "events", "create", "*"),
     }
@@ -170,6 +176,20 @@ def test_a_run_without_permission_for_events_still_corrects(
     undelivered = [line for line in logged if line["event"] == "alert.undelivered"]
     assert [line["sink"] for line in undelivered] == ["events", "events"]
     assert all("403" in line["error"] and "ClusterRole" in line["error"] for line in undelivered)
+
+
+@on_a_real_server
+def test_without_permission_to_watch_the_change_log_is_lost(real_cluster: RealCluster, tmp_path: Path) -> None:
+    manifests = _without("pieced.ch", "piecedtenants", "watch")
+    kubeconfig = _act(real_cluster, manifests, tmp_path, ALL | {WATCH_PATH: 403})
+    api = Api(kubeconfig=str(kubeconfig), context=None, deadline=Deadline.after(30))
+    resource = CustomResource(api=api, group="pieced.ch", plural="piecedtenants")
+
+    log = Cluster(resource=resource, org_label=ORG_LABEL, page_size=500).read_log("1", "2")
+
+    assert log.read is LogRead.LOST
+    assert "watch" in str(log.problem)
+    assert "ClusterRole" in str(log.problem)
 
 
 def _corrects(cluster: RealCluster, ledger_url: str, role_url: str, kubeconfig: Path) -> list[dict[str, Any]]:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
+
 NORMAL, ONE = End.NORMAL, End.ONE
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

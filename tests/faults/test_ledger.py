@@ -56,6 +56,10 @@ if TYPE_CHECKING:
     from tests.conftest import Psql
     from tests.support.fake_api import FakeApi
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
+
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
 LOCK: Final = "SELECT pg_advisory_lock(7234897103)"
 LATER: Final = "2026-03-01T09:05:00Z"

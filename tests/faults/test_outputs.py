@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from tests.support.struck_runs import Scenario
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
+
 SKILL: Final = "büro→☃"
 """A skill whose name neither ASCII nor Latin-1 holds."""
 WRITTEN: Final = "was written; its output could not be printed: "

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
+
 FAILED, NORMAL, ONE = End.FAILED, End.NORMAL, End.ONE
 UNREADABLE = Reason.TENANT_UNREADABLE
 MINUTE = timedelta(minutes=1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 import pytest
+import stamina
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,9 @@ from kubernetes.config.exec_provider import ExecProvider
 from msgspec import Raw
 
 from reconciler.core.errors import Failure
+from reconciler.core.model import LogRead
 from reconciler.db.connection import connect as connect_to_ledger
+from reconciler.deadline import Deadline
 from reconciler.sources import access
 from reconciler.sources.access import connect
 from reconciler.sources.api_client import Answer, Api, CustomResource, Kind
@@ -31,7 +34,7 @@ from reconciler.sources.file import FileSource
 from reconciler.sources.parse import FIRST_KUBERNETES, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from reconciler.core.model import Observed
@@ -209,9 +212,9 @@ class _Canned:
         return Answer(path, {}, body, 0.0)
 
 
-def cluster(body: bytes) -> Cluster:
+def cluster(body: bytes = b"", api: Api | None = None) -> Cluster:
     resource = CustomResource(
-        api=cast("Api", _Canned(body)),
+        api=api or cast("Api", _Canned(body)),
         group="pieced.ch",
         plural="piecedtenants",
         kind=Kind("PiecedTenant", "pieced.ch/v1alpha1", namespaced=False, server=(1, 37)),
@@ -226,6 +229,50 @@ def test_a_list_page(body: bytes) -> None:
         cluster(body).observe(Taken())
     except Failure as failure:
         failed(failure, place=PLACES)
+
+
+class _Streaming(Api):
+    """An API server that has one change log, in parts."""
+
+    parts: tuple[bytes, ...] = ()
+
+    def stream(self, *_: Any) -> Generator[bytes]:
+        yield from self.parts
+
+
+_lines = _some(
+    type=st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]),
+    object=_tenants.flatmap(
+        lambda item: st.sampled_from(["11", "12", "12", "13", "20", "0", "9" * 5000]).map(
+            lambda version: (
+                item | {"metadata": dict(item.get("metadata") or {}, resourceVersion=version)}
+                if isinstance(item.get("metadata"), dict)
+                else item
+            )
+        )
+    )
+    | _some(kind=st.just("Status"), apiVersion=st.just("v1"), code=_numbers, message=_texts),
+)
+
+
+@fuzzed
+@given(st.lists(_spelled(_lines, _as_json).map(lambda line: line + b"\n"), max_size=4), st.integers(1, 400))
+def test_a_change_log(lines: list[bytes], size: int) -> None:
+    log = b"".join(lines)
+    api = _Streaming(kubeconfig=None, context=None, deadline=Deadline.after(600))
+    object.__setattr__(api, "parts", tuple(log[start : start + size] for start in range(0, len(log), size)))
+    with stamina.set_testing(testing=True, attempts=1):
+        found = cluster(api=api).read_log("10", "20")
+    numbers = [int(version.observed.resource_version or 0) for version in found.versions]
+    assert numbers == sorted(set(numbers))
+    assert all(10 < number <= 20 for number in numbers)
+    assert (found.position is None) == (found.read is LogRead.LOST)
+    assert found.position is None or 20 >= int(found.position) >= max(numbers, default=10)
+    assert (found.problem is None) == (found.read is LogRead.REACHED)
+    assert "\0" not in (found.problem or "")
+    assert (found.problem or "").encode()
+    for version in found.versions:
+        check(version.observed)
 
 
 @fuzzed

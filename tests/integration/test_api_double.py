@@ -153,6 +153,36 @@ def test_the_cluster_is_known_by_the_uid_of_kube_system(cluster: Cluster) -> Non
     assert cluster.fetch("/api/v1/namespaces/kube-system").json()["metadata"]["uid"] == cluster.source_uid()
 
 
+def test_a_watch_shows_every_version_since_its_own(cluster: Cluster) -> None:
+    """A deletion carries what the tenant was last, under the resourceVersion of the deletion."""
+    cluster.create(tenant("before"))
+    since = cluster.fetch().json()["metadata"]["resourceVersion"]
+    created = cluster.create(tenant("acme", ["a"]))
+    changed = cluster.patch("acme", {"spec": {"packages": []}})
+    cluster.delete("acme")
+    deleted = cluster.fetch().json()["metadata"]["resourceVersion"]
+    answer = cluster.fetch(watch="true", resourceVersion=since, timeoutSeconds=1)
+    lines = [json.loads(line) for line in answer.body.splitlines()]
+    versions = [line for line in lines if line["type"] != "BOOKMARK"]
+
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    last = {**changed, "metadata": {**changed["metadata"], "resourceVersion": deleted}}
+    assert versions == [
+        {"type": "ADDED", "object": created},
+        {"type": "MODIFIED", "object": changed},
+        {"type": "DELETED", "object": last},
+    ]
+
+
+def test_a_watch_from_a_forgotten_version_is_an_error_within_200(cluster: Cluster) -> None:
+    answer = cluster.fetch(watch="true", resourceVersion="1", timeoutSeconds=1)
+    (line,) = (json.loads(line) for line in answer.body.splitlines())
+
+    assert (answer.status, line["type"]) == (200, "ERROR")
+    assert (line["object"]["kind"], line["object"]["code"], line["object"]["reason"]) == ("Status", 410, "Expired")
+    assert line["object"]["message"].startswith("too old resource version: 1 (")
+
+
 # on both: what a write does
 
 
@@ -420,6 +450,33 @@ def test_a_compacted_token_has_expired_and_the_one_offered_instead_is_inconsiste
     assert (expired.status, expired.json()["reason"]) == (410, "Expired")
     assert _names(rest) == ["c"]
     assert rest["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
+
+
+def test_a_watch_ends_with_a_bookmark_at_the_version_it_has_reached(api: FakeApi) -> None:
+    for name in "abc":
+        api.create(tenant(name))
+    api.pass_by(5)
+
+    assert _watched(api, 1000) == [("ADDED", "1001"), ("ADDED", "1002"), ("ADDED", "1003"), ("BOOKMARK", "1008")]
+    api.lag = 1
+    assert _watched(api, 1001) == [("ADDED", "1002"), ("BOOKMARK", "1002")]
+    api.bookmarks = False
+    assert _watched(api, 1001) == [("ADDED", "1002")]
+    assert _get(api, watch="true", resourceVersion=1003).json()["message"].startswith("Timeout: Too large")
+
+
+def test_what_a_restart_forgets_is_gone(api: FakeApi) -> None:
+    for name in "abc":
+        api.create(tenant(name))
+    api.forget(before=1002)
+
+    assert _watched(api, 1002) == [("ADDED", "1003"), ("BOOKMARK", "1003")]
+    assert _watched(api, 1001) == [("ERROR", None)]
+    api.forget()
+    assert _watched(api, 1003) == [("BOOKMARK", "1003")]
+    assert _watched(api, 1002) == [("ERROR", None)]
+    api.gone_as_status = True
+    assert _get(api, watch="true", resourceVersion=1002).status == 410
 
 
 def test_planted_tenants_are_stored_as_they_are(api: FakeApi) -> None:
@@ -891,6 +948,11 @@ def _metadata_of_pages(api: FakeApi) -> list[Object]:
     metadata = [page["metadata"] for page in _pages(api)]
     api.faults.clear()
     return metadata
+
+
+def _watched(api: FakeApi, since: int) -> list[tuple[str, str | None]]:
+    lines = [json.loads(line) for line in _get(api, watch="true", resourceVersion=since).data.splitlines()]
+    return [(line["type"], line["object"]["metadata"].get("resourceVersion")) for line in lines]
 
 
 def _names(listed: Object) -> list[str]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tests.support.system import System
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
 SETTLE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -38,7 +41,9 @@ def causes(found: Certificate) -> list[tuple[str, Cause, str]]:
 def move(system: System, by: timedelta) -> None:
     """Move what runs have kept into the past."""
     system.ledger.execute("UPDATE reconciler.runs SET observed_at = observed_at - %s", [by])
-    system.ledger.execute("UPDATE reconciler.source SET position_at = position_at - %s", [by])
+    system.ledger.execute(
+        "UPDATE reconciler.source SET position_at = position_at - %(by)s, whole_at = whole_at - %(by)s", {"by": by}
+    )
     system.ledger.execute("UPDATE reconciler.gaps SET from_at = from_at - %s, until_at = until_at - %s", [by, by])
 
 

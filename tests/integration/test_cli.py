@@ -575,6 +575,7 @@ def test_the_json_is_one_document_with_the_documented_keys(place: Place) -> None
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", line["event"]) and line["timestamp"][-1] == "Z" for line in ran.logged)
 
 
+@pytest.mark.usefixtures("lost_log")
 def test_a_refused_run_prints_one_document_with_reason_and_plan(place: Place) -> None:
     place("run")
     for number in range(4):
@@ -605,6 +606,7 @@ def test_detailed_exitcode_gives_drift_its_own_exit_code(place: Place) -> None:
     assert place("run", "--detailed-exitcode", "--kubeconfig", "/nowhere").code == 1
 
 
+@pytest.mark.usefixtures("lost_log")
 @pytest.mark.parametrize("arguments", [["plan"], ["run", "--dry-run"]], ids=" ".join)
 def test_a_plan_writes_nothing(place: Place, arguments: list[str]) -> None:
     """Neither to the ledger nor to its own tables, and it uses no id."""
@@ -748,6 +750,7 @@ def test_help_shows_every_setting_with_its_variable(place: Place) -> None:
 # what people read
 
 
+@pytest.mark.usefixtures("lost_log")
 def test_the_table_shows_each_difference_its_time_and_its_evidence(place: Place) -> None:
     place.api.reset()
     born = datetime.now(UTC) - timedelta(hours=2)

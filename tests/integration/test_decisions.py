@@ -425,6 +425,7 @@ def recreated(system: System) -> System:
     return system
 
 
+@pytest.mark.usefixtures("lost_log")
 def test_reopening_ends_an_open_lifetime_when_a_person_says(recreated: System, command: Command) -> None:
     at = to_second(recreated, ENDED)
     ran = command("reopen", "acme", "--ended", f"{at:%Y-%m-%dT%H:%M:%SZ}", "--note", "n")
@@ -434,6 +435,7 @@ def test_reopening_ends_an_open_lifetime_when_a_person_says(recreated: System, c
     assert recreated.run().findings == ()
 
 
+@pytest.mark.usefixtures("lost_log")
 def test_an_open_lifetime_ends_with_its_last_proof(recreated: System, command: Command) -> None:
     ran = command("reopen", "acme", "--note", "n")
     assert ran.code == 0, ran.err
@@ -444,6 +446,7 @@ def test_an_open_lifetime_ends_with_its_last_proof(recreated: System, command: C
     assert recreated.run().findings == ()
 
 
+@pytest.mark.usefixtures("lost_log")
 @pytest.mark.parametrize("ended", [BORN, BORN_AGAIN + timedelta(seconds=2)], ids=["at its start", "after the new one"])
 def test_an_end_outside_its_lifetime_is_refused(recreated: System, command: Command, ended: timedelta) -> None:
     before = all_rows(recreated.url)

@@ -398,6 +398,25 @@ def test_a_moment_without_evidence_says_which_one_was_taken(at: datetime, words:
     assert details(replace(STORY, corrections=(made,)))["why then"] == words
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"resource_version": "1042"}, "The API server's change log shows the change (change_log)"),
+        (
+            {"resource_version": None},
+            "No change in the change log explains the portal's row, so it is answered at its own moment (change_log)",
+        ),
+        (
+            {"resource_version": None, "reason": Reason.SKILL_OPEN_AFTER_DELETION},
+            "The API server's change log shows the change (change_log)",
+        ),
+    ],
+)
+def test_what_the_change_log_shows_or_does_not_is_said(made: dict[str, Any], words: str) -> None:
+    correction = CORRECTION._replace(evidence="change_log", **made)
+    assert details(replace(STORY, corrections=(correction,)))["why then"] == words
+
+
 def test_a_moment_that_is_certain_has_no_interval() -> None:
     made = CORRECTION._replace(not_before=CORRECTION.occurred_at)
     assert "between" not in details(replace(STORY, corrections=(made,)))
@@ -721,6 +740,7 @@ def test_a_correction_that_another_one_took_back_stands_and_counts() -> None:
 # --- what is read ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("lost_log")
 def test_what_a_run_has_corrected_is_marked(system: System) -> None:
     """Created, two skills, suspended by the backfill; then one skill off, and the tenant gone."""
     long_ago = system.now - timedelta(days=9)

@@ -57,6 +57,7 @@ LABELS: dict[str, set[str]] = {
     "reconciler_findings_accepted": {"reason"},
     "reconciler_corrections_total": {"reason"},
     "reconciler_impact_chf_total": {"sign"},
+    "reconciler_history_log": {"log"},
     "reconciler_history_gaps": set(),
     "reconciler_history_corrections_total": {"reason"},
     "reconciler_notifications_owed": set(),
@@ -133,9 +134,9 @@ def make_outcome(result: Result = Result.CORRECTED, *findings: Finding, **fields
     return replace(outcome, **fields)
 
 
-def make_history(gaps: int) -> HistoryRead:
+def make_history(gaps: int, log: LogRead = LogRead.REACHED) -> HistoryRead:
     """Return what a run over a cluster says of the time since the run before."""
-    return HistoryRead(LogRead.LOST, seconds=300, gaps=gaps)
+    return HistoryRead(log, seconds=300, gaps=gaps)
 
 
 def metrics_after(*outcomes: Outcome, sinks: Iterable[str] = ("alertmanager",)) -> RunMetrics:
@@ -328,15 +329,34 @@ def test_of_the_stopped_runs_only_one_that_keeps_its_list_has_gaps(failure: Fail
     assert unwritten == 2
 
 
-def test_a_run_over_a_file_has_no_gaps() -> None:
-    assert value_of(metrics_after(FULL, make_outcome(Result.CLEAN, history=HistoryRead())), "history_gaps") == 2
+def test_a_run_over_a_file_leaves_what_is_known_of_the_past() -> None:
+    metrics = metrics_after(FULL, make_outcome(Result.CLEAN, history=HistoryRead()))
+    assert value_of(metrics, "history_gaps") == 2
+    assert value_of(metrics, "history_log", log="reached") == 1
+
+
+@pytest.mark.parametrize("log", [LogRead.REACHED, LogRead.PARTLY, LogRead.LOST])
+def test_one_of_the_three_says_how_far_the_log_was_read(log: LogRead) -> None:
+    metrics = metrics_after(FULL, make_outcome(Result.CLEAN, history=make_history(0, log)))
+    assert values_by_label(metrics, "history_log") == {each: each == log for each in ("reached", "partly", "lost")}
+
+
+def test_a_run_that_keeps_nothing_leaves_how_far_the_log_was_read() -> None:
+    stopped = make_outcome(Result.FAILED, recorded=True, history=make_history(0, LogRead.LOST))
+    assert value_of(metrics_after(FULL, stopped), "history_log", log="lost") == 0
 
 
 def test_rows_that_history_showed_are_counted_over_all_runs() -> None:
-    reason = Reason.CORRECTION_SUPERSEDED
-    assert values_by_label(metrics_after(FULL), "history_corrections_total") == {reason: 0}
-    totals = TOTALS | {reason: Total(3, Decimal(0), Decimal("-1.20"))}
-    assert values_by_label(metrics_after(make_outcome(totals=totals)), "history_corrections_total") == {reason: 3}
+    none = dict.fromkeys(CORRECTING, 0)
+    assert values_by_label(metrics_after(FULL), "history_corrections_total") == none
+    totals = TOTALS | {
+        Reason.CORRECTION_SUPERSEDED: Total(3, Decimal(0), Decimal("-1.20")),
+        Reason.SUSPENSION_UNRECORDED: Total(5, Decimal(0), Decimal("-9.00"), from_log=4),
+    }
+    assert values_by_label(metrics_after(make_outcome(totals=totals)), "history_corrections_total") == none | {
+        Reason.CORRECTION_SUPERSEDED: 3,
+        Reason.SUSPENSION_UNRECORDED: 4,
+    }
 
 
 # --- findings ----------------------------------------------------------------------------------------------------

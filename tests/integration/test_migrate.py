@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OWN = [
     *(
+        "changes",
         "closed_lives",
         "corrections",
         "exceptions",

@@ -24,10 +24,10 @@ import yaml
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from reconciler.core.model import Action, Finding, Outcome, Owed, Result, Total
+from reconciler.core.model import Action, Finding, LogRead, Outcome, Owed, Result, Total
 from reconciler.core.reasons import Reason
 from reconciler.metrics import RunMetrics
-from tests.integration.test_metrics import FULL, LABELS, PERIOD, make_finding, make_outcome
+from tests.integration.test_metrics import FULL, LABELS, PERIOD, make_finding, make_history, make_outcome
 from tests.integration.test_pushgateway import TARGET_LABELS, make_sink, pushgateway
 from tests.support.pages import section
 from tests.support.programs import eventually, free_address, get, needs, running, settled
@@ -51,6 +51,7 @@ VALUES: dict[str, set[str]] = {
     "reason": {*Reason},
     "action": {*Action},
     "sign": {"positive", "negative"},
+    "log": {"reached", "partly", "lost"},
     "job": {"$job"},
 }
 """The values that a query may select for a label."""
@@ -295,6 +296,8 @@ def push(url: str) -> None:
     make_sink(url, job="reports").notify(make_verified_outcome(Result.DRIFT, *left, at=now))
     owed = (Owed(UUID(int=1), frozenset(["alertmanager"]), ()),)
     make_sink(url, job="owed").notify(replace(make_verified_outcome(Result.CLEAN, at=now), owed=owed))
+    lost = replace(make_verified_outcome(Result.CLEAN, at=now), history=make_history(0, LogRead.LOST))
+    make_sink(url, job="lost").notify(lost)
     long_ago = now - 10 * 3600
     make_sink(url, job="late", now=lambda: long_ago).notify(make_verified_outcome(Result.CLEAN, at=long_ago))
 
@@ -409,6 +412,7 @@ FIRES = {
     "ReconcilerVerifiedFallsBehind": {"late"},
     "ReconcilerAlertsUndelivered": {SCRAPED},
     "ReconcilerNotificationsOwed": {"owed"},
+    "ReconcilerHistoryLost": {"lost"},
 }
 
 

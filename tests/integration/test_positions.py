@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from reconciler.core.model import Outcome
     from tests.support.faults import Request
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
+
 HOUR: Final = timedelta(hours=1)
 SECOND: Final = timedelta(seconds=1)
 AGO: Final = -3 * HOUR

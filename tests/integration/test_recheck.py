@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
+pytestmark = pytest.mark.usefixtures("lost_log")
+"""What two lists prove alone."""
+
 HOUR = timedelta(hours=1)
 
 

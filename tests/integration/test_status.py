@@ -17,9 +17,11 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 from reconciler.core.certificate import Cause, Certificate, Doubt
+from reconciler.core.model import HistoryRead, LogRead
 from reconciler.core.status import (
     Corrected,
     Exemption,
+    LastDay,
     OpenReport,
     OwedNotification,
     Run,
@@ -71,16 +73,17 @@ class StatusLedger:
         error: str | None = None,
         counts: dict[str, dict[str, int]] | None = None,
         settle: timedelta | None = SETTLE,
+        history: HistoryRead | None = None,
     ) -> datetime:
         """Record a run, and return when it began."""
         run_id, at = uuid4(), self.now - ago
         self.ledger.execute(
             "INSERT INTO reconciler.runs (id, started_at, observed_at, finished_at, mode, outcome, version, source, "
-            "tenants_observed, counts, unverified, error, settle) "
-            "VALUES (%s, %s, %s, %s, %s, %s, '1', %s, 7, %s, %s, %s, %s)",
+            "tenants_observed, counts, unverified, error, settle, history) "
+            "VALUES (%s, %s, %s, %s, %s, %s, '1', %s, 7, %s, %s, %s, %s, %s)",
             [
                 *(run_id, at, at, at + timedelta(seconds=2), mode, outcome, source),
-                *(Jsonb(counts or {}), sorted(unverified), error, settle),
+                *(Jsonb(counts or {}), sorted(unverified), error, settle, Jsonb((history or HistoryRead())._asdict())),
             ],
         )
         return at
@@ -347,6 +350,62 @@ def test_the_last_month_can_be_invoiced_if_verified_to_its_end(shown: Status, se
     assert render(shown).splitlines()[2] == sentence
 
 
+# --- the change log ----------------------------------------------------------------------------------------------
+
+
+def read(log: LogRead, seconds: int | None = 300, waiting: int = 0) -> HistoryRead:
+    """Return what a run learned of the time since the run before."""
+    return HistoryRead(log, seconds, waiting=waiting)
+
+
+def test_runs_of_the_last_day_are_counted_by_their_log(history: StatusLedger) -> None:
+    for number, log in enumerate([*[LogRead.REACHED] * 4, *[LogRead.PARTLY] * 2, LogRead.LOST], 1):
+        history.run(number * HOUR, history=read(log, 60 * number, waiting=number + 1))
+    history.run(25 * HOUR, history=read(LogRead.LOST, 9000))
+    history.run(-HOUR, history=read(LogRead.LOST, 9000))
+    assert history.status().history == LastDay(7, 4, 2, 1, seconds=240, most_seconds=420, waiting=2)
+
+
+def test_runs_that_had_no_log_to_read_do_not_count(history: StatusLedger) -> None:
+    history.run(HOUR, source="snapshot")
+    history.run(2 * HOUR, history=read(LogRead.LOST, seconds=None))
+    history.run(3 * HOUR)
+    history.ledger.execute("UPDATE reconciler.runs SET history = '{}' WHERE started_at < now() - interval '150 min'")
+    shown = history.status()
+    assert shown.history == LastDay()
+    assert "change log" not in render(shown)
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        (
+            LastDay(288, 288, seconds=300, most_seconds=300),
+            "The change log proves what happened before 288 of the 288 runs of the last 24 h.\nThey were 5 min apart.",
+        ),
+        (
+            LastDay(200, 178, 2, 20, seconds=300, most_seconds=7200, waiting=3),
+            (
+                "The change log proves what happened before 178 of the 200 runs of the last 24 h.\n"
+                "They were 5 min apart, at most 2 h. 3 changes may still get the portal's row."
+            ),
+        ),
+        (
+            LastDay(19, 17, 0, 2, seconds=90, most_seconds=90, waiting=1),
+            (
+                "The change log proves what happened before 17 of the 19 runs of the last 24 h.\n"
+                "They were 90 s apart. 1 change may still get the portal's row.\n"
+                "2 runs lost it, because the API server keeps it for a short time only. A run every minute helps, and "
+                "the account of the runs must be allowed to `watch` the tenants."
+            ),
+        ),
+    ],
+)
+def test_what_the_log_proved_is_said_and_what_helps(day: LastDay, said: str) -> None:
+    answers, _, _ = render(told(doubted(), history=day), 1000).partition("\n\n")
+    assert answers.splitlines()[3:] == said.splitlines()
+
+
 # --- reports and exceptions --------------------------------------------------------------------------------------
 
 
@@ -532,6 +591,7 @@ def make_full_status(name: str = "hotel-seeblick") -> Status:
     return told(
         doubted(name, "young", cause=Cause.REPORTED),
         verified_until=NOW - HOUR,
+        history=LastDay(288, 200, 8, 80, seconds=300, most_seconds=3600, waiting=4),
         unverified=(Unverified(name, JUNE - DAY), Unverified("young", None)),
         unverified_count=2,
         reports=(
@@ -606,7 +666,8 @@ def test_what_could_steer_a_terminal_is_made_visible(history: StatusLedger) -> N
 def test_programs_read_one_document(history: StatusLedger, command: Callable[..., Ran]) -> None:
     history.tenant("acme")
     counts = {"org_unlabelled": {"report": 1}}
-    at = history.run(HOUR, "drift", unverified=["acme"], counts=counts, settle=timedelta())
+    known = read(LogRead.REACHED, waiting=1)
+    at = history.run(HOUR, "drift", unverified=["acme"], counts=counts, settle=timedelta(), history=known)
     history.report("acme")
     history.report("", "failed")
     history.accept("acme")
@@ -616,13 +677,23 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
     assert (ran.code, ran.err) == (0, "")
     found = ran.document
     assert list(found) == [
-        *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "reports_count", "reports"),
+        *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "history"),
+        *("reports_count", "reports"),
         *("exceptions_count", "exceptions", "taken_back_count", "taken_back", "owed_count", "owed"),
         *("corrections", "runs", "future_runs", "future_runs_until"),
     ]
     assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert found["unverified"] == [{"tenant": "acme", "verified_until": None}]
     assert found["last_month"]["but_for"] == ["acme"]
+    assert found["history"] == {
+        "runs": 1,
+        "reached": 1,
+        "partly": 0,
+        "lost": 0,
+        "seconds": 300,
+        "most_seconds": 300,
+        "waiting": 1,
+    }
     assert [(one["tenant"], one["subject"]) for one in found["reports"]] == [(None, None), ("acme", None)]
     assert found["exceptions"][0]["expired"] is False
     assert len(found["corrections"]) == 28
@@ -646,7 +717,7 @@ def test_the_docs_show_what_is_printed() -> None:
             first=datetime(2026, 5, 1, tzinfo=UTC),
             until=JUNE,
             doubts=(
-                Doubt("*", Cause.GAP, "log_lost", at - 31 * DAY, at - HOUR, accepted=True),
+                Doubt("*", Cause.GAP, "log_lost", at - 17 * DAY, at - 17 * DAY + 12 * SETTLE, accepted=True),
                 Doubt("hotel-seeblick", Cause.REPORTED, "event_time_invalid"),
                 Doubt(
                     *("praxis-hofer", Cause.GAP, "changed_often", at - 9 * DAY, at - 9 * DAY + 6 * SETTLE),
@@ -657,6 +728,7 @@ def test_the_docs_show_what_is_printed() -> None:
         ),
         at,
         verified_until=at - timedelta(seconds=61),
+        history=LastDay(288, 287, 0, 1, seconds=300, most_seconds=720, waiting=1),
         unverified=(Unverified("hotel-seeblick", at - 7 * HOUR - 6 * SETTLE), Unverified(recreated[0], at - 19 * DAY)),
         unverified_count=2,
         reports=(
@@ -775,6 +847,7 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         ("status_runs", status.LAST_RUNS + 1),
         ("status_owed", status.LAST_RUNS + 1),
         ("status_future_runs", 288),
+        ("status_last_day", 288),
     ],
 )
 def test_the_history_is_not_read_as_a_whole(history: StatusLedger, name: str, most: int) -> None:

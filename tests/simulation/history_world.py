@@ -24,6 +24,7 @@ from tests.simulation.portal import CLOCK, SETTLE, SKILLS, Clock, Portal
 from tests.simulation.proof import Verdict, judge
 from tests.support.api_state import tenant
 from tests.support.fake_api import FakeApi
+from tests.support.faults import Fault, cut_chunked, watches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +84,7 @@ class Backup(NamedTuple):
             api.plant(kept)
         api.resource_version = self.version
         api.compact()
+        api.forget()
 
 
 def _version(found: Object) -> int:
@@ -211,6 +213,11 @@ class LoosePortal(Portal):
         self.unsound.setdefault(name, []).append(self.clock.now)
         super()._relabel(name)
 
+    def _race(self, name: str) -> None:
+        """Undo what somebody else has done, of which nobody writes a row."""
+        self.unsound.setdefault(name, []).append(self.clock.now)
+        super()._race(name)
+
     def _restore(self, name: str) -> None:
         """Delete it and create it again from a backup, past the portal: another uid, and no status."""
         kept = self._get(name)
@@ -270,11 +277,17 @@ class HistoryWorld:
         self.api.clock = self.clock.server
         self.portal = LoosePortal(self.api, self.clock, self.random, loss=0.0)
         self.log: list[str] = []
+        self.was_copied = False
+        """Whether a copy of the cluster was looked at, after which the log begins anew here."""
+        self.gaps = 0
+        """Tenants with a gap, in all runs."""
         self.runs: list[tuple[datetime, dict[str, Seen]]] = []
         """Every run that remembered what it saw: when it began, and what it saw."""
         self.list_version = 0
         """Of the last one of them."""
         self.restored_at: list[datetime] = []
+        self.log_style = self.random.choice(["whole", "whole", "whole", "none", "restarts", "forgets", "lags", "cut"])
+        """What the API server shows of its change log."""
         self.verdicts: list[Verdict] = []
         self._backup: Backup | None = None
         self._checked: set[date] = set()
@@ -308,6 +321,7 @@ class HistoryWorld:
             if self.random.random() < 0.1:
                 self._near_midnight()
             self.portal.act()
+            self.api.pass_by(self.random.randrange(3))
             self._note("deed")
         month = self._month_to_check()
         self.clock.advance(max(left, QUIET_BEFORE_A_CHECK.total_seconds() if month else 0.0))
@@ -333,6 +347,7 @@ class HistoryWorld:
                 self.api.resource_version = now.version + self.random.randrange(50)
             self._run(refused=True)
             now.restore(self.api)
+            self.was_copied = True
         elif self.random.random() < 0.006:
             self._backup.restore(self.api)
             self._run(refused=True)
@@ -356,14 +371,40 @@ class HistoryWorld:
 
     def _run(self, *, refused: bool = False, accept: bool = False) -> None:
         """Make one run."""
+        self._treat_log()
         began, seen, version = self.clock.now, dict(self._seen()), self.api.resource_version
         outcome = self._reconcile(accept=accept)
         found = "; ".join(f"{one.tenant} {one.reason} {one.subject or ''} {one.action}" for one in outcome.findings)
         self._note(f"run from {began:%H:%M:%S} -> {outcome.result} {outcome.failure or ''} {found}")
         assert bool(outcome.failure) is refused, f"refused is {bool(outcome.failure)}: {outcome.failure}"
         if not refused:
+            self.gaps += outcome.history.gaps
             self.runs.append((began, seen))
             self.list_version = version
+
+    def _treat_log(self) -> None:
+        """Let the API server show of its change log what it does in this world."""
+        self.api.faults.clear()
+        self.api.lag = 0
+        match self.log_style:
+            case "none":
+                self.api.watch_allowed = False
+            case "restarts" if self.random.random() < 0.3:
+                self.api.forget()
+            case "forgets":
+                # a server remembers so many changes at least; here it is few, as there are few
+                self.api.forget(before=self.api.resource_version - 4)
+            case "lags" if self.random.random() < 0.5:
+                self.api.lag = self.random.randrange(1, 4)
+            case "cut" if self.random.random() < 0.5:
+                self.api.faults.append(Fault(cut_chunked(self.random.random()), when=watches))
+            case _:
+                pass
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run could read all that had happened since the one before."""
+        return self.log_style == "whole" and self.api.bookmarks and not (self.restored_at or self.was_copied)
 
     def _seen(self) -> Iterator[tuple[str, Seen]]:
         for name in self.api.names():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.simulation.history_world import HistoryWorld, Seen
     from tests.simulation.portal import Truth
 
+UNSETTLED = {Cause.DEFERRED, Cause.REPORTED}
+"""What waits for a row, or for a person."""
 Days = dict[str | None, set[date]]
 """The billable days of each item."""
 Correction = tuple[str, str | None, datetime, datetime, str]
@@ -37,12 +39,13 @@ class Verdict(NamedTuple):
 
         refused   the certificate does not let it pass
         denied    it does not, though everything about it could be proven
-        unknown   no run saw it and no row tells of it: it came and went in a gap of `*`
+        unknown   no run saw it then and no row tells of it: it came and went in a gap of `*`
         exact     it passes, and is billed as it truly happened
         edge      but for a day whose edge lies within settle and the tolerance of a true change, or on which an item
                   was on for no longer than that
         policy    but for a day inside the interval of a correction that was dated by policy
         wrong     it passes, and is billed otherwise
+        lost      it is billed otherwise, though the change log showed all of it and nothing of it waits
     """
 
     kind: str
@@ -81,17 +84,21 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
         is_active = any(begins <= at < ends for _, at in changes)
         verdict = Verdict("", name, first, until, is_active, _is_provable(world, name, first, until))
         doubts = [doubt for doubt in certificate.refused if doubt.tenant == name]
+        slack = SETTLE + ROUNDING + abs(world.clock.ahead)
+        if _was_shown(world, name) and not any(doubt.cause in UNSETTLED for doubt in doubts):
+            kind, detail = _compared(history, held, right, billed, changes, corrections.get(name, []), slack)
+            if kind == "wrong":
+                yield verdict._replace(kind="lost", detail=detail)
         if doubts:
             refused = tuple(dict.fromkeys(f"{doubt.cause} {doubt.detail}".strip() for doubt in doubts))
             # a report is not about a month
             is_reported = name in world.portal.unsound and any(doubt.cause is Cause.REPORTED for doubt in doubts)
             denied = verdict.is_provable and not is_reported
             yield verdict._replace(kind="denied" if denied else "refused", causes=refused)
-        elif not billed and not _was_seen(world, name) and name not in recorded:
+        elif not billed and not _is_known(world, name, held, first, until):
             assert _covers_the_unknown(certificate), f"{name} came and went, and no gap says so"
             yield verdict._replace(kind="unknown")
         else:
-            slack = SETTLE + ROUNDING + abs(world.clock.ahead)
             kind, detail = _compared(history, held, right, billed, changes, corrections.get(name, []), slack)
             yield verdict._replace(kind=kind, detail=detail)
 
@@ -135,9 +142,17 @@ def _lasted(history: History, item: str | None, begins: datetime, ends: datetime
 
 
 def _is_by_policy(correction: Correction, item: str | None) -> bool:
-    reason, subject, _, _, evidence = correction
-    suspends = reason in {Reason.SUSPENSION_UNRECORDED, Reason.RESUMPTION_UNRECORDED}
-    return evidence == Evidence.NONE and (suspends if item is FEE else subject == item)
+    reason, subject, not_before, not_after, evidence = correction
+    suspends = reason in {Reason.SUSPENSION_UNRECORDED, Reason.RESUMPTION_UNRECORDED, Reason.DELETION_UNRECORDED}
+    is_open = evidence == Evidence.CHANGE_LOG and not_before < not_after
+    is_about = suspends if item is FEE else subject == item or reason is Reason.DELETION_UNRECORDED
+    return (is_open or evidence == Evidence.NONE) and is_about
+
+
+def _was_shown(world: HistoryWorld, name: str) -> bool:
+    """Whether the change log showed all of a tenant's only life, and its organisation has not moved."""
+    lives = [at for at, alive in world.portal.truth[name].lifetimes if alive]
+    return world.is_whole and len(lives) == 1 and lives[0] > world.runs[0][0]
 
 
 def _is_provable(world: HistoryWorld, name: str, first: date, until: date) -> bool:
@@ -169,8 +184,19 @@ def _is_provable_step(before: Seen, now: Seen | None) -> bool:
     return now is not None and now.suspend_is_set and now.generation - before.generation <= 1
 
 
-def _was_seen(world: HistoryWorld, name: str) -> bool:
-    return any(name in seen for _, seen in world.runs)
+def _is_known(world: HistoryWorld, name: str, recorded: History, first: date, until: date) -> bool:
+    """Whether a run saw one of its lifetimes in the period, or a row tells of one by then."""
+    begins, ends = _instants(first, until)
+    lived = [
+        (life.began_at, life.ended_at)
+        for life in _history(world.portal.truth[name]).lifetimes
+        if life.began_at < ends and (life.ended_at is None or life.ended_at > begins)
+    ]
+    was_seen = any(
+        name in seen and any(began <= at and (ended is None or at <= ended) for began, ended in lived)
+        for at, seen in world.runs
+    )
+    return was_seen or any(life.began_at < ends for life in recorded.lifetimes)
 
 
 def _covers_the_unknown(certificate: Certificate) -> bool:

@@ -29,7 +29,7 @@ class ApiState:
 
     Every write takes one resource version, moves `generation` if it changed the spec, and keeps `managedFields` as a
     server does for operation Update. Lists are cut from snapshots, so that the pages of one list agree with each other
-    whatever is written between them.
+    whatever is written between them. The change log has every write since the beginning.
 
     `legacy_times` makes it a server between 1.19 and 1.24: a manager's time moves only if the set of fields that it
     owns changes, not when it gives one of them another value; and writes to status are not kept apart as a
@@ -62,6 +62,8 @@ class ApiState:
         self._encoded: dict[str, bytes] = {}
         self._current: ObjectList | None = None
         self._kept: dict[int, ObjectList] = {}
+        self._changes: list[Change] = []
+        self._forgotten = self.resource_version
 
     # what is there
 
@@ -208,6 +210,31 @@ class ApiState:
         with self.lock:
             self._kept.clear()
 
+    # the change log
+
+    def changes(self, lag: int = 0) -> list[Change]:
+        """Every change that is remembered, but for so many of the newest, in their order."""
+        with self.lock:
+            return self._changes[: max(0, len(self._changes) - lag)]
+
+    def is_forgotten(self, version: int) -> bool:
+        """Whether what followed on a resource version is remembered no more."""
+        with self.lock:
+            return version < self._forgotten
+
+    def forget(self, before: int | None = None) -> None:
+        """Forget the changes up to a resource version; without one all, as a server does that is restarted."""
+        with self.lock:
+            self._forgotten = self.resource_version if before is None else before
+            kept = [] if before is None else self._changes
+            self._changes = [change for change in kept if change.resource_version > self._forgotten]
+
+    def pass_by(self, writes: int = 1) -> None:
+        """Let other objects than these be written so often: the resource version goes on."""
+        with self.lock:
+            self.resource_version += writes
+            self._current = None
+
     # the machinery of a write
 
     def _key(self, name: str, namespace: str) -> str:
@@ -237,6 +264,7 @@ class ApiState:
     def _store(self, key: str, tenant: Object) -> Object:
         self.resource_version += 1
         stored = tenant | {"metadata": tenant["metadata"] | {"resourceVersion": str(self.resource_version)}}
+        self._changes.append(Change("MODIFIED" if key in self._objects else "ADDED", self.resource_version, stored))
         self._objects[key] = stored
         self._encoded.pop(key, None)
         self._current = None
@@ -244,7 +272,9 @@ class ApiState:
 
     def _remove(self, key: str) -> None:
         self.resource_version += 1
-        del self._objects[key]
+        removed = self._objects.pop(key)
+        metadata = removed["metadata"] | {"resourceVersion": str(self.resource_version)}
+        self._changes.append(Change("DELETED", self.resource_version, removed | {"metadata": metadata}))
         self._encoded.pop(key, None)
         self._current = None
 
@@ -253,7 +283,7 @@ class ApiState:
 
     def _bytes(self, key: str) -> bytes:
         if key not in self._encoded:
-            self._encoded[key] = json.dumps(self._objects[key], separators=(",", ":")).encode()
+            self._encoded[key] = _json(self._objects[key])
         return self._encoded[key]
 
     # who owns which field
@@ -322,6 +352,18 @@ class ObjectList(NamedTuple):
     resource_version: int
     keys: tuple[str, ...]
     encoded: tuple[bytes, ...]
+
+
+class Change(NamedTuple):
+    """One write of an object: what it was after it, or of a deletion, what it was last."""
+
+    type: str
+    resource_version: int
+    object: Object
+
+    def encoded(self) -> bytes:
+        """The object as it goes over the wire."""
+        return _json(self.object)
 
 
 class AlreadyThere(Exception):  # noqa: N818 - it is the answer to a request
@@ -416,6 +458,10 @@ def _writer_of(entry: Object) -> _Writer:
 
 def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json(value: Object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:

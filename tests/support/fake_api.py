@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gzip
 import http.server
 import json
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.support.api_state import ApiState, token, untoken
-from tests.support.faults import JSON, Fault, Reply, Request, Wire, status_body
+from tests.support.faults import JSON, Fault, Reply, Request, Wire, send_chunked, status_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,10 @@ class FakeApi(ApiState):
         requests: every request so far.
         events: every Event posted so far.
         page_limit: the most items on a page, whatever the client asks for; None: as many as it asks for.
+        watch_allowed: whether RBAC lets the client watch.
+        bookmarks: whether a watch ends with a bookmark; those of the servers of `legacy_times` do not.
+        lag: how many of the newest changes a watch does not show yet.
+        gone_as_status: whether a watch from a forgotten version is answered 410, not 200 with an error in it.
     """
 
     def __init__(
@@ -86,6 +91,10 @@ class FakeApi(ApiState):
         self.requests: list[Request] = []
         self.events: list[Object] = []
         self.page_limit: int | None = None
+        self.watch_allowed = True
+        self.bookmarks = not legacy_times
+        self.lag = 0
+        self.gone_as_status = False
         self.errors: list[BaseException] = []
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -148,6 +157,11 @@ class FakeApi(ApiState):
         return [request for request in self.requests if request.verb == "list"]
 
     @property
+    def watches(self) -> list[Request]:
+        """The requests for the change log."""
+        return [request for request in self.requests if request.verb == "watch"]
+
+    @property
     def gets(self) -> list[Request]:
         """The requests for one tenant."""
         return [request for request in self.requests if request.verb == "get"]
@@ -161,7 +175,7 @@ class FakeApi(ApiState):
         request = Request(
             method=method,
             path=parts.path,
-            verb=self._verb(method, parts.path),
+            verb=self._verb(method, parts.path, query),
             query=query,
             headers=headers,
             body=data,
@@ -204,8 +218,10 @@ class FakeApi(ApiState):
         known = self._discovery().get(path.rstrip("/"))
         return self._not_found() if known is None else self._json(200, known)
 
-    def _verb(self, method: str, path: str) -> str:
+    def _verb(self, method: str, path: str, query: Mapping[str, str]) -> str:
         match path.strip("/").split("/"):
+            case ("apis", self.group, _, self.plural) if method == "GET" and "watch" in query:
+                return "watch"
             case ("apis", self.group, _, self.plural) | ("apis", self.group, _, "namespaces", _, self.plural):
                 return "list" if method == "GET" else ""
             case ("apis", self.group, _, self.plural, _) | ("apis", self.group, _, "namespaces", _, self.plural, _):
@@ -217,7 +233,7 @@ class FakeApi(ApiState):
             case ():
                 return self._json(200, self._resource_list(version))
             case (self.plural,):
-                return self._list(version, query)
+                return (self._watch if "watch" in query else self._list)(version, query)
             case (self.plural, name) if not self.namespaced:
                 return self._get(name, "")
             case ("namespaces", namespace, self.plural) if self.namespaced:
@@ -272,12 +288,35 @@ class FakeApi(ApiState):
             self.keep(snapshot)
             metadata["continue"] = token(snapshot.resource_version, snapshot.keys[stop - 1])
             metadata["remainingItemCount"] = high - stop
-        items = b",".join(snapshot.encoded[low:stop])
-        api_version = f"{self.group}/{version}"
-        if api_version != self.api_version:
-            items = items.replace(f'"{self.api_version}"'.encode(), f'"{api_version}"'.encode())
-        head = json.dumps({"apiVersion": api_version, "kind": f"{self.kind}List", "metadata": metadata})
+        items = self._as_of(version, b",".join(snapshot.encoded[low:stop]))
+        head = json.dumps({"apiVersion": f"{self.group}/{version}", "kind": f"{self.kind}List", "metadata": metadata})
         return self._reply(200, head[:-1].encode() + b',"items":[' + items + b"]}\n")
+
+    def _as_of(self, version: str, encoded: bytes) -> bytes:
+        """Objects as one of the served versions shows them."""
+        return encoded.replace(f'"{self.api_version}"'.encode(), f'"{self.group}/{version}"'.encode())
+
+    def _watch(self, version: str, query: Mapping[str, str]) -> Reply:
+        """The change log after the version that is asked for, at once: nothing more is waited for."""
+        asked, shown = int(query["resourceVersion"]), self.changes(self.lag)
+        latest = self.resource_version if not self.lag else shown[-1].resource_version if shown else asked
+        if not self.watch_allowed:
+            what = f'cannot watch resource "{self.plural}" in API group "{self.group}" at the cluster scope'
+            return self._status(403, f'{self.plural}.{self.group} is forbidden: User "tests" {what}')
+        if self.is_forgotten(asked):
+            gone = status_body(410, f"too old resource version: {asked} ({latest})")
+            return self._reply(410, gone) if self.gone_as_status else self._events([_event("ERROR", gone)])
+        if asked > latest:
+            return self._status(504, f"Timeout: Too large resource version: {asked}, current: {latest}")
+        lines = [_event(one.type, one.encoded()) for one in shown if one.resource_version > asked]
+        if self.bookmarks:
+            metadata = {"resourceVersion": str(latest)}
+            told = {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata}
+            lines.append(_event("BOOKMARK", json.dumps(told, separators=(",", ":")).encode()))
+        return self._events([self._as_of(version, line) for line in lines])
+
+    def _events(self, lines: Sequence[bytes]) -> Reply:
+        return dataclasses.replace(self._reply(200, b"".join(lines)), send=send_chunked)
 
     def _expired(self, start: str) -> Reply:
         inconsistent = {"continue": token(-1, start.removesuffix("\0"))}
@@ -388,6 +427,11 @@ class FakeApi(ApiState):
 
     def _not_found(self) -> Reply:
         return self._reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+
+
+def _event(kind: str, encoded: bytes) -> bytes:
+    """A line of the change log."""
+    return b'{"type":"%s","object":%s}\n' % (kind.encode(), encoded)
 
 
 def _group(name: str, versions: Sequence[str]) -> Object:

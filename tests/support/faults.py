@@ -44,7 +44,7 @@ class Request:
     method: str
     path: str
     verb: str = ""
-    """`list` or `get` where it is about tenants."""
+    """`list`, `watch` or `get` where it is about tenants."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
     """By lower-case name."""
@@ -164,6 +164,11 @@ def later_pages(request: Request) -> bool:
 def gets(request: Request) -> bool:
     """Whether it asks for one tenant."""
     return request.verb == "get"
+
+
+def watches(request: Request) -> bool:
+    """Whether it asks for the change log."""
+    return request.verb == "watch"
 
 
 def path(text: str) -> When:
@@ -390,6 +395,40 @@ def skip_page() -> Effect:
     return effect
 
 
+# a change log that lies
+
+
+def lines(change: Callable[[list[bytes]], list[bytes]]) -> Effect:
+    """Other lines than those that would have come."""
+    return lambda reply, _: dataclasses.replace(reply, body=b"".join(change(reply.body.splitlines(keepends=True))))
+
+
+def line(number: int, *puts: bytes) -> Effect:
+    """These lines, or none, in the place of one; negative numbers count from the end."""
+
+    def change(before: list[bytes]) -> list[bytes]:
+        before[number : number + 1 or None] = [put + b"\n" for put in puts]
+        return before
+
+    return lines(change)
+
+
+def out_of_order() -> Effect:
+    """The second line before the first."""
+    return lines(lambda before: [before[1], before[0], *before[2:]])
+
+
+def repeated() -> Effect:
+    """Every line twice."""
+    return lines(lambda before: [line for line in before for _ in range(2)])
+
+
+def error_event(code: int, message: str = "", *, after: int = 0) -> Effect:
+    """An error within the answer, after so many lines."""
+    error = b'{"type":"ERROR","object":%s}\n' % status_body(code, message)
+    return lines(lambda before: [*before[:after], error])
+
+
 # an answer that does not arrive whole
 
 
@@ -430,15 +469,16 @@ def cut_close(share: float = 0.5) -> Effect:
     return sent(send)
 
 
+def send_chunked(wire: Wire, reply: Reply) -> None:
+    """Send the whole body in chunks, as it should be."""
+    wire.write(reply.head(length=False, Transfer_Encoding="chunked"))
+    for chunk in (*_chunks(reply.body), b"0\r\n\r\n"):
+        wire.write(chunk)
+
+
 def chunked() -> Effect:
-    """The whole body in chunks, as it should be."""
-
-    def send(wire: Wire, reply: Reply) -> None:
-        wire.write(reply.head(length=False, Transfer_Encoding="chunked"))
-        for chunk in (*_chunks(reply.body), b"0\r\n\r\n"):
-            wire.write(chunk)
-
-    return sent(send)
+    """The whole body in chunks."""
+    return sent(send_chunked)
 
 
 def drip(interval: float, size: int = 1) -> Effect:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
+from reconciler.core.model import ChangeLog, LogRead
 from tests.support.fake_api import FakeApi
 from tests.support.harness import FakeCluster, RealCluster
 
@@ -34,6 +35,14 @@ def on_a_real_server(test: _Test) -> _Test:
     for mark in _MARKS:
         test = mark(test)
     return test
+
+
+@pytest.fixture
+def lost_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the change log be lost to every run: two lists must do. To other processes the double does not show it."""
+    monkeypatch.setattr("reconciler.sources.cluster.Cluster.read_log", lambda *_: ChangeLog(LogRead.LOST))
+    if "api" in request.fixturenames:
+        request.getfixturevalue("api").watch_allowed = False
 
 
 @pytest.fixture

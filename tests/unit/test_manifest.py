@@ -193,6 +193,7 @@ def test_the_role_allows_what_a_run_needs_and_nothing_else() -> None:
     assert allowed == {
         ("pieced.ch", "piecedtenants", "list", None),
         ("pieced.ch", "piecedtenants", "get", None),
+        ("pieced.ch", "piecedtenants", "watch", None),
         ("", "namespaces", "get", "kube-system"),
         ("events.k8s.io", "events", "create", None),
     }

@@ -1,0 +1,282 @@
+"""What the change log says against what the ledger holds: which changes have a row, wait for one, or are appended.
+
+The rules are those of `reconciler.core.changes` and `reconciler.core.pairing`. What this module reads and keeps is
+`reconciler.changes`: the changes that wait, and those that may still be paired anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
+from reconciler.core.contradictions import Known
+from reconciler.core.history import Remembered
+from reconciler.core.model import LAST, Action, ChangeLog, Evidence, Moment
+from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, settle_tenant
+from reconciler.core.reasons import Reason
+from reconciler.db.contradictions import key_rows
+from reconciler.db.copied import escape
+from reconciler.db.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from reconciler.core.compare import Comparison
+    from reconciler.core.contradictions import Row
+    from reconciler.core.model import Finding, Version
+    from reconciler.db.connection import Cursor
+
+MAX_RUNS = 1_000
+"""Earlier lists that are asked for, to date a change."""
+LIFETIME = {Reason.TENANT_UNRECORDED, Reason.DELETION_UNRECORDED}
+"""The reasons that are about a lifetime."""
+RECREATED = Reason.TENANT_RECREATED
+CLOSES = Reason.SKILL_OPEN_AFTER_DELETION
+EVENTS = {
+    CLOSES,
+    Reason.SKILL_ENABLE_UNRECORDED,
+    Reason.SKILL_DISABLE_UNRECORDED,
+    Reason.SUSPENSION_UNRECORDED,
+    Reason.RESUMPTION_UNRECORDED,
+}
+"""The reasons that are about an event."""
+
+
+class Settlement(NamedTuple):
+    """What the change log decides, and what is left to the comparison."""
+
+    findings: tuple[Finding, ...] = ()
+    waiting: frozenset[str] = frozenset()
+    """The tenants of which all else waits for their creation or deletion."""
+    decided: frozenset[tuple[str, str | None, bool]] = frozenset()
+    """The keys that the log decides: tenant, skill, and whether it is about the lifetime."""
+
+    def without(self, found: Comparison) -> Comparison:
+        """Return what a comparison found, without what the log decides."""
+        if not self.findings:
+            return found
+        left = {
+            tenant: tuple(each for each in its if not self._decides(each)) for tenant, its in found.findings.items()
+        }
+        return found._replace(findings=left)
+
+    def _decides(self, found: Finding) -> bool:
+        is_known = found.reason in LIFETIME or found.reason in EVENTS
+        return is_known and (found.tenant in self.waiting or _key(found) in self.decided)
+
+
+@dataclass(slots=True)
+class Told:
+    """What the change log told, and what follows from it, until it is kept."""
+
+    source: str
+    last_at: datetime
+    """When the run began whose list the log begins at."""
+    listed_at: datetime
+    log: ChangeLog
+    kept: list[Change]
+    shown: dict[str, list[Version]] = field(default_factory=dict)
+    """By uid."""
+    unproven: set[str] = field(default_factory=set)
+    """The names of which the history up to this list is not proven."""
+    new: list[Change] = field(default_factory=list)
+    done: list[Change] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Sort the versions by tenant."""
+        for version in self.log.versions:
+            if uid := version.observed.uid:
+                self.shown.setdefault(uid, []).append(version)
+
+
+def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) -> Settlement:
+    """Return what follows from what the log has told, now and in earlier runs; note what is to be kept of it."""
+    by_uid = _changes(cursor, told, rules)
+    names = sorted({its[0].tenant for its in by_uid.values()})
+    lives = _lives(cursor, names, rules)
+    held = _held(cursor, told.source, by_uid, lives, rules)
+    rows, newest = _rows(cursor, by_uid)
+    found: list[Finding] = []
+    waiting: set[str] = set()
+    for uid, its in by_uid.items():
+        name = its[0].tenant
+        settled = settle_tenant(
+            its,
+            held.get(uid),
+            rows.get(name, {}),
+            rules,
+            can_insert=name not in lives,
+            newest=newest.get(name, {}),
+        )
+        found += settled.findings
+        told.done += _expired(its, settled, rules)
+        if settled.is_waiting:
+            waiting.add(name)
+        if settled.ended:
+            found += _closed(its, settled, settled.ended, first.findings.get(name, ()))
+    # of a name that no lifetime holds there may be several tenants, and the comparison may report it too
+    reported = {each.tenant: each for each in found if each.action is Action.REPORT}
+    for tenant in {tenant for tenant, its in first.findings.items() for each in its if each.reason is RECREATED}:
+        reported.pop(tenant, None)
+    found = [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
+    settlement = Settlement(tuple(found), frozenset(waiting), frozenset(map(_key, found)))
+    if told.log.position is not None:
+        opposed = tuple(_opposed(cursor, told, settlement.without(first), rules))
+        settlement = settlement._replace(
+            findings=settlement.findings + opposed, decided=settlement.decided.union(map(_key, opposed))
+        )
+    return settlement
+
+
+def keep_changes(cursor: Cursor, told: Told, run_id: UUID) -> None:
+    """Keep the new changes, and which events the run has appended for them; forget those whose rows are long there."""
+    if told.done:
+        keys = [(change.uid, change.resource_version, change.kind, change.skill or "") for change in told.done]
+        uids, versions, kinds, skills = map(list, zip(*keys, strict=True))
+        given = {"source": told.source, "uids": uids, "versions": versions, "kinds": kinds, "skills": skills}
+        cursor.execute(query("forget_changes"), given)
+    done = {change[:5] for change in told.done}
+    if rows := [_line(told.source, change) for change in told.new if change[:5] not in done]:
+        with cursor.copy(query("copy_changes")) as copy:
+            for row in rows:
+                copy.write(row)
+    cursor.execute(query("claim_changes"), {"source": told.source, "run_id": run_id})
+
+
+def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]]:
+    """Return the changes of each tenant, by its uid and in their order: those that are kept, and the new ones."""
+    found: dict[str, list[Change]] = {}
+    for change in told.kept:
+        found.setdefault(change.uid, []).append(change)
+    known: dict[str, Remembered] = {}
+    if told.shown:
+        asked = {"source": told.source, "uids": [*told.shown]}
+        known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
+        since = {"source": told.source, "last_at": told.last_at, "max_runs": MAX_RUNS}
+        lists = [Seen(*row) for row in cursor.execute(query("earlier_lists"), since)]
+        for uid, versions in told.shown.items():
+            told.new += changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance)
+    for change in told.new:
+        found.setdefault(change.uid, []).append(change)
+    gone = [uid for uid in known if any(change.kind is Kind.DELETED for change in found.get(uid, ()))]
+    recorded = _lives(cursor, sorted({known[uid].name for uid in gone}), rules)
+    for uid in gone:
+        if known[uid].name not in recorded and Kind.CREATED not in {one.kind for one in found[uid]}:
+            # a list showed it, and it went before its row was there
+            new = [*first_changes(known[uid], found[uid], told.last_at, rules.tolerance)]
+            told.new += new
+            found[uid] += new
+    return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
+
+
+def _lives(cursor: Cursor, names: list[str], rules: Rules) -> dict[str, list[Known]]:
+    """Return the lifetimes of the tenants that have any, by their beginning."""
+    found: dict[str, list[Known]] = {}
+    if names:
+        bounds = {"settle": rules.settle, "last": LAST}
+        for name, *life in cursor.execute(query("known_lifetimes"), {"names": names, **bounds}):
+            found.setdefault(name, []).append(Known(*life))
+    return found
+
+
+def _held(
+    cursor: Cursor,
+    source: str,
+    by_uid: Mapping[str, Sequence[Change]],
+    lives: Mapping[str, Iterable[Known]],
+    rules: Rules,
+) -> dict[str, Life]:
+    """Return the lifetime of each tenant that has one, by its uid."""
+    named: dict[str, dict[str, Tenant]] = {}
+    for uid, its in by_uid.items():
+        named.setdefault(its[0].tenant, {})[uid] = Tenant(uid, its[0].created_at)
+    for name, uid, created_at in cursor.execute(query("tenants_named"), {"source": source, "names": [*lives]}):
+        named.setdefault(name, {})[uid] = Tenant(uid, created_at)
+    held: dict[str, Life] = {}
+    for name, known in lives.items():
+        held |= lives_of(named[name].values(), [Life(one.began_at, one.ended_at) for one in known], rules.grace)
+    return held
+
+
+def _rows(
+    cursor: Cursor, by_uid: Mapping[str, Iterable[Change]]
+) -> tuple[dict[str, dict[str | None, list[Row]]], dict[str, dict[str | None, int]]]:
+    """Return the rows of each key that count, and the highest id of each."""
+    keys = {(one.tenant, one.skill) for its in by_uid.values() for one in its if not one.kind.is_of_lifetime}
+    rows: dict[str, dict[str | None, list[Row]]] = {}
+    newest: dict[str, dict[str | None, int]] = {}
+    for (name, skill), its in key_rows(cursor, sorted(keys, key=lambda key: (key[0], key[1] or ""))):
+        for row, counts in its:
+            newest.setdefault(name, {})[skill] = max(row.id, newest.get(name, {}).get(skill, 0))
+            if counts:
+                rows.setdefault(name, {}).setdefault(skill, []).append(row)
+    return rows, newest
+
+
+def _expired(some: Iterable[Change], settled: Settled, rules: Rules) -> Iterator[Change]:
+    """Yield the changes whose pairs will not change any more; while one waits, those of its key or lifetime may."""
+    if settled.is_waiting:
+        return
+    waiting = {each.subject for each in settled.findings if each.action is Action.DEFER}
+    for change in some:
+        at = settled.explained.get(change)
+        if at and change.skill not in waiting and max(at, change.not_after) + rules.grace <= rules.as_of:
+            yield change
+
+
+def _closed(changes: Sequence[Change], settled: Settled, ended: Moment, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the events that close what is on at the end of a lifetime.
+
+    That is what is appended for its last change of a skill; and where the end is stamped now, what the comparison
+    `found` to be on.
+    """
+    last = {change.skill: change.resource_version for change in changes if change.kind.is_of_skill}
+    appended = [each for each in settled.findings if each.subject and each.moment]
+    for each in appended:
+        if each.observed == "enabled" and each.shown_by and each.shown_by[1] == last[each.subject]:
+            yield each._replace(reason=CLOSES, recorded="enabled", observed="disabled", moment=ended)
+    if any(each.reason is Reason.DELETION_UNRECORDED for each in settled.findings):
+        decided = {each.subject for each in appended}
+        for each in found:
+            if each.reason is CLOSES and each.supersedes and each.subject not in decided:
+                at = max(ended.occurred_at, each.supersedes.occurred_at)
+                yield each._replace(moment=ended._replace(occurred_at=at, not_after=max(at, ended.not_after)))
+
+
+def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iterator[Finding]:
+    """Yield the opposite of each row of the portal's that no change explains, at its instant, where all is known."""
+    wrong = [
+        each
+        for tenant, its in left.findings.items()
+        if tenant not in told.unproven
+        for each in its
+        if each.reason in EVENTS - {CLOSES} and each.supersedes and each.supersedes.occurred_at <= told.listed_at
+    ]
+    if not wrong:
+        return
+    names = sorted({each.tenant for each in wrong})
+    ids = [each.supersedes.id for each in wrong if each.supersedes]
+    ours = {*cursor.execute(query("our_events"), {"names": names, "ids": ids})}
+    since = {name: its[-1].since for name, its in _lives(cursor, names, rules).items()}
+    for name, _, until_at in cursor.execute(query("gaps_of"), {"names": names}):
+        since[name] = max(until_at, since.get(name) or until_at)
+    for each in wrong:
+        at, known_since = each.supersedes.occurred_at if each.supersedes else LAST, since.get(each.tenant)
+        is_ours = (each.tenant, str(each.table), each.supersedes and each.supersedes.id) in ours
+        if known_since and known_since <= at - rules.grace and not is_ours:
+            yield each.dated(Moment(at, at, at, Evidence.CHANGE_LOG))
+
+
+def _key(found: Finding) -> tuple[str, str | None, bool]:
+    return found.tenant, found.subject, found.reason in LIFETIME
+
+
+def _line(source: str, change: Change) -> bytes:
+    times = change.not_before, change.not_after, change.at, change.created_at
+    texts = source, change.uid, change.tenant, change.resource_version, change.kind, change.skill or "", change.org
+    fields = (*texts, *(None if at is None else at.isoformat() for at in times))
+    return "\t".join(map(escape, fields)).encode() + b"\n"
