@@ -213,7 +213,7 @@ def pair(changes: Sequence[Change], rows: Sequence[Row], life: Life, rules: Rule
         some = changes[first : first + LARGEST]
         start = some[0].not_before - rules.tolerance
         usable = [row for row in usable if (row.interval or (row.occurred_at,))[-1] >= start or row.id in ours]
-        if found := _pair_some(some, usable[: 3 * LARGEST], ours, rules):
+        if found := _pair_some(some, usable[: 3 * LARGEST], rules):
             pairs |= found
             usable = usable[usable.index([*found.values()][-1]) + 1 :]
     return pairs
@@ -223,7 +223,7 @@ _Score = tuple[int, int, int, float]
 """Pairs that must be, pairs, of those the ones that are due, and how close they are; more is better."""
 
 
-def _pair_some(changes: Sequence[Change], rows: Sequence[Row], ours: set[int], rules: Rules) -> dict[Change, Row]:
+def _pair_some(changes: Sequence[Change], rows: Sequence[Row], rules: Rules) -> dict[Change, Row]:
     """Return the best pairs in order: the longest common subsequence, by `_Score`."""
     none: _Score = (0, 0, 0, 0.0)
     best = [[none] * (len(rows) + 1)]
@@ -231,7 +231,7 @@ def _pair_some(changes: Sequence[Change], rows: Sequence[Row], ours: set[int], r
         last, line = best[-1], [none]
         for number, row in enumerate(rows):
             score = max(line[-1], last[number + 1])
-            if worth := _worth(change, row, ours, rules):
+            if worth := _worth(change, row, rules):
                 score = max(score, _sum(last[number], worth))
             line.append(score)
         best.append(line)
@@ -239,7 +239,7 @@ def _pair_some(changes: Sequence[Change], rows: Sequence[Row], ours: set[int], r
     at, number = len(changes), len(rows)
     while at and number:
         change, row = changes[at - 1], rows[number - 1]
-        worth = _worth(change, row, ours, rules)
+        worth = _worth(change, row, rules)
         if worth and best[at][number] == _sum(best[at - 1][number - 1], worth):
             pairs[change] = row
             at, number = at - 1, number - 1
@@ -250,14 +250,12 @@ def _pair_some(changes: Sequence[Change], rows: Sequence[Row], ours: set[int], r
     return dict(reversed(pairs.items()))
 
 
-def _worth(change: Change, row: Row, ours: set[int], rules: Rules) -> _Score | None:
+def _worth(change: Change, row: Row, rules: Rules) -> _Score | None:
     """Return what a pair is worth; None if the row does not explain the change."""
     if row.kind != change.kind:
         return None
     if change.event_id is not None and change.event_id == row.id:
         return 1, 1, 1, 0.0
-    if row.id in ours:
-        return None
     at = row.occurred_at
     is_near = change.not_before - rules.tolerance <= at <= change.not_after + rules.grace
     if not is_near and not (row.interval and _overlap(change, row.interval, rules.tolerance)):

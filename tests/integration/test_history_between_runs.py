@@ -239,6 +239,28 @@ def test_a_row_without_a_change_is_opposed_at_its_instant(known: World) -> None:
     assert known.slept == []
 
 
+def test_a_pair_is_kept_while_a_change_of_its_key_waits(known: World) -> None:
+    known.at("9:10:0").packages("wiki", "mail")
+    known.row("enabled", "9:10:05")
+    known.at("9:20:0").packages()
+    kept = "SELECT kind FROM reconciler.changes WHERE skill = 'mail' ORDER BY kind"
+    known.run("9:30:0")
+    assert known.column(kept) == ["disabled", "enabled"]
+    known.run("9:35:0")
+    known.run("9:40:0")
+    assert known.column(kept) == []
+
+
+def test_a_row_of_time_that_is_not_proven_is_opposed_by_policy(known: World) -> None:
+    toggle(known, "9:06:00", "9:07:00")
+    known.api.forget()
+    known.run("9:10:0")
+    known.row("enabled", "9:06:30")
+    known.run("9:20:0")
+    known.run("9:25:0")
+    assert known.column("SELECT evidence FROM reconciler.corrections") == ["none"]
+
+
 def test_both_lifetimes_of_a_recreated_tenant_are_found(known: World) -> None:
     known.at("9:10:0").delete()
     known.at("9:20:0").create("mail")

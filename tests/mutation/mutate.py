@@ -675,13 +675,6 @@ GUARDS = (
         PAIRING_TESTS,
     ),
     Guard(
-        "pairing: an appended row explains no other change",
-        "core/pairing.py",
-        "    if row.id in ours:\n        return None\n",
-        "",
-        PAIRING_TESTS,
-    ),
-    Guard(
         "pairing: no row at the end of a lifetime",
         "core/pairing.py",
         "row.occurred_at < life.ended_at]",

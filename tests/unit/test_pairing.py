@@ -114,6 +114,12 @@ CASES = [
         [("append", "disabled", 30.000001)],
     ),
     Case(
+        "and before the row of the next one",
+        [change(ON, 0, 100), change(OFF, 90)],
+        [row(1, "disabled", 95)],
+        [("append", "enabled", 94.999999)],
+    ),
+    Case(
         "a change without a time starts to cost late",
         [change(ON, 0, 30)],
         [],
