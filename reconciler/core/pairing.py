@@ -69,6 +69,8 @@ class Life(NamedTuple):
 
     began_at: datetime
     ended_at: datetime | None = None
+    org: str | None = None
+    """Who pays by its row; None if it has none."""
 
 
 class Rules(NamedTuple):
@@ -165,7 +167,7 @@ def settle_tenant(
     ended = next((moment for change, moment in placed if change.kind is Kind.DELETED), None)
     if life.ended_at and not ended:
         ended = Moment(life.ended_at, life.ended_at, life.ended_at, Evidence.DELETION)
-    found = tuple(_finding(change, moment, newest) for change, moment in placed)
+    found = tuple(_finding(change, moment, newest, life.org) for change, moment in placed)
     return Settled(found, explained, ended, is_waiting)
 
 
@@ -190,7 +192,7 @@ def _lifetime(
     for change in missing:
         if life is None or change.kind is Kind.CREATED:
             placed.append((change, _moment(change, change.created_at)))
-            life = Life(change.created_at)
+            life = Life(change.created_at, org=change.org or UNKNOWN_ORG)
         else:
             # else it would be a lifetime without a day
             end = max(rules.date(change), life.began_at + SHORTEST_LIFETIME)
@@ -302,11 +304,12 @@ def _placed(changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, 
     return placed
 
 
-def _finding(change: Change, moment: Moment | None, newest: Mapping[str | None, int]) -> Finding:
+def _finding(change: Change, moment: Moment | None, newest: Mapping[str | None, int], payer: str | None) -> Finding:
     reason = REASONS[change.kind]
     recorded, observed = STATES[change.kind]
     action = reason.action if moment else Action.DEFER
-    org = change.org or UNKNOWN_ORG
+    # a stamp leaves the row's organisation as it is
+    org = (change.kind is Kind.DELETED and payer) or change.org or UNKNOWN_ORG
     found = Finding(reason, change.tenant, org, action, change.skill, recorded, observed, moment=moment)
     shown = change.uid, change.resource_version
     is_event = not change.kind.is_of_lifetime

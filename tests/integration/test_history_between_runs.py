@@ -360,3 +360,14 @@ def test_the_organisation_is_that_of_its_version(known: World) -> None:
     known.at("9:20:0").api.patch("acme", {"metadata": {"labels": {ORG_LABEL: "2872"}}})
     known.run("9:30:0")
     assert known.column("SELECT zitadel_org_id FROM tenant_skill_events WHERE skill_id = 'mail'") == ["2871"]
+
+
+def test_a_stamp_leaves_the_organisation_of_its_row(known: World) -> None:
+    known.api.create(tenant("other"))
+    known.at("9:10:0").api.patch("acme", {"metadata": {"labels": {ORG_LABEL: "2872"}}})
+    known.run("9:12:0")
+    known.at("9:20:0").delete()
+    known.run("9:30:0")
+    known.run("9:35:0")
+    assert known.lifetime()[1] == "09:12:00"
+    assert known.column("SELECT reason FROM reconciler.reports") == []

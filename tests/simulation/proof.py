@@ -93,7 +93,9 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
             refused = tuple(dict.fromkeys(f"{doubt.cause} {doubt.detail}".strip() for doubt in doubts))
             # a report is not about a month
             is_reported = name in world.portal.unsound and any(doubt.cause is Cause.REPORTED for doubt in doubts)
-            denied = verdict.is_provable and not is_reported
+            # where the log was cut short, the next run will know
+            is_read_on = world.log_style in {"lags", "cut"} and {doubt.cause for doubt in doubts} == {Cause.DEFERRED}
+            denied = verdict.is_provable and not is_reported and not is_read_on
             yield verdict._replace(kind="denied" if denied else "refused", causes=refused)
         elif not billed and not _is_known(world, name, held, first, until):
             assert _covers_the_unknown(certificate), f"{name} came and went, and no gap says so"
