@@ -23,7 +23,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.history import is_as_created
-from reconciler.core.model import Observed, VersionKind
+from reconciler.core.model import FIRST, Observed, VersionKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -112,12 +112,11 @@ def changes(
     state = State(frozenset(before.packages), before.suspended) if before else none
     latest = before.created_at if before else None
     readable = [version for version in versions if not version.observed.problem and version.observed.resource_version]
-    for number, (kind, now) in enumerate(readable):
+    for (kind, now), later in zip(readable, _later_times(readable), strict=True):
         if now.created_at is None or now.resource_version is None:
             continue
         seen = bisect_left(lists, (int(now.resource_version),))
         bounds = [now.created_at, *([latest] if latest else []), *([lists[seen - 1].at] if seen else [])]
-        later = _first_later(readable[number + 1 :], _latest(now))
         upper = max(listed_at if later is None else min(later, listed_at), *bounds)
         made = shown = _Maker(now, max(bounds), upper, tolerance)
         if first:
@@ -188,9 +187,17 @@ class _Maker(NamedTuple):
 def _latest(now: Observed) -> datetime:
     """Return a time that the version is not older than."""
     times = now.last_modified_at, now.deleting_at, now.created_at
-    return max(time for time in times if time)
+    return max((time for time in times if time), default=FIRST)
 
 
-def _first_later(versions: Iterable[Version], than: datetime) -> datetime | None:
-    """Return the first time of a later version that moved; one that moved none says nothing."""
-    return next((at for _, now in versions if now.created_at and (at := _latest(now)) > than), None)
+def _later_times(versions: Sequence[Version]) -> Iterator[datetime | None]:
+    """Yield for each version the first time of a later one that moved; one that moved none says nothing."""
+    found: list[datetime | None] = []
+    later: list[datetime] = []
+    for _, now in reversed(versions):
+        latest = _latest(now)
+        while later and later[-1] <= latest:
+            later.pop()
+        found.append(later[-1] if later else None)
+        later.append(latest)
+    return reversed(found)

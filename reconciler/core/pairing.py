@@ -117,19 +117,19 @@ class Settled(NamedTuple):
     """True if its creation or deletion waits, and all else with it."""
 
 
-def lives_of(tenants: Iterable[Tenant], lives: Iterable[Life], slack: timedelta) -> dict[str, Life]:
+def lives_of(tenants: Iterable[Tenant], lives: Iterable[Life], rules: Rules) -> dict[str, Life]:
     """Return the lifetime of each tenant of one name that has one; of several the last.
 
-    A lifetime is of the last tenant that was created by its beginning, which may be early or late by `slack`; of the
-    first one if none was.
+    A lifetime is of the last tenant that was created by its beginning; where none was, of the first, unless that was
+    created after its end.
     """
     found: dict[str, Life] = {}
     known = sorted(tenants, key=attrgetter("created_at"))
-    for life in sorted(lives, key=attrgetter("began_at")):
-        if known:
-            found[next((one for one in reversed(known) if one.created_at <= life.began_at + slack), known[0]).uid] = (
-                life
-            )
+    for life in sorted(lives, key=attrgetter("began_at")) if known else ():
+        by_then = [one for one in known if one.created_at <= life.began_at + rules.tolerance]
+        owner = by_then[-1] if by_then else known[0]
+        if life.ended_at is None or owner.created_at <= life.ended_at + rules.tolerance:
+            found[owner.uid] = life
     return found
 
 
@@ -162,8 +162,9 @@ def settle_tenant(
     for skill, its in groupby(events, attrgetter("skill")):
         key = [*its]
         pairs = pair(key, rows.get(skill, ()), life, rules)
-        explained |= {change: row.occurred_at for change, row in pairs.items()}
-        placed += _placed(key, pairs, life, rules)
+        missing, left_out = _placed(key, pairs, life, rules)
+        explained |= {change: row.occurred_at for change, row in pairs.items()} | left_out
+        placed += missing
     ended = next((moment for change, moment in placed if change.kind is Kind.DELETED), None)
     if life.ended_at and not ended:
         ended = Moment(life.ended_at, life.ended_at, life.ended_at, Evidence.DELETION)
@@ -209,25 +210,43 @@ def pair(changes: Sequence[Change], rows: Sequence[Row], life: Life, rules: Rule
         usable.insert(0, before[-1])
     if life.ended_at:
         usable = [row for row in usable if row.occurred_at < life.ended_at]
-    ours = {change.event_id for change in changes if change.event_id}
     pairs: dict[Change, Row] = {}
-    for first in range(0, len(changes), LARGEST):
-        some = changes[first : first + LARGEST]
-        start = some[0].not_before - rules.tolerance
-        usable = [row for row in usable if (row.interval or (row.occurred_at,))[-1] >= start or row.id in ours]
-        if found := _pair_some(some, usable[: 3 * LARGEST], rules):
+    places = {row.id: number for number, row in enumerate(usable)}
+    free: list[Change] = []
+    first = 0
+    for change in changes:
+        place = places.get(change.event_id or 0, -1)
+        if place < first:
+            free.append(change)
+            continue
+        # an appended event explains its change alone: what lies before the one lies before the other
+        pairs |= _pair_free(free, usable[first:place], rules)
+        pairs[change] = usable[place]
+        free, first = [], place + 1
+    return pairs | _pair_free(free, usable[first:], rules)
+
+
+def _pair_free(changes: Sequence[Change], rows: Sequence[Row], rules: Rules) -> dict[Change, Row]:
+    """Return the best pairs of changes for which nothing was appended yet; a controller may make thousands."""
+    pairs: dict[Change, Row] = {}
+    for number in range(0, len(changes), LARGEST):
+        some = changes[number : number + LARGEST]
+        start, end = some[0].not_before - rules.tolerance, max(change.not_after for change in some) + rules.grace
+        rows = [row for row in rows if (row.interval or (row.occurred_at,))[-1] >= start]
+        near = [row for row in rows if (row.interval or (row.occurred_at,))[0] <= end]
+        if found := _pair_some(some, near[: 40 * LARGEST], rules):
             pairs |= found
-            usable = usable[usable.index([*found.values()][-1]) + 1 :]
+            rows = rows[rows.index([*found.values()][-1]) + 1 :]
     return pairs
 
 
-_Score = tuple[int, int, int, float]
-"""Pairs that must be, pairs, of those the ones that are due, and how close they are; more is better."""
+_Score = tuple[int, int, float]
+"""How many pairs, of those how many that are due, and how close they are; more is better."""
 
 
 def _pair_some(changes: Sequence[Change], rows: Sequence[Row], rules: Rules) -> dict[Change, Row]:
     """Return the best pairs in order: the longest common subsequence, by `_Score`."""
-    none: _Score = (0, 0, 0, 0.0)
+    none: _Score = (0, 0, 0.0)
     best = [[none] * (len(rows) + 1)]
     for change in changes:
         last, line = best[-1], [none]
@@ -256,33 +275,35 @@ def _worth(change: Change, row: Row, rules: Rules) -> _Score | None:
     """Return what a pair is worth; None if the row does not explain the change."""
     if row.kind != change.kind:
         return None
-    if change.event_id is not None and change.event_id == row.id:
-        return 1, 1, 1, 0.0
     at = row.occurred_at
     is_near = change.not_before - rules.tolerance <= at <= change.not_after + rules.grace
     if not is_near and not (row.interval and _overlap(change, row.interval, rules.tolerance)):
         return None
     distance = max((change.not_before - at).total_seconds(), (at - change.not_after).total_seconds(), 0.0)
-    return 0, 1, int(rules.is_due(change)), -distance
+    return 1, int(rules.is_due(change)), -distance
 
 
 def _sum(one: _Score, other: _Score) -> _Score:
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _overlap(change: Change, interval: tuple[datetime, datetime], tolerance: timedelta) -> bool:
     return interval[0] - tolerance <= change.not_after and change.not_before <= interval[1] + tolerance
 
 
-def _placed(changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, rules: Rules) -> _Placed:
-    """Return the changes of one key that no row explains, each with its moment, in their order.
+def _placed(
+    changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, rules: Rules
+) -> tuple[_Placed, dict[Change, datetime]]:
+    """Return the changes of one key that no row explains, each with its moment, in their order; and what is left out.
 
     No change is appended that would make the latest state another one than it is, while the change after it waits.
+    Where the rows around it leave no room it is left out: what lasts no time changes no bill.
     """
     afters: list[datetime | None] = [None]
     for change in reversed(changes):
         afters.append(pairs[change].occurred_at if change in pairs else afters[-1])
     placed: _Placed = []
+    left_out: dict[Change, datetime] = {}
     last: datetime | None = None
     appended = 0
     for change, after in zip(changes, reversed(afters[:-1]), strict=True):
@@ -298,10 +319,13 @@ def _placed(changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, 
             continue
         ends = [end - INSTANT for end in (after, life.ended_at) if end]
         starts = [life.began_at, *([last + INSTANT] if last else [])]
+        if after and last and after <= last + INSTANT:
+            left_out[change] = last
+            continue
         at = max(min([rules.date(change), *ends]), *starts)
         placed.append((change, _moment(change, at)))
         last, appended = at, appended + 1
-    return placed
+    return placed, left_out
 
 
 def _finding(change: Change, moment: Moment | None, newest: Mapping[str | None, int], payer: str | None) -> Finding:

@@ -148,6 +148,7 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
     with cursor.copy(query("copy_plan")) as copy:
         while block := "".join(islice(rows, ROWS_BATCH)):
             copy.write(block)
+    cursor.execute(query("count_plan"))
 
 
 def _write_staged(cursor: Cursor, run_id: UUID, *, takes_back: bool) -> None:

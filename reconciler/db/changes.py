@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
 from reconciler.core.contradictions import Known
 from reconciler.core.history import Remembered
-from reconciler.core.model import LAST, Action, ChangeLog, Evidence, Moment
+from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, settle_tenant
 from reconciler.core.reasons import Reason
 from reconciler.db.contradictions import key_rows
@@ -83,6 +83,8 @@ class Told:
     """By uid."""
     unproven: set[str] = field(default_factory=set)
     """The names of which the history up to this list is not proven."""
+    pending: frozenset[str] = frozenset()
+    """Those of them of which a later log will show it."""
     new: list[Change] = field(default_factory=list)
     done: list[Change] = field(default_factory=list)
 
@@ -102,13 +104,18 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     rows, newest = _rows(cursor, by_uid)
     found: list[Finding] = []
     waiting: set[str] = set()
-    for uid, its in by_uid.items():
+    inserted: set[str] = set()
+    for uid, its in sorted(by_uid.items(), key=lambda item: item[1][0].created_at):
         name = its[0].tenant
+        # a name has one row: of several tenants that no lifetime holds, the first one gets it
+        is_second = name in inserted
+        inserted |= {name} - lives.keys()
         settled = settle_tenant(
             its,
             held.get(uid),
             rows.get(name, {}),
-            rules,
+            # what a later log will show may undo it
+            rules._replace(as_of=FIRST) if name in told.pending or is_second else rules,
             can_insert=name not in lives,
             newest=newest.get(name, {}),
         )
@@ -199,7 +206,7 @@ def _held(
     held: dict[str, Life] = {}
     for name, known in lives.items():
         held |= lives_of(
-            named[name].values(), [Life(one.began_at, one.ended_at, one.org) for one in known], rules.grace
+            named[name].values(), [Life(one.began_at, one.ended_at, one.org) for one in known], rules
         )
     return held
 
@@ -251,12 +258,14 @@ def _closed(changes: Sequence[Change], settled: Settled, ended: Moment, found: I
 
 def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iterator[Finding]:
     """Yield the opposite of each row of the portal's that no change explains, at its instant, where all is known."""
+    old = told.listed_at - rules.grace
     wrong = [
         each
         for tenant, its in left.findings.items()
         if tenant not in told.unproven
         for each in its
-        if each.reason in EVENTS - {CLOSES} and each.supersedes and each.supersedes.occurred_at <= told.listed_at
+        # a younger one may be of a change that no list shows yet
+        if each.reason in EVENTS - {CLOSES} and each.supersedes and each.supersedes.occurred_at <= old
     ]
     if not wrong:
         return

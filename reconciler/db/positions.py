@@ -29,7 +29,7 @@ from reconciler.core.history import (
     restored,
     unproven,
 )
-from reconciler.core.model import ChangeLog, HistoryRead, LogRead, VersionKind
+from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Version, VersionKind
 from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
 from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.compare import Comparison
     from reconciler.core.dating import Dating
-    from reconciler.core.model import Listing, Observed, Version
+    from reconciler.core.model import Listing, Observed
     from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
 
@@ -106,6 +106,8 @@ class Sightings:
         """
         if (new := self._new) is None:
             return
+        kept = cursor.execute(query("kept_changes"), {"source": new.source} | new.began_with).fetchall()
+        new.kept = [Change(*row)._replace(kind=Kind(row[3])) for row in kept]
         was_known = new.is_restored
         self._look_at_all(cursor, new)
         if new.is_restored and not was_known:
@@ -115,8 +117,6 @@ class Sightings:
             # the run that first saw them may have come before anybody could accept it
             earlier = cursor.execute(query("restored_before"), {"source": new.remembered})
             new.continuing.extend(uid for (uid,) in earlier)
-        kept = cursor.execute(query("kept_changes"), {"source": new.source} | new.began_with).fetchall()
-        new.kept = [Change(*row)._replace(kind=Kind(row[3])) for row in kept]
         self.renewed = Renewed(new.remembered, tuple(new.following), tuple(new.continuing))
 
     def read_log(self) -> None:
@@ -216,6 +216,10 @@ class _New:
     """Those of them with a gap, unless the log proves what happened in it."""
     proven: set[str] = field(default_factory=set)
     """Those of them that have none for that."""
+    steps: dict[str, Version] = field(default_factory=dict)
+    """How the list shows those of which changes are kept: all that is known of them where the log is lost."""
+    blind: set[str] = field(default_factory=set)
+    """Those of them that could not be read where the log begins, or by now."""
     pending: set[str] = field(default_factory=set)
     """The names of those of which a later log will show it."""
     created: set[str] = field(default_factory=set)
@@ -240,6 +244,8 @@ class _New:
         self.continuing.clear()
         self.differing.clear()
         self.gap_uids.clear()
+        self.blind.clear()
+        self.steps.clear()
 
     def tell(self, log: ChangeLog) -> Told:
         """Take in the change log: which tenants it proves, and which a later one will.
@@ -253,12 +259,15 @@ class _New:
             if self.last:
                 self.keep_gap(Gap(ANY_TENANT, self.last.at, self.listed_at, Unproven.LOG_LOST), "")
             told.unproven |= {name for uid, (name, _) in self.differing.items() if uid in self.gap_uids}
+            # what waits must not be written alone, where the list shows that it was undone
+            told.shown = {uid: [version] for uid, version in self.steps.items()}
             return told
         for uid, versions in told.shown.items():
             if versions[0].kind is VersionKind.ADDED:
                 self.created.add(uid)
-        whole = {uid for uid, (_, version) in self.differing.items() if _is_whole(told.shown.get(uid, []), version)}
-        lacking = [name for uid, (name, version) in self.differing.items() if version is None and uid not in whole]
+        seen = {uid: each for uid, each in self.differing.items() if uid not in self.blind}
+        whole = {uid for uid, (_, version) in seen.items() if _is_whole(told.shown.get(uid, []), version)}
+        lacking = [name for uid, (name, version) in seen.items() if version is None and uid not in whole]
         if log.read is LogRead.REACHED and lacking and not self.accept:
             raise incomplete(sorted(lacking))
         for uid, versions in told.shown.items():
@@ -277,6 +286,7 @@ class _New:
         else:
             told.unproven |= {name for uid, (name, _) in self.differing.items() if uid not in whole}
         told.unproven |= self.pending
+        told.pending = frozenset(self.pending)
         self._remember(told)
         return told
 
@@ -320,12 +330,16 @@ class _New:
             return
         why = unproven(before, now, heir=heir)
         self.differing[before.uid] = before.name, now and (now.resource_version or "")
+        if heir == UNREADABLE or not before.is_current:
+            self.blind.add(before.uid)
         if now and not now.problem:
             if is_restored(before, now, self.last):
                 if not self.accept:
                     raise restored(before, now, self.last)
                 self.is_restored = True
             self._keep_tenant(now, before.since)
+            if any(change.uid == now.uid for change in self.kept):
+                self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
             self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)
         if self.is_restored and now and not before.deleting_at:

@@ -62,7 +62,8 @@ WHERE (%(tenant)s::text IS NULL OR d.tenant_name IN (%(tenant)s, '*'))
       AND (%(org)s::text IS NULL OR d.tenant_name = '*' OR EXISTS (
              SELECT FROM payer p
              WHERE p.tenant_name = d.tenant_name
-                   AND coalesce(p.zitadel_org_id, 'unknown') IN (%(org)s::text, 'unknown')))
+                   AND coalesce(p.zitadel_org_id, 'unknown') IN (%(org)s::text, 'unknown'))
+           OR NOT EXISTS (SELECT FROM payer p WHERE p.tenant_name = d.tenant_name))
 ORDER BY d.tenant_name COLLATE "C"
 
 -- name: last_proof

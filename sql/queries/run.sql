@@ -305,6 +305,10 @@ COPY planned (
   newest_event_id, uid, resource_version)
 FROM STDIN
 
+-- name: count_plan
+-- PostgreSQL knows nothing of a table that was only just filled.
+ANALYZE planned
+
 -- name: empty_plan
 TRUNCATE planned
 
@@ -315,6 +319,17 @@ WITH free AS (
   SELECT tenant_name FROM public.tenant_billing_lifecycle
   WHERE tenant_name IN (SELECT tenant_name FROM planned WHERE action IN ('stamp', 'update'))
   FOR NO KEY UPDATE SKIP LOCKED
+), past AS (
+  SELECT DISTINCT event_table, tenant_name, coalesce(subject, '') AS subject FROM planned
+  WHERE newest_event_id IS NOT NULL
+), newest AS (
+  SELECT event_table, tenant_name, subject, max(e.id) AS id
+  FROM past JOIN public.tenant_skill_events e USING (tenant_name)
+  WHERE event_table = 'tenant_skill_events' AND e.skill_id = subject GROUP BY 1, 2, 3
+  UNION ALL
+  SELECT event_table, tenant_name, subject, max(e.id)
+  FROM past JOIN public.tenant_suspension_events e USING (tenant_name)
+  WHERE event_table = 'tenant_suspension_events' GROUP BY 1, 2, 3
 ), checked AS (
   SELECT p.tenant_name,
          p.row_state NOT IN ('any', CASE WHEN l.tenant_name IS NULL THEN 'absent'
@@ -326,27 +341,26 @@ WITH free AS (
          OR (p.action IN ('stamp', 'update') AND p.row_state <> 'absent'
              AND p.tenant_name NOT IN (SELECT tenant_name FROM free))
          OR (p.action = 'update' AND l.zitadel_org_id <> 'unknown')
-         OR (p.event_table = 'tenant_skill_events' AND CASE WHEN p.newest_event_id IS NULL
-             THEN p.supersedes_event_id IS DISTINCT FROM (
+         OR (p.event_table = 'tenant_skill_events' AND p.newest_event_id IS NULL
+             AND p.supersedes_event_id IS DISTINCT FROM (
                SELECT e.id FROM public.tenant_skill_events e
                WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
-               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
-             ELSE p.newest_event_id IS DISTINCT FROM (
-               SELECT coalesce(max(e.id), 0) FROM public.tenant_skill_events e
-               WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject) END)
-         OR (p.event_table = 'tenant_suspension_events' AND CASE WHEN p.newest_event_id IS NULL
-             THEN p.supersedes_event_id IS DISTINCT FROM (
+               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
+         OR (p.event_table = 'tenant_suspension_events' AND p.newest_event_id IS NULL
+             AND p.supersedes_event_id IS DISTINCT FROM (
                SELECT e.id FROM public.tenant_suspension_events e
                WHERE e.tenant_name = p.tenant_name
-               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1)
-             ELSE p.newest_event_id IS DISTINCT FROM (
-               SELECT coalesce(max(e.id), 0) FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name) END)
+               ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
+         OR p.newest_event_id <> coalesce(n.id, 0)
          -- the correction that it takes back was taken back meanwhile
          OR (p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND NOT EXISTS (
                SELECT FROM reconciler.corrections c
                WHERE c.tenant_name = p.tenant_name AND c.event_table = p.event_table
                      AND c.event_id = p.supersedes_event_id AND c.taken_back_at IS NULL)) AS is_stale
-  FROM planned p LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+  FROM planned p
+  LEFT JOIN public.tenant_billing_lifecycle l ON l.tenant_name = p.tenant_name
+  LEFT JOIN newest n
+         ON n.event_table = p.event_table AND n.tenant_name = p.tenant_name AND n.subject = coalesce(p.subject, '')
 )
 DELETE FROM planned USING (SELECT DISTINCT tenant_name FROM checked WHERE is_stale) stale
 WHERE planned.tenant_name = stale.tenant_name
@@ -412,25 +426,27 @@ WHERE c.condeferred AND c.conname <> 'corrections_run_id_fkey' AND c.conrelid IN
 -- name: supersede_planned
 -- An event that closes what this run turns on supersedes that, whose id was only just drawn; and what the change log
 -- showed supersedes the event before it, be it recorded or planned.
-UPDATE planned p SET supersedes_event_id = CASE
-    WHEN p.resource_version IS NULL THEN (
-      SELECT earlier.event_id FROM planned earlier
-      WHERE earlier.event_kind = 'enabled' AND (earlier.tenant_name, earlier.subject) = (p.tenant_name, p.subject))
-    WHEN p.event_table = 'tenant_skill_events' THEN (
-      SELECT id FROM (
-        SELECT id, occurred_at FROM public.tenant_skill_events e
-        WHERE (e.tenant_name, e.skill_id) = (p.tenant_name, p.subject)
-        UNION ALL
-        SELECT event_id, occurred_at FROM planned o WHERE (o.tenant_name, o.subject) = (p.tenant_name, p.subject)
-      ) AS event WHERE occurred_at < p.occurred_at ORDER BY occurred_at DESC, id DESC LIMIT 1)
-    ELSE (
-      SELECT id FROM (
-        SELECT id, occurred_at FROM public.tenant_suspension_events e WHERE e.tenant_name = p.tenant_name
-        UNION ALL
-        SELECT event_id, occurred_at FROM planned o
-        WHERE o.tenant_name = p.tenant_name AND o.event_table = 'tenant_suspension_events'
-      ) AS event WHERE occurred_at < p.occurred_at ORDER BY occurred_at DESC, id DESC LIMIT 1) END
-WHERE p.supersedes_event_id IS NULL AND p.event_table <> 'tenant_billing_lifecycle'
+WITH open AS (
+  SELECT DISTINCT event_table, tenant_name, subject FROM planned
+  WHERE supersedes_event_id IS NULL AND event_table <> 'tenant_billing_lifecycle'
+        AND (event_kind = 'disabled' OR resource_version IS NOT NULL)
+), event AS (
+  SELECT event_table, tenant_name, subject, e.id, e.occurred_at
+  FROM open JOIN public.tenant_skill_events e USING (tenant_name)
+  WHERE event_table = 'tenant_skill_events' AND e.skill_id = subject
+  UNION ALL
+  SELECT event_table, tenant_name, subject, e.id, e.occurred_at
+  FROM open JOIN public.tenant_suspension_events e USING (tenant_name)
+  WHERE event_table = 'tenant_suspension_events'
+  UNION ALL
+  SELECT event_table, tenant_name, subject, event_id, occurred_at FROM planned
+), ordered AS (
+  SELECT event_table, id, lag(id) OVER (PARTITION BY event_table, tenant_name, subject ORDER BY occurred_at, id) AS before
+  FROM event
+)
+UPDATE planned p SET supersedes_event_id = o.before
+FROM ordered o
+WHERE o.event_table = p.event_table AND o.id = p.event_id AND p.supersedes_event_id IS NULL
       AND (p.event_kind = 'disabled' OR p.resource_version IS NOT NULL)
 
 -- name: take_back_undone
@@ -532,16 +548,16 @@ WHERE p.event_table = 'tenant_billing_lifecycle'
 UNION ALL
 SELECT p.tenant_name, 'corrections', '{proof}'
 FROM planned p
-WHERE NOT EXISTS (
-  SELECT FROM reconciler.corrections c
-  WHERE c.tenant_name = p.tenant_name AND c.run_id = %(run_id)s AND c.taken_back_at IS NULL
-    AND (c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.observed, c.occurred_at, c.not_before,
-         c.not_after, c.evidence, c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at, c.closed_period,
-         c.impact_chf, c.impact_min_chf, c.impact_max_chf, c.uid, c.resource_version)
-        IS NOT DISTINCT FROM
-        (p.reason, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at, p.not_before,
-         p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.life_began_at, p.closed_period,
-         round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2), p.uid, p.resource_version))
+LEFT JOIN (SELECT * FROM reconciler.corrections WHERE run_id = %(run_id)s AND taken_back_at IS NULL) c
+       ON (c.tenant_name, c.event_table, c.action, coalesce(c.event_id, 0))
+          = (p.tenant_name, p.event_table, p.action, coalesce(p.event_id, 0))
+WHERE (c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.observed, c.occurred_at, c.not_before,
+       c.not_after, c.evidence, c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at, c.closed_period,
+       c.impact_chf, c.impact_min_chf, c.impact_max_chf, c.uid, c.resource_version)
+      IS DISTINCT FROM
+      (p.reason, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at, p.not_before,
+       p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.life_began_at, p.closed_period,
+       round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2), p.uid, p.resource_version)
 ORDER BY 1, 2
 
 -- name: count_corrections

@@ -67,3 +67,6 @@ CREATE UNIQUE INDEX uniq_corrections_identity ON reconciler.corrections
      (CASE WHEN resource_version IS NULL THEN coalesce(supersedes_event_id, 0) ELSE -1 END), observed,
      coalesce(life_began_at, '-infinity'), coalesce(uid, ''), coalesce(resource_version, ''),
      (CASE WHEN taken_back_at IS NULL THEN 0 ELSE id END));
+
+-- what a run has written is looked up by the run
+CREATE INDEX corrections_run ON reconciler.corrections (run_id);

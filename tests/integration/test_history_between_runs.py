@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from reconciler.core.model import LogRead, Mode
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from reconciler.db import apply, runs
+from reconciler.db.certificate import read_certificate
+from reconciler.db.connection import snapshot
 from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.faults import Fault, edit, lists
 
@@ -371,3 +374,81 @@ def test_a_stamp_leaves_the_organisation_of_its_row(known: World) -> None:
     known.run("9:35:0")
     assert known.lifetime()[1] == "09:12:00"
     assert known.column("SELECT reason FROM reconciler.reports") == []
+
+
+def test_what_waits_is_not_written_alone_where_the_log_is_lost(known: World) -> None:
+    known.run("23:55:0")
+    toggle(known, "23:57:00")
+    known.run("23:57:05")
+    known.at("23:57:30").packages("wiki")
+    known.api.forget()
+    for at in ("24:1:10", "24:2:10", "24:4:0"):
+        known.run(at)
+    assert known.events() == [("enabled", "23:57:00"), ("disabled", "23:57:30")]
+
+
+def test_what_a_later_log_may_undo_is_not_written_yet(known: World) -> None:
+    toggle(known, "9:10:00")
+    known.run("9:10:05")
+    known.at("9:10:30").packages("wiki")
+    known.api.pass_by()
+    known.api.bookmarks, known.api.lag = False, 1
+    assert known.run("9:12:00").history.log is LogRead.PARTLY
+    assert known.events() == []
+    known.api.lag = 0
+    known.run("9:14:00")
+    assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:10:30")]
+
+
+def test_time_in_which_a_tenant_was_unreadable_stays_unproven(known: World) -> None:
+    known.at("9:10:0").api.patch("acme", {"spec": {"packages": [7]}})
+    known.run("9:20:0")
+    known.at("12:0:0").packages("wiki", "mail")
+    known.run("12:10:0")
+    assert known.column("SELECT until_at FROM reconciler.gaps WHERE tenant_name = 'acme'") > [known.time("12:9:0")]
+
+
+def test_a_change_of_a_recreated_tenant_is_not_of_the_lifetime_before(world: World) -> None:
+    world.api.create(tenant("other"))
+    world.run("8:0:0")
+    world.at("9:0:0").create()
+    world.born("9:0:5")
+    world.at("9:0:20").delete()
+    world.stamp("9:0:21")
+    world.at("9:0:40").create()
+    world.run("9:2:0")
+    world.at("10:10:0").packages("mail")
+    world.run("10:11:30")
+    world.run("10:13:30")
+    assert world.events() == []
+    assert world.column("SELECT kind FROM reconciler.changes WHERE kind = 'enabled'") == ["enabled"]
+
+
+def test_of_two_tenants_that_nobody_recorded_the_first_gets_the_row(known: World) -> None:
+    known.name = "twice"
+    known.at("9:10:0").create("mail")
+    known.at("9:20:0").delete()
+    known.at("9:25:0").create()
+    known.run("9:30:0")
+    known.run("9:35:0")
+    known.run("9:40:0")
+    assert known.lifetime() == ("09:10:00", "09:10:01")
+    assert known.column("SELECT reason FROM reconciler.reports WHERE tenant_name = 'twice'") == ["tenant_recreated"]
+
+
+def test_an_unreadable_tenant_that_came_and_went_could_be_anybodys(known: World) -> None:
+    odd = tenant("odd")
+    known.at("9:10:0").api.create(odd | {"spec": {"packages": [7]}})
+    known.at("9:20:0").api.delete("odd")
+    known.run("9:30:0")
+    known.run("30:0:0")
+    with snapshot(known.url) as cursor:
+        asked = date(2026, 5, 10), date(2026, 5, 11)
+        refused = read_certificate(cursor, *asked, settle=known.settle, org="2871").refused
+    assert "odd" in {doubt.tenant for doubt in refused}
+
+
+def test_a_young_row_without_a_change_is_looked_at_again(known: World) -> None:
+    known.row("enabled", "9:9:30")
+    assert known.run("9:10:0").result == "corrected"
+    assert known.slept != []

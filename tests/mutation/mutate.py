@@ -663,8 +663,8 @@ GUARDS = (
     Guard(
         "pairing: the change that is due",
         "core/pairing.py",
-        "return 0, 1, int(rules.is_due(change)), -distance",
-        "return 0, 1, 0, -distance",
+        "return 1, int(rules.is_due(change)), -distance",
+        "return 1, 0, -distance",
         PAIRING_TESTS,
     ),
     Guard(

@@ -120,6 +120,12 @@ CASES = [
         [("append", "enabled", 94.999999)],
     ),
     Case(
+        "nor where the rows around it leave no room",
+        toggles(0, 1, 2),
+        [row(1, "enabled", 3), row(2, "enabled", 3)],
+        [],
+    ),
+    Case(
         "a change without a time starts to cost late",
         [change(ON, 0, 30)],
         [],
@@ -249,12 +255,17 @@ def test_detected_dates_the_end_late_too() -> None:
 
 def test_a_lifetime_is_of_the_last_tenant_created_by_then() -> None:
     first, second = Tenant("1", at(0)), Tenant("2", at(1000))
-    assert lives_of([second, first], [Life(at(5), at(500)), Life(at(990))], SETTLE) == {
-        "1": Life(at(5), at(500)),
-        "2": Life(at(990)),
-    }
-    assert lives_of([second, first], [Life(at(5))], SETTLE) == {"1": Life(at(5))}
-    assert lives_of([second], [Life(at(5))], SETTLE) == {"2": Life(at(5))}
+    ended, later = Life(at(5), at(500)), Life(at(1005))
+    assert lives_of([second, first], [ended, later], rules()) == {"1": ended, "2": later}
+    assert lives_of([second, first], [Life(at(5))], rules()) == {"1": Life(at(5))}
+    # a row may be early by how far the clocks are apart
+    assert lives_of([second, first], [Life(at(999))], rules()) == {"2": Life(at(999))}
+
+
+def test_a_lifetime_before_the_first_tenant_is_its_if_it_lasted() -> None:
+    only = Tenant("2", at(1000))
+    assert lives_of([only], [Life(at(5))], rules()) == {"2": Life(at(5))}
+    assert lives_of([only], [Life(at(5), at(500))], rules()) == {}
 
 
 def test_ten_thousand_changes_of_one_key_are_paired() -> None:
