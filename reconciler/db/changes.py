@@ -205,9 +205,7 @@ def _held(
         named.setdefault(name, {})[uid] = Tenant(uid, created_at)
     held: dict[str, Life] = {}
     for name, known in lives.items():
-        held |= lives_of(
-            named[name].values(), [Life(one.began_at, one.ended_at, one.org) for one in known], rules
-        )
+        held |= lives_of(named[name].values(), [Life(one.began_at, one.ended_at, one.org) for one in known], rules)
     return held
 
 
