@@ -108,6 +108,7 @@ class Sightings:
             return
         kept = cursor.execute(query("kept_changes"), {"source": new.source} | new.began_with).fetchall()
         new.kept = [Change(*row)._replace(kind=Kind(row[3])) for row in kept]
+        new.kept_uids = frozenset(change.uid for change in new.kept)
         was_known = new.is_restored
         self._look_at_all(cursor, new)
         if new.is_restored and not was_known:
@@ -216,6 +217,7 @@ class _New:
     """Those of them with a gap, unless the log proves what happened in it."""
     proven: set[str] = field(default_factory=set)
     """Those of them that have none for that."""
+    kept_uids: frozenset[str] = frozenset()
     steps: dict[str, Version] = field(default_factory=dict)
     """How the list shows those of which changes are kept: all that is known of them where the log is lost."""
     blind: set[str] = field(default_factory=set)
@@ -279,13 +281,12 @@ class _New:
                     self.gap_uids.add(uid)
                     self.keep_gap(Gap(name, last_at, self.listed_at, Unproven.UNREADABLE), uid)
         self.proven = {uid for uid in self.gap_uids if uid in whole}
+        open_names = {name for uid, (name, _) in self.differing.items() if uid not in whole}
         if log.read is LogRead.PARTLY:
-            self.pending = {name for uid, (name, _) in self.differing.items() if uid not in whole}
-            shown_unreadable = {uid for uid, its in told.shown.items() if any(one.observed.problem for one in its)}
-            self.proven |= self.gap_uids - shown_unreadable
-        else:
-            told.unproven |= {name for uid, (name, _) in self.differing.items() if uid not in whole}
-        told.unproven |= self.pending
+            self.pending = {name for uid, (name, _) in seen.items() if uid not in whole}
+            unreadable = {uid for uid, its in told.shown.items() if any(one.observed.problem for one in its)}
+            self.proven |= self.gap_uids - unreadable - self.blind
+        told.unproven |= open_names
         told.pending = frozenset(self.pending)
         self._remember(told)
         return told
@@ -309,8 +310,8 @@ class _New:
             if readable and is_needed:
                 since = readable[0].created_at if uid in self.created else None
                 self._keep_tenant(readable[-1], since or self.listed_at, self.forerunners.get(uid))
-            if is_gone and is_needed:
-                self._keep_state("vanished", uid)
+            if is_needed and (is_gone or versions[-1].observed.problem):
+                self._keep_state("vanished" if is_gone else "unreadable", uid)
 
     def look_at(
         self,
@@ -338,7 +339,7 @@ class _New:
                     raise restored(before, now, self.last)
                 self.is_restored = True
             self._keep_tenant(now, before.since)
-            if any(change.uid == now.uid for change in self.kept):
+            if now.uid in self.kept_uids:
                 self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
             self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)

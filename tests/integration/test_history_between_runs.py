@@ -452,3 +452,17 @@ def test_a_young_row_without_a_change_is_looked_at_again(known: World) -> None:
     known.row("enabled", "9:9:30")
     assert known.run("9:10:0").result == "corrected"
     assert known.slept != []
+
+
+def test_of_a_log_that_is_cut_too_an_unreadable_tenant_stays_unproven(known: World) -> None:
+    known.api.bookmarks = False
+    known.at("9:10:0").api.patch("acme", {"spec": {"packages": [7]}})
+    for at in ("9:20:0", "11:0:0"):
+        known.api.pass_by()
+        assert known.run(at).history.log is LogRead.PARTLY
+    known.at("12:0:0").packages("wiki", "mail")
+    known.api.pass_by()
+    known.run("12:10:0")
+    gaps = known.ledger.execute("SELECT from_at, until_at FROM reconciler.gaps WHERE tenant_name = 'acme'").fetchall()
+    assert [from_at for from_at, _ in gaps] == [known.time("9:0:0")]
+    assert gaps[0][1] > known.time("12:9:0")
