@@ -854,7 +854,7 @@ GUARDS = (
         "core/pairing.py",
         "one.created_at <= life.began_at + rules.tolerance]",
         "one.created_at <= life.began_at + rules.grace]",
-        WORLD_TESTS,
+        PAIRING_TESTS,
     ),
     Guard(
         "pairing: no room between two rows",

@@ -258,6 +258,7 @@ def test_a_lifetime_is_of_the_last_tenant_created_by_then() -> None:
     ended, later = Life(at(5), at(500)), Life(at(1005))
     assert lives_of([second, first], [ended, later], rules()) == {"1": ended, "2": later}
     assert lives_of([second, first], [Life(at(5))], rules()) == {"1": Life(at(5))}
+    assert lives_of([first, Tenant("3", at(30))], [Life(at(5))], rules()) == {"1": Life(at(5))}
     # a row may be early by how far the clocks are apart
     assert lives_of([second, first], [Life(at(999))], rules()) == {"2": Life(at(999))}
 
