@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,9 +28,14 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 
 def free_address() -> str:
-    """Return host and port of an address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+    """Return host and port of an address where nobody listens.
+
+    It lies below the ports that a kernel gives out by itself, which somebody else may get before it is used.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return f"127.0.0.1:{port}"
 
 
 def get(url: str, **parameters: Any) -> bytes:
