@@ -174,7 +174,8 @@ def test_a_run_without_permission_for_events_still_corrects(
     logged = _corrects(real_cluster, ledger_url, role_url, kubeconfig)
 
     undelivered = [line for line in logged if line["event"] == "alert.undelivered"]
-    assert [line["sink"] for line in undelivered] == ["events", "events"]
+    assert {line["sink"] for line in undelivered} == {"events"}
+    assert len(undelivered) >= 2
     assert all("403" in line["error"] and "ClusterRole" in line["error"] for line in undelivered)
 
 
