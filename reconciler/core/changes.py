@@ -93,6 +93,10 @@ class State(NamedTuple):
     suspended: bool
 
 
+NOTHING = State(frozenset(), suspended=False)
+"""Before its creation."""
+
+
 def changes(
     before: Remembered | None,
     versions: Sequence[Version],
@@ -108,8 +112,8 @@ def changes(
     """
     if before and before.deleting_at:
         return
-    first, none = before is None, State(frozenset(), suspended=False)
-    state = State(frozenset(before.packages), before.suspended) if before else none
+    first = before is None
+    state = State(frozenset(before.packages), before.suspended) if before else NOTHING
     latest = before.created_at if before else None
     readable = [version for version in versions if not version.observed.problem and version.observed.resource_version]
     for (kind, now), later in zip(readable, _later_times(readable), strict=True):
@@ -143,12 +147,17 @@ def first_changes(
     later = {(change.kind.is_of_lifetime, change.skill) for change in kept}
     until = known.created_at if known.generation == 1 else max(seen_at, known.created_at)
     observed = Observed(
-        name=known.name, uid=known.uid, org=known.org, created_at=known.created_at, suspended=known.suspended,
-        packages=known.packages, resource_version=known.resource_version,
-    )  # fmt: skip
+        name=known.name,
+        uid=known.uid,
+        org=known.org,
+        created_at=known.created_at,
+        suspended=known.suspended,
+        packages=known.packages,
+        resource_version=known.resource_version,
+    )
     made = _Maker(observed, known.created_at, known.created_at, tolerance)
     yield made.change(Kind.CREATED, None, known.created_at)
-    for change in made._replace(not_after=until).difference(State(frozenset(), suspended=False), observed):
+    for change in made._replace(not_after=until).difference(NOTHING, observed):
         if (False, change.skill) not in later:
             yield change
 

@@ -20,8 +20,9 @@ one when the deletion is asked for. Pure; a rule is one row of this table, the f
 A list that shows a tenant older than it was is of a copy of the cluster, and refused (`is_restored`); where a person
 accepts it, the time before it is proven of no tenant: restored.
 
-What is not proven is a gap: nobody knows what happened in it. What came and went unseen between two lists can be seen
-in neither: that is a gap of every run, under the name `*`.
+What is not proven is a gap: nobody knows what happened in it. What came and went between two lists can be seen in
+neither: that is a gap under the name `*`. All of this is for where the change log is lost; what it shows is proven, see
+`reconciler.core.changes`.
 """
 
 from __future__ import annotations

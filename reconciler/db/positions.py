@@ -1,7 +1,8 @@
-"""What is remembered from run to run: every tenant as the last list showed it, and the gaps in what is known of it.
+"""What is remembered from run to run: every tenant as it stood at the position, and the gaps in what is known of it.
 
-While a list is compared with the ledger, it is compared with what is remembered too. What is new is kept on disk until
-the run's own row is written: both are in one transaction, or neither is in the ledger.
+While a list is compared with the ledger, it is compared with what is remembered too; then the change log says of which
+tenants it proves what happened since. What is new is kept on disk until the run's own row is written: both are in one
+transaction, or neither is in the ledger.
 """
 
 from __future__ import annotations
@@ -211,13 +212,15 @@ class _New:
     log: Callable[[], ChangeLog] = field(default=lambda: ChangeLog(LogRead.LOST))
     """Waits for the change log since the last list."""
     kept: list[Change] = field(default_factory=list)
+    """The changes that earlier runs have kept."""
+    kept_uids: frozenset[str] = frozenset()
+    """The tenants that they are of."""
     differing: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     """The tenants that the list shows otherwise, by uid: the name, and the version; none if the list lacks it."""
     gap_uids: set[str] = field(default_factory=set)
     """Those of them with a gap, unless the log proves what happened in it."""
     proven: set[str] = field(default_factory=set)
     """Those of them that have none for that."""
-    kept_uids: frozenset[str] = frozenset()
     steps: dict[str, Version] = field(default_factory=dict)
     """How the list shows those of which changes are kept: all that is known of them where the log is lost."""
     blind: set[str] = field(default_factory=set)
@@ -272,21 +275,22 @@ class _New:
         lacking = [name for uid, (name, version) in seen.items() if version is None and uid not in whole]
         if log.read is LogRead.REACHED and lacking and not self.accept:
             raise incomplete(sorted(lacking))
-        for uid, versions in told.shown.items():
-            names = {version.observed.name for version in versions if version.observed.problem}
-            for name in names:
-                whole.discard(uid)
-                told.unproven.add(name)
-                if uid not in self.gap_uids:
-                    self.gap_uids.add(uid)
-                    self.keep_gap(Gap(name, last_at, self.listed_at, Unproven.UNREADABLE), uid)
-        self.proven = {uid for uid in self.gap_uids if uid in whole}
+        unreadable = {
+            uid: version.observed.name
+            for uid, versions in told.shown.items()
+            for version in versions
+            if version.observed.problem
+        }
+        for uid in unreadable.keys() - self.gap_uids:
+            self.keep_gap(Gap(unreadable[uid], last_at, self.listed_at, Unproven.UNREADABLE), uid)
+        self.gap_uids |= unreadable.keys()
+        whole -= unreadable.keys()
+        self.proven = self.gap_uids & whole
         open_names = {name for uid, (name, _) in self.differing.items() if uid not in whole}
         if log.read is LogRead.PARTLY:
             self.pending = {name for uid, (name, _) in seen.items() if uid not in whole}
-            unreadable = {uid for uid, its in told.shown.items() if any(one.observed.problem for one in its)}
-            self.proven |= self.gap_uids - unreadable - self.blind
-        told.unproven |= open_names
+            self.proven |= self.gap_uids - unreadable.keys() - self.blind
+        told.unproven |= open_names.union(unreadable.values())
         told.pending = frozenset(self.pending)
         self._remember(told)
         return told
