@@ -50,6 +50,7 @@ class Evidence(enum.StrEnum):
     """What proves the moment of a correction, best first."""
 
     CHANGE_LOG = "change_log"
+    DECIDED = "decided"
     CREATION = "creation"
     DELETION = "deletion"
     SUSPENDED_AT = "suspended_at"

@@ -246,6 +246,8 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
             "absent" if f.tenant in inserted else "any" if is_past else "deleted" if closed else "open",
             str(f.newest_id) if is_past else NULL,
             *(map(_text, f.shown_by) if f.shown_by else (NULL, NULL)),
+            NULL,
+            NULL,
         )
         yield "\t".join(fields) + "\n"
 

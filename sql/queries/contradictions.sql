@@ -178,13 +178,7 @@ SELECT l.tenant_name, l.zitadel_org_id, l.created_at, l.deleted_at, (
          WHERE t.tenant_name = l.tenant_name AND t.created_at <= least(l.created_at, %(last)s) + %(settle)s::interval
                AND coalesce(t.deleting_at, t.gone_at, 'infinity') > l.created_at
          ORDER BY t.created_at DESC LIMIT 1)
-FROM (
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
-  WHERE tenant_name = ANY (%(names)s::text[])
-  UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
-  WHERE tenant_name = ANY (%(names)s::text[])
-) l
+FROM reconciler.lifetimes l WHERE l.tenant_name = ANY (%(names)s::text[])
 ORDER BY l.created_at, l.is_last
 
 -- name: gaps_of

@@ -230,7 +230,8 @@ FROM (VALUES
   ('reconciler.totals', 'SELECT', NULL), ('reconciler.totals', 'INSERT', NULL), ('reconciler.totals', 'UPDATE', NULL),
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
-  ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL)
+  ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL),
+  ('reconciler.lifetimes', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")
 WHERE NOT CASE WHEN privilege = 'SELECT' THEN has_any_column_privilege(name, privilege)
                WHEN "column" IS NULL THEN has_table_privilege(name, privilege)
@@ -294,6 +295,8 @@ CREATE TEMPORARY TABLE planned (
   newest_event_id bigint,     -- of the key, where an event in its past is written; 0: it has none
   uid text,
   resource_version text,      -- that showed the change
+  decision bigint,            -- the number that it belongs to
+  takes_back_event_id bigint,
   event_id bigint,
   life_began_at timestamptz
 ) ON COMMIT DROP
@@ -302,7 +305,7 @@ CREATE TEMPORARY TABLE planned (
 COPY planned (
   reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after, evidence,
   closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state,
-  newest_event_id, uid, resource_version)
+  newest_event_id, uid, resource_version, decision, takes_back_event_id)
 FROM STDIN
 
 -- name: count_plan
@@ -457,10 +460,12 @@ FROM planned p
 WHERE c.taken_back_at IS NULL
   AND (c.tenant_name, c.event_table, c.action, coalesce(c.subject, ''), c.observed,
        CASE WHEN c.resource_version IS NULL THEN coalesce(c.supersedes_event_id, 0) ELSE -1 END,
-       coalesce(c.life_began_at, '-infinity'), coalesce(c.uid, ''), coalesce(c.resource_version, ''))
+       coalesce(c.life_began_at, '-infinity'), coalesce(c.uid, ''), coalesce(c.resource_version, ''),
+       coalesce(c.decision, 0), CASE WHEN c.decision IS NULL THEN '-infinity' ELSE c.occurred_at END)
       = (p.tenant_name, p.event_table, p.action, coalesce(p.subject, ''), p.observed,
          CASE WHEN p.resource_version IS NULL THEN coalesce(p.supersedes_event_id, 0) ELSE -1 END,
-         coalesce(p.life_began_at, '-infinity'), coalesce(p.uid, ''), coalesce(p.resource_version, ''))
+         coalesce(p.life_began_at, '-infinity'), coalesce(p.uid, ''), coalesce(p.resource_version, ''),
+         coalesce(p.decision, 0), CASE WHEN p.decision IS NULL THEN '-infinity' ELSE p.occurred_at END)
 RETURNING c.id
 
 -- name: write_corrections

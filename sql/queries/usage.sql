@@ -7,10 +7,8 @@
 --
 -- Intervals are half-open; the last moment that counts is a microsecond before their end, or before now.
 WITH every_lifetime AS (
-  SELECT tenant_name, zitadel_org_id, created_at, coalesce(deleted_at, 'infinity') AS deleted_at, true AS is_last
-  FROM public.tenant_billing_lifecycle
-  UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  SELECT tenant_name, zitadel_org_id, created_at, coalesce(deleted_at, 'infinity') AS deleted_at, is_last
+  FROM reconciler.lifetimes
 ), lifetime AS (
   -- an organisation's tenants with all their lifetimes: one under another organisation may have billed a shared day
   SELECT * FROM every_lifetime
@@ -98,13 +96,7 @@ SELECT skill_id, daily_price_chf FROM public.skill_pricing
 -- name: tenant_lifetimes
 -- Every lifetime of these tenants, by its beginning.
 SELECT tenant_name, zitadel_org_id, created_at, deleted_at
-FROM (
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
-  WHERE tenant_name = ANY (%(names)s::text[])
-  UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
-  WHERE tenant_name = ANY (%(names)s::text[])
-) lifetime
+FROM reconciler.lifetimes WHERE tenant_name = ANY (%(names)s::text[])
 ORDER BY created_at, is_last
 
 -- name: tenant_events
