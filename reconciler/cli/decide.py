@@ -16,7 +16,11 @@ from reconciler.core.reasons import ACCEPTABLE
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from reconciler.core.decisions import PutRight
+
 _BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
+
+_TIME = "An instant, as 2026-05-10T08:00Z, or the beginning of a UTC day, as 2026-05-10."
 
 _log = structlog.get_logger("reconciler")
 
@@ -100,6 +104,111 @@ def reopen(
         done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=decider)
     _log.info("tenant.reopened", tenant=tenant, by=decider)
     say(lambda: view.reopened(done), stands="The new lifetime was written")
+
+
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what they are worth, and write nothing.")
+
+
+@click.command()
+@click.argument("tenant", type=settings.text)
+@click.argument("state", type=click.Choice(["on", "off", "suspended", "running"]))
+@click.argument("skill", type=settings.text, required=False)
+@click.option("--from", "since", type=settings.since, required=True, metavar="TIME", help=_TIME)
+@click.option(
+    "--to",
+    "until",
+    type=settings.since,
+    metavar="TIME",
+    help="Until when; the state before holds again from then on. By default until the next row of the skill or the "
+    "suspension, the end of the lifetime or now, whichever is first.",
+)
+@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
+@_BY
+@_DRY_RUN
+@settings.OUTPUT
+def record(
+    *,
+    tenant: str,
+    state: str,
+    skill: str | None,
+    since: datetime,
+    until: datetime | None,
+    note: str,
+    by: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Record how it was from when until when: SKILL on or off, or the tenant suspended or running.
+
+    Outside of that time nothing changes. No row is removed: at each row that says otherwise the right state is
+    appended.
+    """
+    from reconciler.db import put_right
+    from reconciler.db.apply import Author
+    from reconciler.db.connection import brief_transaction
+
+    if (state in {"on", "off"}) != bool(skill):
+        raise click.UsageError("Give a skill with on and off, as `record acme on mail`, and none with the others.")
+    kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
+    author = Author(_decider(by), note)
+    with brief_transaction(settings.database_url()) as cursor:
+        done = put_right.record(cursor, tenant, skill, kind, since=since, until=until, author=author, dry_run=dry_run)
+    _say_put_right(done, output)
+
+
+@click.command()
+@click.argument("target", metavar="NUMBER")
+@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
+@_BY
+@_DRY_RUN
+@settings.OUTPUT
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings)
+@settings.DEADLINE
+def retract(
+    *,
+    target: str,
+    note: str,
+    by: str | None,
+    dry_run: bool,
+    output: str,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    deadline: timedelta,
+) -> None:
+    """Take back a correction or a decision by its NUMBER, or a row: skill:ID or suspension:ID.
+
+    The skill or the suspension then reads as if it had never been written. Where that changes how it is now, the
+    cluster is looked at: it must show the same.
+    """
+    from reconciler.cli.assemble import make_source
+    from reconciler.db import put_right
+    from reconciler.db.apply import Author
+    from reconciler.db.connection import brief_transaction
+    from reconciler.deadline import Deadline
+    from reconciler.sources.lookup import look_up
+
+    ends, author, url = Deadline.after(deadline.total_seconds()), Author(_decider(by), note), settings.database_url()
+    try:
+        with brief_transaction(url, ends.left()) as cursor:
+            done = put_right.retract(cursor, target, author=author, dry_run=dry_run)
+    except put_right.ClusterNeeded as needed:
+        # no connection idles while the cluster answers
+        lookup = look_up(make_source(cluster, ends, tenants), needed.tenant)
+        with brief_transaction(url, ends.left()) as cursor:
+            done = put_right.retract(cursor, target, author=author, lookup=lookup, dry_run=dry_run)
+    _say_put_right(done, output)
+
+
+def _say_put_right(done: PutRight, output: str) -> None:
+    from reconciler.views import decisions as view
+
+    if done.number is not None:
+        _log.info("decision.written", number=done.number, tenant=done.tenant, by=done.by)
+    if output == "json":
+        say(view.document(done), for_programs=True, stands="The decision was written")
+    else:
+        say(view.put_right(done), stands="The decision was written")
 
 
 def _decider(by: str | None) -> str:

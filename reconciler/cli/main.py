@@ -8,7 +8,7 @@ from contextlib import suppress
 import click
 
 from reconciler import __version__, logs
-from reconciler.cli.decide import except_, reopen
+from reconciler.cli.decide import except_, record, reopen, retract
 from reconciler.cli.output import INTERRUPTED, USAGE, Unprinted, complain, say, standard_streams, warn
 from reconciler.cli.read import explain, status, usage
 from reconciler.cli.run import migrate, plan, run
@@ -42,7 +42,7 @@ def demo() -> None:
     tell(say)
 
 
-for _command in (migrate, plan, run, serve, explain, status, usage, except_, reopen):
+for _command in (migrate, plan, run, serve, explain, status, usage, except_, record, retract, reopen):
     cli.add_command(_command)
 
 

@@ -107,9 +107,18 @@ def day(given: str) -> date:
 
 def until(given: str) -> datetime:
     """Parse an instant with its offset, or a UTC day, which stands for the start of the next one."""
+    return _instant(given, of_day=timedelta(days=1))
+
+
+def since(given: str) -> datetime:
+    """Parse an instant with its offset, or a UTC day, which stands for its start."""
+    return _instant(given, of_day=timedelta())
+
+
+def _instant(given: str, *, of_day: timedelta) -> datetime:
     try:
         if len(given) == len("2026-12-31"):
-            return datetime.combine(date.fromisoformat(given), time(), UTC) + timedelta(days=1)
+            return datetime.combine(date.fromisoformat(given), time(), UTC) + of_day
         instant = datetime.fromisoformat(given)
         if instant.tzinfo:
             return instant.astimezone(UTC)

@@ -18,7 +18,7 @@ of them contradict each other and no run could prove what happened in between, a
     a tenant without a lifetime
 
 Unproven is the time before the history of a tenant is known, and each gap in it. What was taken back, and what took it
-back, is not an event here.
+back, is not an event here; nor is what a decision wrote, or what any row says in the time that a person decided.
 
 And where the portal's row of a change comes after its correction was dated by policy, that row is right:
 
@@ -116,8 +116,11 @@ def contradiction(
     as_of: datetime,
     settle: timedelta,
     org_moved: bool = False,
+    decided: Sequence[Stretch] = (),
 ) -> Contradiction | None:
     """Return the first contradiction among the events of one key; None if there is none.
+
+    What rows say in the time that a person `decided`, its ends included, contradicts nothing.
 
     `rows` are those that count, by time and id; `lifetimes` are all of the tenant's, by their beginning, and none of
     them is later than `as_of`; `gaps` is when it is not known what happened to the tenant.
@@ -125,7 +128,7 @@ def contradiction(
     last: dict[Known, Row] = {}
     latest: Row | None = None
     ancient: Row | None = None
-    for row in rows:
+    for row in (row for row in rows if not any(begins <= row.occurred_at <= ends for begins, ends in decided)):
         if row.occurred_at > as_of or not lifetimes:
             break
         lifetime = _lifetime(row, lifetimes, settle)
@@ -141,7 +144,8 @@ def contradiction(
         # a correction may end what was left on in an earlier lifetime
         ends_earlier = row.interval is not None and latest is not None and latest.kind != row.kind
         before = last.get(lifetime)
-        if (before or not ends_earlier) and (found := _missing(before, row, lifetime, gaps, settle)):
+        is_odd = (before or not ends_earlier) and not _is_decided(before, row, lifetime, decided)
+        if is_odd and (found := _missing(before, row, lifetime, gaps, settle)):
             return found
         last[lifetime] = latest = row
     return None
@@ -197,6 +201,12 @@ def _lifetime(row: Row, lifetimes: Sequence[Known], settle: timedelta) -> Known 
         and (each.ended_at is None or row.occurred_at - each.ended_at <= settle)
     ]
     return near[0 if row.kind in NEVER_FIRST else -1] if near else None
+
+
+def _is_decided(before: Row | None, row: Row, lifetime: Known, decided: Sequence[Stretch]) -> bool:
+    """True if a person decided a part of the time between an event and the one before it in its lifetime."""
+    since = before.occurred_at if before else lifetime.began_at
+    return any(begins <= row.occurred_at and since <= ends for begins, ends in decided)
 
 
 def _never_paid(org: str, lifetime: Known) -> bool:

@@ -1,22 +1,34 @@
-"""What people decide: that a report is accepted for a time, and that a recreated tenant begins a new lifetime."""
+"""What people decide: accept a report, put right how it was, take a row back, begin a recreated tenant's lifetime."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.core.billing import NOTHING
 from reconciler.core.compare import compare
 from reconciler.core.dating import SHORTEST_LIFETIME
 from reconciler.core.errors import Refusal
 from reconciler.core.model import UNKNOWN_ORG, Lifecycle, Listing, Observed, Recorded
 from reconciler.core.reasons import Reason
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from decimal import Decimal
+
+    from reconciler.core.billing import Line
+    from reconciler.core.model import Finding
+
 NOTHING_WRITTEN = "Nothing was written. The next run records a new tenant."
 
 
 class NotReopened(Refusal):
     """The tenant was not deleted and recreated, or this source does not show it."""
+
+
+class NotPutRight(Refusal):
+    """What a person says of the past cannot be, or the next run would undo it."""
 
 
 class Acceptance(NamedTuple):
@@ -32,6 +44,98 @@ class Acceptance(NamedTuple):
     """Since when such a report is open; None: it is not open now."""
     replaced: datetime | None
     """Until when it was accepted before; None: it was not."""
+
+
+class LineChange(NamedTuple):
+    """What a decision changes in what one item costs one organisation in one calendar month."""
+
+    month: date
+    """Its first day."""
+    org: str
+    item: str | None
+    """The skill, or `core.billing.FEE`."""
+    days_before: int
+    days_after: int
+    chf_before: Decimal
+    chf_after: Decimal
+
+    @property
+    def difference_chf(self) -> Decimal:
+        """What the customer owes in addition; negative: what is owed to the customer."""
+        return self.chf_after - self.chf_before
+
+
+class PutRight(NamedTuple):
+    """What a person put right about a key, a skill of a tenant or its suspension, or would put right."""
+
+    number: int | None
+    """None: nothing was written."""
+    tenant: str
+    skill: str | None
+    state: str | None
+    """The state that was recorded; None: something was taken back."""
+    since: datetime
+    until: datetime
+    """The same as `since` where something was taken back."""
+    taken_back: str | None
+    """What was taken back, in words."""
+    appended: tuple[Finding, ...]
+    """The rows, with what each overrules."""
+    changes: tuple[LineChange, ...]
+    by: str
+    note: str
+    latest: str | None = None
+    """The latest state of the key from now on, where it is another one than before."""
+
+    @property
+    def difference_chf(self) -> Decimal:
+        """What all of it is worth, before VAT, at today's prices."""
+        return sum((change.difference_chf for change in self.changes), NOTHING)
+
+
+def line_changes(before: Iterable[Line], after: Iterable[Line]) -> Iterator[LineChange]:
+    """Yield the lines that differ, by month, organisation and item."""
+    old, new = ({(line.month, line.org, line.item): line for line in lines} for lines in (before, after))
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key[0], key[1], key[2] or "")):
+        was, now = old.get(key), new.get(key)
+        days = was.days if was else 0, now.days if now else 0
+        if days[0] != days[1]:
+            yield LineChange(*key, *days, was.amount_chf if was else NOTHING, now.amount_chf if now else NOTHING)
+
+
+def refuse_against_cluster(lookup: Lookup, skill: str | None, state: str, uid: str | None) -> None:
+    """Refuse a latest state that the cluster does not show: the next run would undo it, dated now.
+
+    `uid` is the tenant that runs have seen under the name.
+
+    Raises:
+        NotPutRight: it shows another state or tenant, or cannot be read.
+    """
+    resource, what = lookup.resource, f"the skill {skill}" if skill else lookup.tenant
+    if resource and resource.problem:
+        raise NotPutRight(
+            f"{lookup.tenant} cannot be read: {resource.problem}.",
+            "Nothing was written. Correct its custom resource, then repeat the command.",
+        )
+    is_live = resource is not None and resource.deleting_at is None
+    if resource and is_live and uid and resource.uid != uid:
+        raise NotPutRight(
+            f"The cluster shows another {lookup.tenant} than runs have seen: it was recreated.",
+            "Nothing was written. Let a run look at it first; `reconciler reopen` begins its lifetime.",
+        )
+    if skill:
+        shown = "enabled" if resource and is_live and skill in resource.packages else "disabled"
+    elif resource and is_live:
+        shown = "suspended" if resource.suspended else "running"
+    else:
+        return  # nothing compares the suspension of a tenant that is gone
+    if shown != state:
+        raise NotPutRight(
+            f"Without that row the ledger would say that {what} is {state} now, and the cluster shows it {shown}: the "
+            "next run would append the opposite, dated now.",
+            "Nothing was written. If the cluster is right, say how it was with `reconciler record`, from when until "
+            "when; if it is wrong, change the custom resource first.",
+        )
 
 
 class Lookup(NamedTuple):

@@ -68,14 +68,22 @@ class Correction(NamedTuple):
     impact_chf: Decimal | None
     impact_min_chf: Decimal | None
     impact_max_chf: Decimal | None
-    run_id: UUID
+    run_id: UUID | None
+    """None: a person wrote it."""
     run_at: datetime
+    """When the run that found it began, or the person decided."""
     taken_back_at: datetime | None = None
     """When a run wrote it again because the ledger no longer showed it, or took it back."""
     taken_back_by: int | None = None
     """The `id` of the correction that took it back: what it wrote stands, and that one changes what it means."""
     resource_version: str | None = None
     """The version that showed the change in the change log; None: no version did."""
+    ledger_number: int | None = None
+    """Its `number`, by which it is taken back: all rows of a decision have the same."""
+    by: str | None = None
+    """Who decided it; None: it belongs to no decision."""
+    role: str | None = None
+    note: str | None = None
     difference: str | None = None
     """What the ledger shows in its place now; None: it shows the row as it was written."""
 

@@ -199,6 +199,10 @@ class Finding(NamedTuple):
     latest event is corrected."""
     shown_by: tuple[str, str] | None = None
     """The uid and the resourceVersion of the version in the change log that showed the change."""
+    decision: int | None = None
+    """The number of the decision that it belongs to; None if a person decided nothing about it."""
+    takes_back: int | None = None
+    """The id of the event that it takes back, if no correction wrote that."""
     impact_chf: Decimal | None = None
     """The impact of the correction. Positive: revenue that was being lost. Negative: a customer was overcharged."""
     impact_range: tuple[Decimal, Decimal] | None = None
@@ -241,10 +245,16 @@ class Finding(NamedTuple):
         return self.action is not Action.DEFER and self.accepted_until is None
 
 
+STATES = {"enabled": "enabled", "disabled": "disabled", "suspended": "suspended", "resumed": "running"}
+"""How the state is called that an event of each kind begins."""
+LEFT_OUT = "left out"
+"""In the place of a state: an event in the future that was taken back, and has none that follows it."""
+
+
 def event_kind(reason: Reason, observed: str | None) -> str | None:
     """Return the kind of the event that corrects it: the reason's, or where that depends, that of the state."""
     if reason.event_kind is None and reason.action is Action.APPEND:
-        return "resumed" if observed == "running" else observed
+        return next((kind for kind, state in STATES.items() if state == observed), None)
     return reason.event_kind
 
 

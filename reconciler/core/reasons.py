@@ -184,8 +184,8 @@ class Reason(enum.StrEnum):
         summary="The latest event lies in the future, so nothing can follow it.",
         meaning="The latest event lies in the future or is infinite, so nothing written now could follow it. Its "
         "skill or suspension was left alone and may be invoiced wrongly.",
-        remedy="Find out what wrote it, usually a machine with a wrong clock. The owner of the ledger has to correct "
-        "its time by hand.",
+        remedy="Find out what wrote it, usually a machine with a wrong clock. `reconciler retract skill:ID` (or "
+        "`suspension:ID`, with the id that `reconciler explain TENANT` shows) takes it back: it then counts nowhere.",
     )
     HISTORY_CONTRADICTS = _Entry(
         name="history_contradicts",
@@ -193,9 +193,9 @@ class Reason(enum.StrEnum):
         meaning="Two recorded events contradict each other, and no run can prove what happened between them; or one "
         "lies outside of every lifetime, or under an organisation that never paid. The invoices may be wrong. Nothing "
         "was written.",
-        remedy="Find out what happened: `reconciler explain TENANT` shows the events, the finding when the lost change "
-        "must have been. Bill the difference by hand, then accept the report with `reconciler except TENANT "
-        "history_contradicts --until DAY --note WHY`.",
+        remedy="`reconciler explain TENANT` shows the events. Say how it was with `reconciler record TENANT STATE`, or "
+        "take a wrong row back with `reconciler retract`. If nothing is wrong, accept the report with `reconciler "
+        "except TENANT history_contradicts --until DAY --note WHY`.",
     )
     CORRECTION_SUPERSEDED = _Entry(
         name="correction_superseded",
@@ -204,6 +204,20 @@ class Reason(enum.StrEnum):
         meaning="A correction was dated by policy, because nothing proved its moment. Then the portal's row of the "
         "same change came. The correction was taken back: an event was appended at its instant that says what the "
         "other rows say there.",
+    )
+    RECORDED = _Entry(
+        name="recorded",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, None),
+        summary="A person said how it was, and the ledger said otherwise.",
+        meaning="A person recorded a state from one time to another. Where the ledger said otherwise in that time, be "
+        "it by a row that came later, the decided state was appended at the instant of that row.",
+    )
+    RETRACTED = _Entry(
+        name="retracted",
+        writes=(Action.APPEND, Table.SKILL_EVENTS, None),
+        summary="A person took a row back, and the ledger still read as if it counted.",
+        meaning="A person took a row, a correction or a decision back. Where the ledger read otherwise than it would "
+        "without that, the right state was appended.",
     )
     TENANT_RESTLESS = _Entry(
         name="tenant_restless",

@@ -12,15 +12,16 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from reconciler.core.errors import Failure
+from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Moment
+from reconciler.core.plan import Plan
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import accepted_reports
 from reconciler.db.copied import NULL, escape
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
 
 ROWS_BATCH = 1_000
@@ -46,6 +46,17 @@ _log = structlog.get_logger(__name__)
 
 class TooManyParked(Failure):
     """More tenants cannot be written than a run may correct: it is not the tenants' fault."""
+
+
+class NotDecided(Refusal):
+    """A decision cannot be written."""
+
+
+class Author(NamedTuple):
+    """Who decides, and why. The database knows its role, and the time."""
+
+    by: str
+    note: str
 
 
 class SequenceBehind(Failure):
@@ -151,8 +162,32 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
     cursor.execute(query("count_plan"))
 
 
-def _write_staged(cursor: Cursor, run_id: UUID, *, takes_back: bool) -> None:
-    """Write what is staged, and raise unless the ledger then shows it; `takes_back` if events may be taken back."""
+def write_decided(cursor: Cursor, findings: Sequence[Finding], author: Author) -> int:
+    """Write what a person decided, each row with its proof; return the number of the decision.
+
+    The caller holds the lock of all runs, and has read under it what the findings follow from.
+
+    Raises:
+        NotDecided: the ledger does not show what was written.
+    """
+    ((number,),) = cursor.execute(query("decision_number")).fetchall()
+    decided = [finding._replace(decision=number) for finding in findings]
+    plan = Plan(findings=tuple(decided), tenants_observed=0, tenants_recorded=0, ledger_is_empty=False)
+    cursor.execute(query("plan_table"))
+    _stage(cursor, plan)
+    try:
+        _write_staged(cursor, None, takes_back=False, author=author)
+    except _NotInForce as error:
+        (found,) = error.args
+        raise NotDecided(next(iter(found.values())), "Nothing was written. Remove the cause, then repeat.") from None
+    return int(number)
+
+
+def _write_staged(cursor: Cursor, run_id: UUID | None, *, takes_back: bool, author: Author | None = None) -> None:
+    """Write what is staged, and raise unless the ledger then shows it; `takes_back` if events may be taken back.
+
+    It is a run's, or with an author a person's.
+    """
     sequences: dict[str, str | None] = dict(cursor.execute(query("event_sequences")).fetchall())
     cursor.execute(query("number_events"), {"sequences": Jsonb(sequences)})
     cursor.execute(query("supersede_planned"))
@@ -162,7 +197,11 @@ def _write_staged(cursor: Cursor, run_id: UUID, *, takes_back: bool) -> None:
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
-    cursor.execute(query("write_corrections"), {"run_id": run_id})
+    cursor.execute(query("write_events"))
+    if author:
+        cursor.execute(query("prove_decision"), author._asdict())
+    else:
+        cursor.execute(query("prove_corrections"), {"run_id": run_id})
     if takes_back:
         cursor.execute(query("take_back_superseded"), {"run_id": run_id})
     if deferred := cursor.execute(query("deferred_constraints")).fetchall():
@@ -173,7 +212,8 @@ def _write_staged(cursor: Cursor, run_id: UUID, *, takes_back: bool) -> None:
         found.setdefault(tenant, _difference(table, columns))
     if found:
         raise _NotInForce(found)
-    cursor.execute(query("count_corrections"))
+    if not author:
+        cursor.execute(query("count_corrections"))
     if taken_back:
         meaning = "an unknown hand took them back, and they are written again"
         _log.warning("corrections.taken_back", corrections=taken_back, meaning=meaning)
@@ -246,8 +286,8 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
             "absent" if f.tenant in inserted else "any" if is_past else "deleted" if closed else "open",
             str(f.newest_id) if is_past else NULL,
             *(map(_text, f.shown_by) if f.shown_by else (NULL, NULL)),
-            NULL,
-            NULL,
+            NULL if f.decision is None else str(f.decision),
+            NULL if f.takes_back is None else str(f.takes_back),
         )
         yield "\t".join(fields) + "\n"
 

@@ -16,8 +16,8 @@ from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, settle_tenant
 from reconciler.core.reasons import Reason
-from reconciler.db.contradictions import key_rows
 from reconciler.db.copied import escape
+from reconciler.db.keys import key_rows, standing_decisions
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -177,7 +177,27 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
             new = [*first_changes(known[uid], found[uid], told.last_at, rules.tolerance)]
             told.new += new
             found[uid] += new
+    _drop_decided(cursor, told, found)
     return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
+
+
+def _drop_decided(cursor: Cursor, told: Told, found: dict[str, list[Change]]) -> None:
+    """Drop the changes that a person decided: their whole interval lies inside a decision, which stands."""
+    decided = standing_decisions(cursor, {its[0].tenant for its in found.values()}) if found else {}
+    if not decided:
+        return
+    for uid, its in [*found.items()]:
+        done = [
+            one
+            for one in its
+            if (known := decided.get((one.tenant, one.skill)))
+            and not one.kind.is_of_lifetime
+            and any(each.begins_at <= one.not_before and one.not_after <= each.ends_at for each in known.standing)
+        ]
+        told.done += done
+        found[uid] = [one for one in its if one not in done]
+        if not found[uid]:
+            del found[uid]
 
 
 def _lives(cursor: Cursor, names: list[str], rules: Rules) -> dict[str, list[Known]]:

@@ -6,40 +6,33 @@ committed in any, so a later event may have a lower id: a run keeps how many eve
 
 from __future__ import annotations
 
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.billing import NOTHING
-from reconciler.core.contradictions import Contradiction, Guess, Known, Row, Stretch, contradiction, superseded
+from reconciler.core.contradictions import Contradiction, Guess, Known, Stretch, contradiction, superseded
 from reconciler.core.impact import needed_histories, with_impact
-from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment
+from reconciler.core.model import FIRST, LAST, STATES, Action, Event, Evidence, Finding, Moment
 from reconciler.core.reasons import Reason
+from reconciler.core.replay import NOTHING as NO_EVENT
+from reconciler.db.keys import KEYS_BATCH, key_rows, standing_decisions, upheld
 from reconciler.db.queries import query
 from reconciler.db.usage import histories, prices
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime, timedelta
     from decimal import Decimal
 
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
+    from reconciler.db.keys import Key
 
 REACH = 10_000
 """How far the ids of events that are committed later lie below the highest one, at most: else a day passes."""
-KEYS_BATCH = 500
-"""Keys whose events are asked for at once."""
-ROWS_BATCH = 5_000
-"""Rows that are in memory at a time."""
-STATE = {"resumed": "running"}
-"""How a state is called, where it is not as the event is."""
 
 _ALL = {"skill": -1, "suspension": -1}
 """Below the ids of all events."""
-
-Key = tuple[str, str | None]
-"""A tenant, and a skill of it or None for its suspension."""
 
 
 class EventsSeen(NamedTuple):
@@ -73,7 +66,10 @@ def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan,
     written = {_key(finding) for finding in plan.corrections if finding.event_kind}
     found = [
         *_contradictions(cursor, {"names": names, **above}, moved, as_of=now, settle=settle),
-        *(each.deferred() if _key(each) in written else each for each in _superseded(cursor, names)),
+        *(
+            each.deferred() if _key(each) in written else each
+            for each in (*_superseded(cursor, names), *upheld(cursor, names, now))
+        ),
     ]
     return plan.with_findings(found), seen
 
@@ -92,8 +88,8 @@ def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
     for (tenant, skill), rows in key_rows(cursor, found):
         orgs, events = found[tenant, skill], [*rows]
         newest_id = max(row.id for row, _ in events)
-        nothing = "resumed" if skill is None else "disabled"
-        for guess, kind in superseded([*orgs], [row for row, counts in events if counts], nothing):
+        counting = [row for row, counts in events if counts]
+        for guess, kind in superseded([*orgs], counting, NO_EVENT[skill is not None]):
             at = guess.event.occurred_at
             yield Finding(
                 Reason.CORRECTION_SUPERSEDED,
@@ -101,8 +97,8 @@ def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
                 orgs[guess],
                 Action.APPEND,
                 skill,
-                STATE.get(guess.event.kind, guess.event.kind),
-                STATE.get(kind, kind),
+                STATES[guess.event.kind],
+                STATES[kind],
                 guess.event,
                 Moment(at, at, at, Evidence.NONE),
                 newest_id=newest_id,
@@ -119,19 +115,32 @@ def _contradictions(
     bounds = {"settle": settle, "first": FIRST, "last": LAST}
     keys = iter(cursor.execute(query("suspicious_keys"), {**among, **bounds}).fetchall())
     while batch := [*islice(keys, KEYS_BATCH)]:
-        tenants = {"names": sorted({tenant for tenant, _ in batch}), **bounds}
+        tenants_named = sorted({tenant for tenant, _ in batch})
+        tenants = {"names": tenants_named, **bounds}
         lifetimes: dict[str, list[Known]] = {}
         for tenant, *known in cursor.execute(query("known_lifetimes"), tenants):
             lifetimes.setdefault(tenant, []).append(Known(*known))
         gaps: dict[str, list[Stretch]] = {}
         for tenant, from_at, until_at in cursor.execute(query("gaps_of"), tenants):
             gaps.setdefault(tenant, []).append((from_at, until_at))
+        decided = {
+            key: [(one.begins_at, one.ends_at) for one in known.standing]
+            for key, known in standing_decisions(cursor, tenants_named).items()
+        }
         found: list[tuple[Finding, Contradiction]] = []
         for (tenant, skill), rows in key_rows(cursor, batch):
             its, unknown = lifetimes.get(tenant, []), gaps.get(tenant, [])
             events = (row for row, counts in rows if counts)
-            moves = tenant in moved
-            if one := contradiction(events, its, unknown, as_of=as_of, settle=settle, org_moved=moves):
+            one = contradiction(
+                events,
+                its,
+                unknown,
+                as_of=as_of,
+                settle=settle,
+                org_moved=tenant in moved,
+                decided=decided.get((tenant, skill), ()),
+            )
+            if one:
                 reason = Reason.HISTORY_CONTRADICTS
                 said = tenant, its[-1].org, reason.action, skill, one.recorded, one.problem
                 found.append((Finding(reason, *said, interval=one.interval), one))
@@ -160,31 +169,6 @@ def _as_correction(report: Finding, kind: str, dated: Stretch) -> Finding:
     return report._replace(
         reason=Reason.CORRECTION_SUPERSEDED,
         action=Action.APPEND,
-        observed=STATE.get(kind, kind),
+        observed=STATES[kind],
         moment=Moment(dated[0], *dated, Evidence.NONE),
     )
-
-
-def key_rows(cursor: Cursor, keys: Iterable[Key]) -> Iterator[tuple[Key, Iterator[tuple[Row, bool]]]]:
-    """Yield each key with its events, read while they are taken, and whether each counts."""
-    rest = iter(keys)
-    while batch := [*islice(rest, KEYS_BATCH)]:
-        named = {"tenants": [tenant for tenant, _ in batch], "skills": [skill for _, skill in batch]}
-        with cursor.connection.cursor("key_events") as stream:
-            stream.itersize = ROWS_BATCH
-            for key, rows in groupby(stream.execute(query("key_events"), named), key=itemgetter(0, 1)):
-                yield key, (_row(*row[2:]) for row in rows)
-
-
-def _row(  # noqa: PLR0917 - as the query returns them
-    id_: int,
-    kind: str,
-    at: datetime,
-    org: str,
-    not_before: datetime | None,
-    not_after: datetime | None,
-    *facts: bool,
-) -> tuple[Row, bool]:
-    is_ours, counts = facts
-    interval = (not_before or at, not_after or at) if is_ours else None
-    return Row(id_, kind, at, org, interval), counts

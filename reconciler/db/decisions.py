@@ -99,7 +99,7 @@ def reopen(
     raise_unless_current(cursor)
     tenant = lookup.tenant
     cursor.execute(query("lock"))
-    _check_source(cursor, lookup.listing)
+    check_source(cursor, lookup.listing)
     ((now,),) = cursor.execute(query("clock")).fetchall()
     recorded = _recorded(cursor, lookup, settle)
     last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
@@ -118,7 +118,7 @@ def reopen(
     return Reopening(tenant, closed, begun, is_assumed)
 
 
-def _check_source(cursor: Cursor, listing: Listing) -> None:
+def check_source(cursor: Cursor, listing: Listing) -> None:
     """Refuse a list of another source than the ledger's."""
     pinned = cursor.execute(query("source")).fetchone()
     if pinned is None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 from datetime import UTC, time, timedelta
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from reconciler.core.decisions import second
 from reconciler.core.model import LAST
-from reconciler.views.terminal import visible
+from reconciler.views import json_in_parts
+from reconciler.views.terminal import Row, print_table, printed, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from reconciler.core.decisions import Acceptance, Reopening
+    from rich.console import Console
+
+    from reconciler.core.decisions import Acceptance, PutRight, Reopening
+    from reconciler.core.model import Finding
 
 
 def accepted(decision: Acceptance) -> str:
@@ -40,6 +47,81 @@ def revoked(tenant: str, reason: str, open_since: datetime | None) -> str:
         else "No such report is open now; people are notified of a new one."
     )
     return f"No longer accepted: {reason} of {visible(tenant)}\n{notified}"
+
+
+def document(done: PutRight) -> Iterator[str]:
+    """Yield what was put right as one JSON document, in parts: times in ISO 8601, CHF as text."""
+    return json_in_parts(
+        {
+            "number": done.number,
+            "tenant": done.tenant,
+            "subject": done.skill,
+            "state": done.state,
+            "from": done.since,
+            "to": done.until,
+            "taken_back": done.taken_back,
+            "by": done.by,
+            "note": done.note,
+            "impact_chf": done.difference_chf,
+            "rows": [
+                {
+                    "occurred_at": row.moment and row.moment.occurred_at,
+                    "event_kind": row.event_kind,
+                    "recorded": row.recorded,
+                    "observed": row.observed,
+                }
+                for row in done.appended
+            ],
+            "lines": [{**line._asdict(), "difference_chf": line.difference_chf} for line in done.changes],
+        }
+    )
+
+
+def put_right(done: PutRight) -> str:
+    """Say what was put right, or would be: the rows that are appended, and what changes in CHF by month and payer."""
+    return printed(lambda console: _show(done, console))
+
+
+def _show(done: PutRight, console: Console) -> None:
+    what = f"the skill {visible(done.skill)} of {visible(done.tenant)}" if done.skill else visible(done.tenant)
+    if done.state:
+        said = f"{what} was {done.state} from {second(done.since)} to {second(done.until)} UTC"
+    else:
+        said = f"taken back of {what}: {visible(done.taken_back or '')}"
+    head = f"Number {done.number}" if done.number is not None else "Nothing is written: this is a dry run"
+    console.print(Text(f"{head}: {said}, by {visible(done.by)}: {visible(done.note)}"), soft_wrap=True)
+    if done.latest:
+        console.print(Text(f"It is {done.latest} now, as the cluster shows."))
+    console.print()
+    rows = [
+        Row([second(row.moment.occurred_at), _says(row), row.recorded or "-"]) for row in done.appended if row.moment
+    ]
+    print_table(console, ("WHEN (UTC)", "APPENDED", "IN PLACE OF"), rows)
+    console.print()
+    if not done.changes:
+        console.print(Text("No day is billed otherwise."))
+        return
+    columns = ("MONTH", "ORGANISATION", "ITEM", "DAYS", "CHF", "DAYS NOW", "CHF NOW", "DIFFERENCE")
+    lines = [
+        Row(
+            [
+                f"{line.month:%Y-%m}",
+                visible(line.org),
+                visible(line.item or "monthly fee"),
+                *(str(cell) for cell in (line.days_before, line.chf_before, line.days_after, line.chf_after)),
+                f"{line.difference_chf:+}",
+            ]
+        )
+        for line in done.changes
+    ]
+    print_table(console, columns, lines, right={*columns[3:]})
+    owed = "the customer owes it" if done.difference_chf > 0 else "it is owed to the customer"
+    worth = f"Together CHF {done.difference_chf:+} before VAT, at today's prices"
+    console.print(Text(f"{worth}: {owed}." if done.difference_chf else f"{worth}."))
+
+
+def _says(row: Finding) -> str:
+    return row.event_kind or "nothing: it lies in the future, and is left out"
 
 
 def reopened(decision: Reopening) -> str:

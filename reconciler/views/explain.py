@@ -19,16 +19,15 @@ from reconciler.core.certificate import HELP, Cause
 from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
 from reconciler.core.history import Unproven
-from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
-from reconciler.core.reasons import Reason
+from reconciler.core.model import FIRST, Action, Table
 from reconciler.views import json_in_parts, terminal
+from reconciler.views.proofs import chf, details, instant, summary
 from reconciler.views.terminal import plural, visible
 from reconciler.views.timeline import MARK, MARK_STYLE, UNKNOWN, Change, Lane, Mark, Timeline, add
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from decimal import Decimal
     from typing import TypeVar
 
     from rich.console import RenderableType
@@ -56,14 +55,6 @@ LEGEND = """\
 ◆ a correction, its number below   ╰┄╯ the interval that its moment must lie in"""
 UNKNOWN_LEGEND = "? time of which nobody knows what happened, listed below"
 
-PROOF: Mapping[str, str] = {
-    Evidence.CHANGE_LOG: "The API server's change log shows the change",
-    Evidence.CREATION: "The tenant was created then",
-    Evidence.DELETION: "The tenant was deleted then",
-    Evidence.SUSPENDED_AT: "The cluster noted the suspension then",
-    Evidence.FIELD_MANAGER: "The setting was last written then",
-}
-"""What the evidence says about the moment."""
 UNPROVEN: Mapping[str, str] = {
     Unproven.UNREADABLE: "The resource could not be read",
     Unproven.RECREATED: "The tenant was gone, and another one had its name",
@@ -254,24 +245,24 @@ def _heading(story: Story, known: Survey) -> Iterator[Text]:
     org = story.lifetimes[-1].org if story.lifetimes else known.org
     yield Text.assemble((visible(story.tenant), "bold"), "" if org is None else f", organisation {visible(org)}")
     for lifetime in story.lifetimes:
-        until = f"deleted {_time(lifetime.deleted_at)}" if lifetime.deleted_at else "open"
-        yield Text(f"created {_time(lifetime.created_at)}, {until}")
+        until = f"deleted {instant(lifetime.deleted_at)}" if lifetime.deleted_at else "open"
+        yield Text(f"created {instant(lifetime.created_at)}, {until}")
         if lifetime.reopened_at:
             who, why = visible(lifetime.reopened_by or "?"), visible(lifetime.note or "-")
-            yield Text(f"reopened {_time(lifetime.reopened_at)} by {who}: {why}")
+            yield Text(f"reopened {instant(lifetime.reopened_at)} by {who}: {why}")
     if not story.lifetimes:
         yield Text("no lifecycle row")
     if story.verified_at:
-        yield Text(f"last found true by the run of {_time(story.verified_at)}")
+        yield Text(f"last found true by the run of {instant(story.verified_at)}")
     if story.known_since:
         gaps = f", but for {plural(len(story.gaps), 'gap')}" if story.gaps else ""
-        yield Text(f"what happened is known since {_time(story.known_since)}{gaps}")
+        yield Text(f"what happened is known since {instant(story.known_since)}{gaps}")
     else:
         yield Text("what happened is not proven: no run has seen it in a cluster")
 
 
 def _caption(story: Story, scale: Scale) -> Iterator[Text]:
-    end = f"now, {_time(story.as_of)}" if scale.end == story.as_of else f"{scale.end:%Y-%m-%d}"
+    end = f"now, {instant(story.as_of)}" if scale.end == story.as_of else f"{scale.end:%Y-%m-%d}"
     yield Text(f"{scale.start:%Y-%m-%d} to {end}. All times are UTC, a column is {scale.words}.")
     yield Text()
 
@@ -285,9 +276,9 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
         yield Text(f"No correction in this month. {outside}" if others else NO_CORRECTION)
         return
     yield Text("Corrections: rows that the reconciler wrote, and why", style="bold")
-    numbers = {made.id: number for number, made in enumerate(story.corrections, 1)}
+    numbers = {made.ledger_number or made.id: number for number, made in reversed([*enumerate(story.corrections, 1)])}
     for number, made in shown:
-        when = _time(made.occurred_at) if made.occurred_at else "without a moment"
+        when = instant(made.occurred_at) if made.occurred_at else "without a moment"
         head = Text.assemble(f"{when}  ", (_change(made), "bold"))
         if made.closed_period:
             head.append("  ").append("closed period", "bold red")
@@ -295,44 +286,14 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
             head.append("  ").append("taken back", "bold red")
         if later := numbers.get(made.taken_back_by or 0):
             head.append("  ").append(f"taken back by {later}", "bold")
-        yield _block(Text(str(number), MARK_STYLE), head, _details(made))
+        yield _block(Text(str(number), MARK_STYLE), head, details(made))
     standing = [made for _, made in shown if not made.is_taken_back]
     impacts = [made.impact_chf for made in standing if made.impact_chf is not None]
     unpriced = f"{len(standing) - len(impacts)} not priced." if len(impacts) < len(standing) else ""
-    total = f"Together {_chf(sum(impacts, NOTHING))}, before VAT, up to the runs that found them." if impacts else ""
+    total = f"Together {chf(sum(impacts, NOTHING))}, before VAT, up to the runs that found them." if impacts else ""
     undone = f"{len(shown) - len(standing)} taken back, not counted." if len(standing) < len(shown) else ""
     if words := " ".join(filter(None, (total, unpriced, undone, outside))):
         yield Text(words)
-
-
-def _details(made: Correction) -> Iterator[tuple[str, str]]:
-    meaning = _summary(made.reason)
-    yield "what", f"{meaning} ({made.reason})" if meaning else visible(made.reason)
-    if made.is_taken_back:
-        yield "ledger", _taken_back(made)
-    if made.evidence:
-        yield "why then", f"{_proof(made)} ({made.evidence})"
-    if made.not_before and made.not_after and made.not_before < made.not_after:
-        yield "between", f"{_time(made.not_before)} and {_time(made.not_after)}"
-    if made.closed_period:
-        yield "invoiced", "That month was already invoiced: an adjustment is owed."
-    if made.impact_chf is None:
-        yield "impact", "not priced"
-    else:
-        sense = ", revenue that was being lost" if made.impact_chf > 0 else ", the customer was being overcharged"
-        yield "impact", _chf(made.impact_chf) + (sense if made.impact_chf else "")
-    if made.impact_min_chf is not None and made.impact_max_chf is not None:
-        ends = f"{_chf(made.impact_min_chf)} to {_chf(made.impact_max_chf)}"
-        yield "range", f"{ends}, by when in the interval it happened"
-    yield "found", f"{_time(made.run_at)} by run {made.run_id}"
-
-
-def _taken_back(made: Correction) -> str:
-    """Say what the ledger shows in its place, and what became of it."""
-    now = f": {visible(made.difference)}" if made.difference else ""
-    if at := made.taken_back_at:
-        return f"Taken back by an unknown hand{now}. At {_time(at)} a run noticed, and wrote the correction again."
-    return f"Taken back by an unknown hand{now}. No run has written the correction again."
 
 
 def _gaps(story: Story, gaps: Sequence[OpenGap], max_events: int | None) -> Iterator[RenderableType]:
@@ -344,31 +305,12 @@ def _gaps(story: Story, gaps: Sequence[OpenGap], max_events: int | None) -> Iter
     if len(shown) < len(gaps):
         yield Text(f"{len(gaps) - len(shown)} earlier; --output json has them")
     for gap in shown:
-        details = [("why", f"{UNPROVEN.get(gap.why, 'No run could prove it')} ({visible(gap.why)})")]
-        details += [("last by", visible(gap.manager))] if gap.manager else []
-        details += [("accepted", "see below")] if story.accepts(gap) else []
-        yield _block(Text(UNKNOWN, "red"), Text(f"{_time(gap.from_at)} to {_time(gap.until_at)}"), details)
+        facts = [("why", f"{UNPROVEN.get(gap.why, 'No run could prove it')} ({visible(gap.why)})")]
+        facts += [("last by", visible(gap.manager))] if gap.manager else []
+        facts += [("accepted", "see below")] if story.accepts(gap) else []
+        yield _block(Text(UNKNOWN, "red"), Text(f"{instant(gap.from_at)} to {instant(gap.until_at)}"), facts)
     if not all(map(story.accepts, gaps)):
         yield Text(f"To do: {HELP[Cause.GAP]}.")
-
-
-def _summary(reason: str) -> str | None:
-    """Return what a reason means; None for one that a later version recorded."""
-    return Reason(reason).summary if reason in set(Reason) else None
-
-
-def _proof(made: Correction) -> str:
-    """Say why that moment was chosen."""
-    if made.evidence == Evidence.CREATION and made.not_before != made.not_after:
-        return "Nothing was recorded of it before, so it counts from the creation on"
-    if made.opposes_a_row:
-        return "No change in the change log explains the portal's row, so it is answered at its own moment"
-    if made.evidence != Evidence.NONE:
-        return PROOF.get(made.evidence or "", "According to the evidence")
-    if made.reason == Reason.CORRECTION_SUPERSEDED:
-        return "It stands at the moment of the correction that it takes back"
-    end = {made.not_before: "earliest", made.not_after: "latest"}.get(made.occurred_at)
-    return f"Nothing proves the moment{f', and the {end} possible one was taken' if end else ''}"
 
 
 def _change(made: Correction) -> str:
@@ -383,9 +325,9 @@ def _reports(story: Story) -> Iterator[RenderableType]:
     for report in story.reports:
         about = f"{visible(report.subject)}: " if report.subject else ""
         states = f"recorded {visible(report.recorded or '-')}, observed {visible(report.observed or '-')}"
-        details = [("what", _summary(report.reason) or "-"), ("since", _time(report.since))]
-        details += [("accepted", "see below")] if report.accepted_until else []
-        yield _block(Text("!", "magenta"), Text(f"{visible(report.reason)}  {about}{states}"), details)
+        facts = [("what", summary(report.reason) or "-"), ("since", instant(report.since))]
+        facts += [("accepted", "see below")] if report.accepted_until else []
+        yield _block(Text("!", "magenta"), Text(f"{visible(report.reason)}  {about}{states}"), facts)
 
 
 def _exceptions(story: Story) -> Iterator[RenderableType]:
@@ -394,8 +336,8 @@ def _exceptions(story: Story) -> Iterator[RenderableType]:
         yield Text("Accepted: what people know about", style="bold")
     for each in story.exceptions:
         over = ", which is over" if each.expired else ""
-        details = [("why", visible(each.note)), ("by", f"{visible(each.created_by)}, {_time(each.created_at)}")]
-        yield _block(Text("~", "cyan"), Text(f"{visible(each.reason)}  until {_time(each.expires_at)}{over}"), details)
+        facts = [("why", visible(each.note)), ("by", f"{visible(each.created_by)}, {instant(each.created_at)}")]
+        yield _block(Text("~", "cyan"), Text(f"{visible(each.reason)}  until {instant(each.expires_at)}{over}"), facts)
 
 
 def _events(story: Story, period: Period | None, known: Survey, max_events: int | None) -> Iterator[RenderableType]:
@@ -427,7 +369,7 @@ def _events(story: Story, period: Period | None, known: Survey, max_events: int 
 
 def _cells(story: Story, entry: Entry, changed: Container[int], *, one_org: bool) -> list[Text]:
     """Return an event's cells in the list; `changed` are the corrections whose rows no longer read as written."""
-    cells = [Text(_time(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
+    cells = [Text(instant(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
     cells += [] if one_org else [Text(visible(entry.org), overflow="fold")]
     by = Text("portal", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
     if entry.correction in changed:
@@ -456,16 +398,6 @@ def _block(sign: Text, head: Text, details: Iterable[tuple[str, str]]) -> Render
 def _named(skill: str | None) -> str:
     """Return what something is about, escaped: a skill by its id, even an empty one, or the tenant as a whole."""
     return "tenant" if skill is None else visible(skill) or '""'
-
-
-def _time(at: datetime) -> str:
-    if FIRST < at < LAST:
-        return f"{at:%Y-%m-%d %H:%M:%S}"
-    return "at the end of time" if at == LAST else "at the beginning of time"
-
-
-def _chf(amount: Decimal) -> str:
-    return f"{amount:+.2f} CHF" if amount else "0.00 CHF"
 
 
 def document(story: Story, *, period: Period | None = None) -> Iterator[str]:

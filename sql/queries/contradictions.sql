@@ -95,7 +95,7 @@ WHERE s.is_odd OR l.is_one_of_many OR s.first_at < l.begins_at OR s.last_at > l.
 UNION
 -- of these the rows that count are not those that follow each other in the ledger
 SELECT tenant_name, subject FROM reconciler.corrections
-WHERE taken_back_at IS NOT NULL AND action = 'append'
+WHERE (taken_back_at IS NOT NULL OR decision IS NOT NULL) AND action = 'append'
       AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
 UNION
 SELECT tenant_name, nullif(subject, '') FROM reconciler.reports WHERE reason = 'history_contradicts'
@@ -151,7 +151,7 @@ ORDER BY 1, 2, 4
 
 -- name: key_events
 -- Every event of these keys, key by key, the latest last, and the interval of a correction; whether it counts: neither
--- what was taken back nor what took it back does.
+-- what was taken back, nor what took it back, nor what a decision wrote does.
 WITH wanted AS (
   SELECT * FROM unnest(%(tenants)s::text[], %(skills)s::text[]) AS wanted (tenant_name, skill_id)
 ), event AS (
@@ -164,7 +164,9 @@ WITH wanted AS (
 )
 SELECT e.tenant_name, e.skill_id, e.id, e.event_kind, e.occurred_at, e.zitadel_org_id,
        c.not_before, c.not_after, c.id IS NOT NULL,
-       c.id IS NULL OR c.taken_back_at IS NULL AND c.reason <> 'correction_superseded'
+       (c.id IS NULL OR c.taken_back_at IS NULL AND c.reason <> 'correction_superseded' AND c.decision IS NULL)
+       AND NOT EXISTS (SELECT FROM reconciler.corrections back
+                       WHERE (back.event_table, back.takes_back_event_id) = (e.event_table, e.id))
 FROM event e
 LEFT JOIN reconciler.corrections c
        ON (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, e.event_table, e.id)
@@ -178,7 +180,13 @@ SELECT l.tenant_name, l.zitadel_org_id, l.created_at, l.deleted_at, (
          WHERE t.tenant_name = l.tenant_name AND t.created_at <= least(l.created_at, %(last)s) + %(settle)s::interval
                AND coalesce(t.deleting_at, t.gone_at, 'infinity') > l.created_at
          ORDER BY t.created_at DESC LIMIT 1)
-FROM reconciler.lifetimes l WHERE l.tenant_name = ANY (%(names)s::text[])
+FROM (
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
+  WHERE tenant_name = ANY (%(names)s::text[])
+  UNION ALL
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  WHERE tenant_name = ANY (%(names)s::text[])
+) l
 ORDER BY l.created_at, l.is_last
 
 -- name: gaps_of
@@ -196,3 +204,16 @@ SELECT tenant_name FROM reconciler.reports WHERE reason = 'org_moved'
 UPDATE reconciler.source
 SET skill_events_seen = %(skill)s, suspension_events_seen = %(suspension)s, events_near = %(near)s,
     events_checked_at = coalesce(%(checked_at)s::timestamptz, events_checked_at)
+
+-- name: decisions_of
+-- What people have decided of these tenants, key by key, and of which it stands: its number, the state, from when until
+-- when, and the id of the first event that it wrote. A decision without a state takes a row back.
+SELECT tenant_name, subject, number, reason = 'recorded', observed, not_before, not_after, event_id
+FROM reconciler.corrections
+WHERE tenant_name = ANY (%(names)s::text[]) AND decision IS NOT NULL AND run_id IS NULL AND taken_back_at IS NULL
+      AND action = 'append' AND (reason = 'retracted' OR occurred_at = not_before)
+ORDER BY tenant_name, subject, number, id
+
+-- name: decided_tenants
+SELECT DISTINCT tenant_name FROM reconciler.corrections
+WHERE decision IS NOT NULL AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))

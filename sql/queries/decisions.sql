@@ -66,3 +66,37 @@ SELECT tenant_name FROM (
 ) known
 ORDER BY strpos(lower(tenant_name), lower(%(tenant)s)) = 0, abs(length(tenant_name) - length(%(tenant)s)), tenant_name
 LIMIT %(max_names)s
+
+-- name: numbered
+-- A correction or a decision by its number, or the one that wrote an event: the events that it wrote, the first row first.
+WITH asked AS (
+  SELECT %(number)s::bigint AS number
+  UNION ALL
+  SELECT number FROM reconciler.corrections
+  WHERE event_table = %(table)s::text AND event_id = %(event_id)s AND %(number)s::bigint IS NULL
+)
+SELECT c.number, c.tenant_name, c.subject, c.reason, c.event_table, c.decision, c.observed, c.occurred_at,
+       coalesce(c.taken_back_by::text, CASE WHEN c.taken_back_at IS NOT NULL THEN 'an unknown hand' END), c.event_id
+FROM reconciler.corrections c JOIN asked ON asked.number = c.number
+ORDER BY c.id
+
+-- name: portal_row
+-- An event, and the number that took it back.
+SELECT e.tenant_name, e.skill_id, e.event_kind, e.occurred_at, c.number
+FROM (
+  SELECT 'tenant_skill_events' AS event_table, id, tenant_name, skill_id, event_kind, occurred_at
+  FROM public.tenant_skill_events WHERE id = %(event_id)s
+  UNION ALL
+  SELECT 'tenant_suspension_events', id, tenant_name, NULL, event_kind, occurred_at
+  FROM public.tenant_suspension_events WHERE id = %(event_id)s
+) e
+LEFT JOIN reconciler.corrections c ON (c.event_table, c.takes_back_event_id) = (e.event_table, e.id)
+WHERE e.event_table = %(table)s
+
+-- name: take_back_number
+UPDATE reconciler.corrections SET taken_back_at = now(), taken_back_by = %(by)s
+WHERE number = %(number)s AND taken_back_at IS NULL
+
+-- name: seen_uid
+-- The tenant that runs have seen last under this name.
+SELECT uid FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND gone_at IS NULL ORDER BY created_at DESC LIMIT 1

@@ -27,8 +27,12 @@ SELECT c.id, c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.obse
        c.occurred_at, c.not_before, c.not_after, c.evidence,
        c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at,
        c.closed_period, c.impact_chf, c.impact_min_chf, c.impact_max_chf,
-       c.run_id, coalesce(r.observed_at, r.started_at), c.taken_back_at, c.taken_back_by, c.resource_version
-FROM reconciler.corrections c JOIN reconciler.runs r ON r.id = c.run_id
+       c.run_id, coalesce(c.decided_at, r.observed_at, r.started_at), c.taken_back_at, c.taken_back_by,
+       c.resource_version, c.number, d.by, d.role, d.note
+FROM reconciler.corrections c
+LEFT JOIN reconciler.runs r ON r.id = c.run_id
+LEFT JOIN LATERAL (SELECT by, role, note FROM reconciler.corrections
+                   WHERE decision = c.decision AND by IS NOT NULL ORDER BY id LIMIT 1) d ON true
 WHERE c.tenant_name = %(tenant)s
 ORDER BY coalesce(c.occurred_at, r.observed_at, r.started_at), c.event_table, c.id
 

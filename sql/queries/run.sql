@@ -109,6 +109,7 @@ WITH skills AS (
     SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, occurred_at, id, event_kind
     FROM public.tenant_skill_events
     WHERE tenant_name < %(middle)s AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
+          AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
     ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
   ) latest GROUP BY tenant_name
   UNION ALL
@@ -117,12 +118,14 @@ WITH skills AS (
     SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, occurred_at, id, event_kind
     FROM public.tenant_skill_events
     WHERE tenant_name >= %(middle)s AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
+          AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
     ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
   ) latest GROUP BY tenant_name
 ), suspension AS (
   SELECT DISTINCT ON (tenant_name) tenant_name, event_kind, occurred_at, id
   FROM public.tenant_suspension_events
-  WHERE %(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[])
+  WHERE (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
+        AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
   ORDER BY tenant_name, occurred_at DESC, id DESC
 ), lifecycle AS (
   SELECT * FROM public.tenant_billing_lifecycle
@@ -180,7 +183,8 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
              FROM (
                SELECT DISTINCT ON (skill_id) skill_id, id, event_kind, occurred_at,
                       occurred_at > now() - %(settle)s::interval - interval '1 day' AS is_recent
-               FROM public.tenant_skill_events e WHERE e.tenant_name = d.tenant_name
+               FROM public.tenant_skill_events e
+               WHERE e.tenant_name = d.tenant_name AND e.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
                ORDER BY skill_id, occurred_at DESC, id DESC
              ) latest
            ) ranked
@@ -219,7 +223,7 @@ FROM (VALUES
   ('public.invoices', 'SELECT', NULL),
   ('reconciler.runs', 'SELECT', NULL), ('reconciler.runs', 'INSERT', NULL), ('reconciler.runs', 'UPDATE', 'notified'),
   ('reconciler.proving_runs', 'SELECT', NULL),
-  ('reconciler.corrections', 'SELECT', NULL), ('reconciler.corrections', 'INSERT', NULL),
+  ('reconciler.corrections', 'SELECT', NULL), ('reconciler.corrections', 'INSERT', 'run_id'),
   ('reconciler.corrections', 'UPDATE', 'taken_back_at'), ('reconciler.corrections', 'UPDATE', 'taken_back_by'),
   ('reconciler.source', 'SELECT', NULL), ('reconciler.source', 'INSERT', NULL), ('reconciler.source', 'UPDATE', NULL),
   ('reconciler.tenants', 'SELECT', NULL), ('reconciler.tenants', 'INSERT', NULL),
@@ -231,7 +235,7 @@ FROM (VALUES
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
   ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL),
-  ('reconciler.lifetimes', 'SELECT', NULL)
+  ('reconciler.left_out', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")
 WHERE NOT CASE WHEN privilege = 'SELECT' THEN has_any_column_privilege(name, privilege)
                WHEN "column" IS NULL THEN has_table_privilege(name, privilege)
@@ -265,6 +269,10 @@ SELECT pg_advisory_xact_lock(7234897103)
 -- name: try_lock
 -- The same lock, if no other run holds it.
 SELECT pg_try_advisory_xact_lock(7234897103)
+
+-- name: decision_number
+-- The number of a decision, among those of the corrections.
+SELECT nextval(pg_get_serial_sequence('reconciler.corrections', 'id'))
 
 -- name: write_limit
 SELECT set_config('lock_timeout', %(limit)s, true)
@@ -348,15 +356,17 @@ WITH free AS (
              AND p.supersedes_event_id IS DISTINCT FROM (
                SELECT e.id FROM public.tenant_skill_events e
                WHERE e.tenant_name = p.tenant_name AND e.skill_id = p.subject
+                     AND e.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
                ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
          OR (p.event_table = 'tenant_suspension_events' AND p.newest_event_id IS NULL
              AND p.supersedes_event_id IS DISTINCT FROM (
                SELECT e.id FROM public.tenant_suspension_events e
                WHERE e.tenant_name = p.tenant_name
+                     AND e.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
                ORDER BY e.occurred_at DESC, e.id DESC LIMIT 1))
          OR p.newest_event_id <> coalesce(n.id, 0)
          -- the correction that it takes back was taken back meanwhile
-         OR (p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND NOT EXISTS (
+         OR (p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND p.decision IS NULL AND NOT EXISTS (
                SELECT FROM reconciler.corrections c
                WHERE c.tenant_name = p.tenant_name AND c.event_table = p.event_table
                      AND c.event_id = p.supersedes_event_id AND c.taken_back_at IS NULL)) AS is_stale
@@ -398,7 +408,7 @@ FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) AS events 
 -- name: number_events
 -- Draw the ids of the events before they are written, and keep when the lifetimes of the other rows began.
 UPDATE planned
-SET event_id = nextval((%(sequences)s::jsonb ->> event_table)::regclass),
+SET event_id = CASE WHEN event_kind IS NOT NULL THEN nextval((%(sequences)s::jsonb ->> event_table)::regclass) END,
     life_began_at = CASE WHEN event_table = 'tenant_billing_lifecycle' THEN coalesce(
       (SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = planned.tenant_name),
       (SELECT i.occurred_at FROM planned i WHERE i.tenant_name = planned.tenant_name AND i.action = 'insert')) END
@@ -406,7 +416,7 @@ SET event_id = nextval((%(sequences)s::jsonb ->> event_table)::regclass),
 -- name: ids_in_use
 -- The first id of an event that cannot be written: it is in use already, or none was drawn.
 SELECT p.event_table, p.event_id FROM planned p
-WHERE p.event_table <> 'tenant_billing_lifecycle'
+WHERE p.event_kind IS NOT NULL
   AND (p.event_id IS NULL
        OR p.event_table = 'tenant_skill_events'
           AND EXISTS (SELECT FROM public.tenant_skill_events e WHERE e.id = p.event_id)
@@ -468,26 +478,39 @@ WHERE c.taken_back_at IS NULL
          coalesce(p.decision, 0), CASE WHEN p.decision IS NULL THEN '-infinity' ELSE p.occurred_at END)
 RETURNING c.id
 
--- name: write_corrections
--- The events, and the proof of each correction with the id of its event.
+-- name: write_events
 WITH skill_event AS (
   INSERT INTO public.tenant_skill_events (id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
   OVERRIDING SYSTEM VALUE
   SELECT event_id, tenant_name, zitadel_org_id, subject, event_kind, occurred_at
-  FROM planned WHERE event_table = 'tenant_skill_events'
-), suspension_event AS (
-  INSERT INTO public.tenant_suspension_events (id, tenant_name, zitadel_org_id, event_kind, occurred_at)
-  OVERRIDING SYSTEM VALUE
-  SELECT event_id, tenant_name, zitadel_org_id, event_kind, occurred_at
-  FROM planned WHERE event_table = 'tenant_suspension_events'
+  FROM planned WHERE event_table = 'tenant_skill_events' AND event_kind IS NOT NULL
 )
+INSERT INTO public.tenant_suspension_events (id, tenant_name, zitadel_org_id, event_kind, occurred_at)
+OVERRIDING SYSTEM VALUE
+SELECT event_id, tenant_name, zitadel_org_id, event_kind, occurred_at
+FROM planned WHERE event_table = 'tenant_suspension_events' AND event_kind IS NOT NULL
+
+-- name: prove_corrections
+-- The proof of each correction, with the id of its event.
 INSERT INTO reconciler.corrections (
   run_id, reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
   evidence, event_table, event_id, supersedes_event_id, life_began_at, closed_period, impact_chf,
-  impact_min_chf, impact_max_chf, uid, resource_version)
+  impact_min_chf, impact_max_chf, uid, resource_version, decision)
 SELECT %(run_id)s, p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed,
        p.occurred_at, p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id,
-       p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf, p.uid, p.resource_version
+       p.life_began_at, p.closed_period, p.impact_chf, p.impact_min_chf, p.impact_max_chf, p.uid, p.resource_version,
+       p.decision
+FROM planned p
+
+-- name: prove_decision
+-- The same of a person's decision, with who decided it and why.
+INSERT INTO reconciler.corrections (
+  reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after,
+  evidence, event_table, event_id, supersedes_event_id, closed_period, impact_chf, decision, takes_back_event_id,
+  decided_at, by, role, note)
+SELECT p.reason, p.tenant_name, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at,
+       p.not_before, p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.closed_period,
+       p.impact_chf, p.decision, p.takes_back_event_id, now(), %(by)s, current_user, %(note)s
 FROM planned p
 
 -- name: take_back_superseded
@@ -496,7 +519,8 @@ UPDATE reconciler.corrections c SET taken_back_at = now(), taken_back_by = own.i
 FROM planned p JOIN reconciler.corrections own
      ON own.run_id = %(run_id)s AND (own.tenant_name, own.event_table, own.event_id)
                                     = (p.tenant_name, p.event_table, p.event_id)
-WHERE p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND c.taken_back_at IS NULL
+WHERE p.newest_event_id IS NOT NULL AND p.resource_version IS NULL AND p.decision IS NULL
+      AND c.taken_back_at IS NULL
       AND (c.tenant_name, c.event_table, c.event_id) = (p.tenant_name, p.event_table, p.supersedes_event_id)
 
 -- name: not_in_force
@@ -509,12 +533,13 @@ SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE ar
          CASE WHEN e.event_kind <> p.event_kind THEN 'event_kind' END,
          CASE WHEN e.occurred_at <> p.occurred_at THEN 'occurred_at' END], NULL) END
 FROM planned p LEFT JOIN public.tenant_skill_events e ON e.id = p.event_id
-WHERE p.event_table = 'tenant_skill_events'
+WHERE p.event_table = 'tenant_skill_events' AND p.event_kind IS NOT NULL
   AND ((e.tenant_name, e.skill_id, e.zitadel_org_id, e.event_kind, e.occurred_at)
        IS DISTINCT FROM (p.tenant_name, p.subject, p.zitadel_org_id, p.event_kind, p.occurred_at)
        OR CASE WHEN p.newest_event_id IS NULL
           THEN e.id <> (SELECT l.id FROM public.tenant_skill_events l
                         WHERE l.tenant_name = p.tenant_name AND l.skill_id = p.subject
+                              AND l.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
                         ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
                AND e.id NOT IN (SELECT supersedes_event_id FROM planned WHERE supersedes_event_id IS NOT NULL)
           ELSE p.event_kind IS DISTINCT FROM (
@@ -528,12 +553,13 @@ SELECT p.tenant_name, p.event_table, CASE WHEN e.id IS NULL THEN '{row}' ELSE ar
          CASE WHEN e.event_kind <> p.event_kind THEN 'event_kind' END,
          CASE WHEN e.occurred_at <> p.occurred_at THEN 'occurred_at' END], NULL) END
 FROM planned p LEFT JOIN public.tenant_suspension_events e ON e.id = p.event_id
-WHERE p.event_table = 'tenant_suspension_events'
+WHERE p.event_table = 'tenant_suspension_events' AND p.event_kind IS NOT NULL
   AND ((e.tenant_name, e.zitadel_org_id, e.event_kind, e.occurred_at)
        IS DISTINCT FROM (p.tenant_name, p.zitadel_org_id, p.event_kind, p.occurred_at)
        OR CASE WHEN p.newest_event_id IS NULL
           THEN e.id <> (SELECT l.id FROM public.tenant_suspension_events l
                         WHERE l.tenant_name = p.tenant_name
+                              AND l.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
                         ORDER BY l.occurred_at DESC, l.id DESC LIMIT 1)
           ELSE p.event_kind IS DISTINCT FROM (
             SELECT CASE WHEN l.id >= p.event_id THEN l.event_kind END FROM public.tenant_suspension_events l
@@ -553,16 +579,20 @@ WHERE p.event_table = 'tenant_billing_lifecycle'
 UNION ALL
 SELECT p.tenant_name, 'corrections', '{proof}'
 FROM planned p
-LEFT JOIN (SELECT * FROM reconciler.corrections WHERE run_id = %(run_id)s AND taken_back_at IS NULL) c
-       ON (c.tenant_name, c.event_table, c.action, coalesce(c.event_id, 0))
-          = (p.tenant_name, p.event_table, p.action, coalesce(p.event_id, 0))
+LEFT JOIN (
+  SELECT * FROM reconciler.corrections
+  WHERE taken_back_at IS NULL
+        AND (run_id = %(run_id)s OR %(run_id)s::uuid IS NULL AND decision = (SELECT min(decision) FROM planned))
+) c ON (c.tenant_name, c.event_table, c.action, coalesce(c.event_id, 0))
+       = (p.tenant_name, p.event_table, p.action, coalesce(p.event_id, 0))
 WHERE (c.reason, c.zitadel_org_id, c.subject, c.action, c.recorded, c.observed, c.occurred_at, c.not_before,
        c.not_after, c.evidence, c.event_table, c.event_id, c.supersedes_event_id, c.life_began_at, c.closed_period,
-       c.impact_chf, c.impact_min_chf, c.impact_max_chf, c.uid, c.resource_version)
+       c.impact_chf, c.impact_min_chf, c.impact_max_chf, c.uid, c.resource_version, c.decision, c.takes_back_event_id)
       IS DISTINCT FROM
       (p.reason, p.zitadel_org_id, p.subject, p.action, p.recorded, p.observed, p.occurred_at, p.not_before,
        p.not_after, p.evidence, p.event_table, p.event_id, p.supersedes_event_id, p.life_began_at, p.closed_period,
-       round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2), p.uid, p.resource_version)
+       round(p.impact_chf, 2), round(p.impact_min_chf, 2), round(p.impact_max_chf, 2), p.uid, p.resource_version,
+       p.decision, p.takes_back_event_id)
 ORDER BY 1, 2
 
 -- name: count_corrections

@@ -4,7 +4,8 @@
 -- What these corrections wrote, and the row that each wrote as the ledger shows it now: the event of its id; or the
 -- lifetime that began when the corrected one did, and else the last one. Each row is looked up by itself, however many
 -- there are in all.
-SELECT c.id, c.taken_back_at, (SELECT coalesce(observed_at, started_at) FROM reconciler.runs r WHERE r.id = c.run_id),
+SELECT c.id, c.taken_back_at,
+       coalesce(c.decided_at, (SELECT coalesce(observed_at, started_at) FROM reconciler.runs r WHERE r.id = c.run_id)),
        c.tenant_name, c.zitadel_org_id, c.subject, c.reason, c.action, c.occurred_at, c.observed,
        c.taken_back_by,
        shown.tenant_name, shown.zitadel_org_id, shown.skill_id, shown.event_kind, shown.at, shown.deleted_at
@@ -17,7 +18,11 @@ FROM reconciler.corrections c LEFT JOIN LATERAL (
     FROM public.tenant_suspension_events WHERE c.event_table = 'tenant_suspension_events' AND id = c.event_id
     UNION ALL
     SELECT tenant_name, zitadel_org_id, NULL, NULL, created_at, deleted_at
-    FROM reconciler.lifetimes WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
+    FROM public.tenant_billing_lifecycle
+    WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
+    UNION ALL
+    SELECT tenant_name, zitadel_org_id, NULL, NULL, created_at, deleted_at
+    FROM reconciler.closed_lives WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
   ) AS found
   -- the id of an event is unique in each part of a partitioned table only
   ORDER BY tenant_name <> c.tenant_name, coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC

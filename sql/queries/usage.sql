@@ -7,8 +7,10 @@
 --
 -- Intervals are half-open; the last moment that counts is a microsecond before their end, or before now.
 WITH every_lifetime AS (
-  SELECT tenant_name, zitadel_org_id, created_at, coalesce(deleted_at, 'infinity') AS deleted_at, is_last
-  FROM reconciler.lifetimes
+  SELECT tenant_name, zitadel_org_id, created_at, coalesce(deleted_at, 'infinity') AS deleted_at, true AS is_last
+  FROM public.tenant_billing_lifecycle
+  UNION ALL
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
 ), lifetime AS (
   -- an organisation's tenants with all their lifetimes: one under another organisation may have billed a shared day
   SELECT * FROM every_lifetime
@@ -31,6 +33,7 @@ WITH every_lifetime AS (
          lag(occurred_at, 1, 'infinity') OVER latest_first AS ends_at
   FROM public.tenant_skill_events
   WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
+        AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
         AND (%(org)s::text IS NULL AND %(tenant)s::text IS NULL
              OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
   WINDOW latest_first AS (PARTITION BY tenant_name, skill_id ORDER BY occurred_at DESC, id DESC)
@@ -41,6 +44,7 @@ WITH every_lifetime AS (
     SELECT tenant_name, event_kind, occurred_at, id
     FROM public.tenant_suspension_events
     WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
+          AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
           AND (%(org)s::text IS NULL AND %(tenant)s::text IS NULL
                OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
     UNION ALL
@@ -96,7 +100,13 @@ SELECT skill_id, daily_price_chf FROM public.skill_pricing
 -- name: tenant_lifetimes
 -- Every lifetime of these tenants, by its beginning.
 SELECT tenant_name, zitadel_org_id, created_at, deleted_at
-FROM reconciler.lifetimes WHERE tenant_name = ANY (%(names)s::text[])
+FROM (
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
+  WHERE tenant_name = ANY (%(names)s::text[])
+  UNION ALL
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  WHERE tenant_name = ANY (%(names)s::text[])
+) lifetime
 ORDER BY created_at, is_last
 
 -- name: tenant_events
@@ -104,14 +114,16 @@ ORDER BY created_at, is_last
 -- those of their suspension. Of a tenant that is named with a skill, only the events of that skill.
 SELECT tenant_name, skill_id, id, event_kind, occurred_at
 FROM (
-  SELECT tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
+  SELECT 'tenant_skill_events' AS event_table, tenant_name, skill_id, id, event_kind, occurred_at
+  FROM public.tenant_skill_events
   WHERE tenant_name = ANY (%(whole)s::text[])
   UNION ALL
-  SELECT tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
+  SELECT 'tenant_skill_events', tenant_name, skill_id, id, event_kind, occurred_at FROM public.tenant_skill_events
   JOIN unnest(%(tenants)s::text[], %(skills)s::text[]) AS wanted (tenant_name, skill_id)
        USING (tenant_name, skill_id)
   UNION ALL
-  SELECT tenant_name, NULL, id, event_kind, occurred_at FROM public.tenant_suspension_events
+  SELECT 'tenant_suspension_events', tenant_name, NULL, id, event_kind, occurred_at FROM public.tenant_suspension_events
   WHERE tenant_name = ANY (%(names)s::text[])
 ) event
+WHERE NOT EXISTS (SELECT FROM reconciler.left_out l WHERE (l.event_table, l.event_id) = (event.event_table, event.id))
 ORDER BY tenant_name, skill_id, occurred_at, id

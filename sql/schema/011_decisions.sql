@@ -50,9 +50,10 @@ CREATE UNIQUE INDEX uniq_corrections_identity ON reconciler.corrections
 
 CREATE INDEX corrections_decision ON reconciler.corrections (decision) WHERE decision IS NOT NULL;
 
-CREATE VIEW reconciler.lifetimes AS
-SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
-UNION ALL
-SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives;
-COMMENT ON VIEW reconciler.lifetimes IS
-    'Every lifetime that is billed: the row of each tenant, which is its last one, and the earlier ones.';
+CREATE INDEX corrections_take_back ON reconciler.corrections (event_table, takes_back_event_id)
+    WHERE takes_back_event_id IS NOT NULL;
+CREATE VIEW reconciler.left_out AS
+SELECT event_table, takes_back_event_id AS event_id FROM reconciler.corrections
+WHERE takes_back_event_id IS NOT NULL AND event_id IS NULL;
+COMMENT ON VIEW reconciler.left_out IS
+    'The events that lay in the future when a person took them back: nothing follows them, so they count nowhere.';

@@ -481,6 +481,8 @@ def test_a_crash_is_a_failed_run_that_shows_no_secret(
         pytest.param("usage --month 2026-05", id="usage"),
         pytest.param("except acme org_unlabelled --until 2099-01-01 --note why", id="except"),
         pytest.param("reopen acme --note why", id="reopen"),
+        pytest.param("record acme on mail --from 2026-05-10 --note why", id="record"),
+        pytest.param("retract 1 --note why", id="retract"),
     ],
 )
 def test_a_crash_of_any_command_leaves_no_traceback(
@@ -683,9 +685,14 @@ def test_an_option_beats_its_variable_which_beats_the_default(
     assert option.envvar == variable
 
     def value(*arguments: str) -> Any:
-        demanded = ["acme" for one in command.params if isinstance(one, click.Argument)]
+        demanded = [
+            one.type.choices[0] if isinstance(one.type, click.Choice) else "acme"
+            for one in command.params
+            if isinstance(one, click.Argument)
+        ]
         for one in command.params:
-            demanded += [one.opts[0], "why"] if isinstance(one, click.Option) and one.required else []
+            if isinstance(one, click.Option) and one.required:
+                demanded += [one.opts[0], "2026-05-10" if one.metavar == "TIME" else "why"]
         context = command.make_context(str(command.name), [*demanded, *arguments], **cli.context_settings)
         return context.params[str(option.name)]
 

@@ -32,7 +32,8 @@ from reconciler.core.status import Exemption, OpenReport
 from reconciler.db import connection as database
 from reconciler.db import explain, queries
 from reconciler.db.explain import UnknownTenant, read_story
-from reconciler.views.explain import PROOF, UNPROVEN, draw, printed, svg, timeline
+from reconciler.views.explain import UNPROVEN, draw, printed, svg, timeline
+from reconciler.views.proofs import PROOF
 from reconciler.views.timeline import GOES_ON, MARK, OFF, ON, RISES, UNKNOWN, cells
 from tests.support.api_state import tenant
 from tests.support.command import Ran, invoke

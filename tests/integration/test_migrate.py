@@ -36,7 +36,7 @@ OWN = [
     ),
 ]
 """The tables of schema reconciler."""
-VIEWS = ["lifetimes", "proving_runs"]
+VIEWS = ["left_out", "proving_runs"]
 """Its views."""
 PATIENCE = 60
 """Seconds for what takes a moment on an idle machine."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -166,3 +167,82 @@ def test_the_role_is_called_reconciler_by_default(ledger: Connection, ledger_url
         ).fetchall() == [(True,)]
     finally:
         ledger.execute("DROP OWNED BY reconciler; DROP ROLE reconciler")
+
+
+# --- the role for decisions --------------------------------------------------------------------------------------
+
+DECISION = (
+    "INSERT INTO reconciler.corrections (reason, tenant_name, zitadel_org_id, action, observed, event_table, "
+    "decision, decided_at, by, role, note) VALUES ('recorded', 'acme', '1', 'append', 'enabled', "
+    "'tenant_skill_events', 1, now(), 'me', current_user, 'why')"
+)
+DECIDER_MAY = [
+    pytest.param(DECISION, id="decide"),
+    pytest.param("SELECT nextval('reconciler.corrections_id_seq')", id="draw a number"),
+    pytest.param(
+        "UPDATE tenant_billing_lifecycle SET created_at = created_at, deleted_at = NULL", id="move a lifetime"
+    ),
+    pytest.param(
+        "INSERT INTO reconciler.closed_lives VALUES ('acme', '1', now(), now(), now(), 'me', 'why')",
+        id="keep a lifetime",
+    ),
+    pytest.param("UPDATE reconciler.corrections SET taken_back_by = 1", id="take back"),
+    pytest.param("UPDATE reconciler.exceptions SET expires_at = now()", id="end an exception"),
+]
+PROOFS = ["runs", "corrections", "closed_lives", "source", "tenants", "changes", "gaps", "totals", "reports"]
+
+
+@pytest.fixture
+def decider(ledger: Connection, ledger_url: str, psql: Psql) -> Iterator[Connection]:
+    """A session of the role for decisions."""
+    name = f"decider_{uuid.uuid4().hex}"
+    psql(ledger_url, "roles.sql", role=f"run_{uuid.uuid4().hex}", decider=name)
+    with database.connect(ledger_url) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(name)))
+        yield connection
+
+
+@pytest.mark.parametrize("statement", DECIDER_MAY)
+def test_the_role_for_decisions_may(decider: Connection, statement: str) -> None:
+    decider.execute(statement)
+
+
+@pytest.mark.parametrize("table", PROOFS)
+def test_the_role_for_decisions_removes_no_proof(decider: Connection, table: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        decider.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("reconciler", table)))
+
+
+def _columns(connection: Connection, table: str) -> list[str]:
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+        "AND attgenerated = '' AND attidentity = ''",
+        [f"reconciler.{table}"],
+    )
+    return [name for (name,) in found.fetchall()]
+
+
+def test_no_role_changes_a_proof_but_where_a_run_fills_in_later(role: Connection, decider: Connection) -> None:
+    may = {
+        (name, table, column)
+        for name, connection in (("run", role), ("decider", decider))
+        for table in ("runs", "corrections", "closed_lives")
+        for column in _columns(connection, table)
+        if connection.execute(
+            "SELECT has_column_privilege(%s::regclass, %s, 'UPDATE')", [f"reconciler.{table}", column]
+        ).fetchone()
+        == (True,)
+    }
+    taken_back = {("corrections", "taken_back_at"), ("corrections", "taken_back_by")}
+    assert may == {
+        ("run", "runs", "notified"),
+        *(("run", *column) for column in taken_back),
+        *(("decider", *column) for column in taken_back),
+    }
+
+
+@pytest.mark.parametrize("column", ["by", "role", "note", "decided_at", "takes_back_event_id"])
+def test_a_run_cannot_say_that_a_person_decided(role: Connection, column: str) -> None:
+    assert role.execute("SELECT has_column_privilege('reconciler.corrections', %s, 'INSERT')", [column]).fetchone() == (
+        False,
+    )

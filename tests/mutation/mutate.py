@@ -915,8 +915,8 @@ GUARDS = (
     Guard(
         "contradictions: the end of an earlier lifetime",
         "core/contradictions.py",
-        "if (before or not ends_earlier) and",
-        "if",
+        "is_odd = (before or not ends_earlier) and not",
+        "is_odd = not",
         CONTRADICTION_TESTS,
     ),
     Guard(

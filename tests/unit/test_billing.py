@@ -460,7 +460,7 @@ def corrections(draw: st.DrawFn) -> list[Finding]:
         not_before, at, not_after = sorted(draw(st.tuples(valuable, valuable, valuable)))
         subject = draw(st.sampled_from(SKILLS)) if reason.table is Table.SKILL_EVENTS else None
         org, observed = draw(st.sampled_from(ORGS)), None
-        if reason is Reason.CORRECTION_SUPERSEDED:
+        if reason in {Reason.CORRECTION_SUPERSEDED, Reason.RECORDED, Reason.RETRACTED}:
             subject = draw(st.sampled_from([None, *SKILLS]))
             observed = draw(st.sampled_from([*KINDS][2:] if subject is None else [*KINDS][:2]))
         made.append(correction(reason, at, not_before, not_after, org=org, subject=subject, observed=observed))

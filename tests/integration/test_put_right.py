@@ -1,0 +1,412 @@
+"""People put right how it was: what is recorded, what is taken back, and what later runs do about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.core.decisions import NotPutRight
+from reconciler.core.model import Result
+from reconciler.db.apply import Author
+from reconciler.db.connection import brief_transaction
+from reconciler.db.put_right import ClusterNeeded, record, retract
+from reconciler.db.usage import statement
+from tests.support.api_state import tenant
+from tests.support.command import Ran, invoke
+from tests.support.ledger_rows import all_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reconciler.core.decisions import PutRight
+    from tests.support.system import System
+
+AUTHOR = Author("m.keller", "the customer showed the log")
+FROM, UNTIL = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def may(day: float) -> datetime:
+    return FROM + timedelta(days=day - 1)
+
+
+class Ledger:
+    """The ledger of acme, which exists since 1 April 2026: fee 31.00 a month, mail 1.00 a day."""
+
+    def __init__(self, system: System, *, packages: tuple[str, ...] = ()) -> None:
+        self.system = system
+        self.execute = system.ledger.execute
+        self.kubeconfig = ("--kubeconfig", system.kubeconfig)
+        created = datetime(2026, 4, 1, tzinfo=UTC)
+        self.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = 31")
+        self.execute("INSERT INTO skill_pricing VALUES ('mail', 1)")
+        self.execute("INSERT INTO tenant_billing_lifecycle VALUES ('acme', '2871', %s)", [created])
+        self.show(*packages)
+
+    def show(self, *packages: str) -> None:
+        """Let the cluster show acme with these packages, changed last in May."""
+        if self.system.api.names():
+            self.system.api.patch("acme", {"spec": {"packages": [*packages]}}, at=may(1))
+        else:
+            self.system.api.create(tenant("acme", [*packages]), at=may(-29))
+
+    def says(self, day: float, kind: str, skill: str = "mail") -> int:
+        """Write a row of the portal's."""
+        ((number,),) = self.execute(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+            "VALUES ('acme', '2871', %s, %s, %s) RETURNING id",
+            [skill, kind, may(day)],
+        ).fetchall()
+        return int(number)
+
+    def record(self, kind: str, since: float, until: float | None = None, skill: str | None = "mail") -> PutRight:
+        with brief_transaction(self.system.url) as cursor:
+            end = None if until is None else may(until)
+            return record(cursor, "acme", skill, kind, since=may(since), until=end, author=AUTHOR)
+
+    def retract(self, target: int | str, **options: Any) -> PutRight:
+        with brief_transaction(self.system.url) as cursor:
+            return retract(cursor, str(target), author=AUTHOR, **options)
+
+    def mail(self) -> int:
+        """Return on how many days of May mail is billed."""
+        return self._days("mail")
+
+    def fee(self) -> int:
+        """Return on how many days of May the fee is billed."""
+        return self._days(None)
+
+    def _days(self, item: str | None) -> int:
+        with brief_transaction(self.system.url) as cursor:
+            billed = statement(cursor, FROM.date(), UNTIL.date())
+        return sum(line.days for line in billed.lines if line.item == item)
+
+
+@pytest.fixture
+def acme(system: System) -> Ledger:
+    return Ledger(system)
+
+
+# --- record ------------------------------------------------------------------------------------------------------
+
+
+def test_off_for_ten_days_changes_only_these(acme: Ledger) -> None:
+    acme.says(-29, "enabled")
+    acme.says(30, "disabled")
+    acme.record("disabled", 10, 20)
+    assert acme.mail() == 19
+
+
+def test_without_an_end_it_holds_until_the_next_row(acme: Ledger) -> None:
+    acme.says(10, "enabled")
+    acme.says(12, "disabled")
+    done = acme.record("enabled", 4)
+    assert (done.until, acme.mail()) == (may(10), 8)
+
+
+def test_without_an_end_it_holds_until_the_lifetime_ends(acme: Ledger) -> None:
+    acme.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(10)])
+    done = acme.record("enabled", 4)
+    assert (done.until, acme.mail()) == (may(10), 6)
+
+
+def test_a_suspension_that_nobody_recorded_is_not_charged(acme: Ledger) -> None:
+    acme.record("suspended", 11, 21, skill=None)
+    assert acme.fee() == 21
+
+
+def test_a_decision_has_one_number_an_author_and_a_reason(acme: Ledger) -> None:
+    done = acme.record("enabled", 10, 20)
+    rows = acme.execute(
+        "SELECT number, run_id, reason, evidence, by, note, role = current_user, observed, occurred_at, not_before, "
+        "not_after, impact_chf FROM reconciler.corrections ORDER BY id"
+    ).fetchall()
+    said = (done.number, None, "recorded", "decided", AUTHOR.by, AUTHOR.note, True)
+    assert rows == [
+        (*said, "enabled", may(10), may(10), may(20), Decimal("10.00")),
+        (*said, "disabled", may(20), may(10), may(20), None),
+    ]
+
+
+def test_it_says_what_changes_by_month_and_organisation(acme: Ledger) -> None:
+    done = acme.record("enabled", 30, 33)
+    assert [(line.month.month, line.org, line.days_after, line.difference_chf) for line in done.changes] == [
+        (5, "2871", 2, Decimal("2.00")),
+        (6, "2871", 1, Decimal("1.00")),
+    ]
+
+
+def test_a_dry_run_shows_the_same_and_writes_nothing(acme: Ledger) -> None:
+    before = all_rows(acme.system.url)
+    with brief_transaction(acme.system.url) as cursor:
+        shown = record(cursor, "acme", "mail", "enabled", since=may(10), until=may(20), author=AUTHOR, dry_run=True)
+    assert all_rows(acme.system.url) == before
+    done = acme.record("enabled", 10, 20)
+    assert (shown.number, shown.changes, shown.difference_chf) == (None, done.changes, Decimal("10.00"))
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "said"),
+    [
+        pytest.param(-40, -35, "did not exist", id="before the lifetime - refused"),
+        pytest.param(5, 700, "what comes after that is not known", id="until after now - refused"),
+        pytest.param(700, None, "what comes after that is not known", id="from after now - refused"),
+        pytest.param(5, 5, "is not after --from", id="no time at all - refused"),
+        pytest.param(5, 3, "is not after --from", id="backwards - refused"),
+    ],
+)
+def test_what_cannot_have_been_is_refused(acme: Ledger, since: float, until: float | None, said: str) -> None:
+    with pytest.raises(NotPutRight, match=said):
+        acme.record("enabled", since, until)
+    assert acme.execute("SELECT FROM reconciler.corrections").fetchall() == []
+
+
+def test_a_time_in_two_lifetimes_is_refused(acme: Ledger) -> None:
+    acme.execute(
+        "INSERT INTO reconciler.closed_lives VALUES ('acme', '2871', %s, %s, now(), 'me', 'why')", [may(-90), may(-60)]
+    )
+    with pytest.raises(NotPutRight, match="inside one lifetime"):
+        acme.record("enabled", -70, 3)
+
+
+# --- later rows --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("day", [pytest.param(10, id="at its beginning"), pytest.param(15, id="inside")])
+def test_a_row_that_comes_later_inside_does_not_overrule_it(acme: Ledger, day: int) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.record("disabled", 10, 20)
+    acme.says(day, "enabled")
+    assert acme.system.run().result is Result.CORRECTED
+    assert acme.mail() == 21
+    assert acme.system.run().result is Result.CLEAN
+
+
+def test_a_row_that_upholds_a_decision_has_its_number(acme: Ledger) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    done = acme.record("disabled", 10, 20)
+    acme.says(15, "enabled")
+    ran = acme.system.run()
+    assert acme.execute(
+        "SELECT number, run_id, reason, by FROM reconciler.corrections WHERE run_id IS NOT NULL"
+    ).fetchall() == [(done.number, ran.run_id, "recorded", None)]
+
+
+def test_a_late_row_before_a_decision_leaves_the_decided_days(acme: Ledger) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.record("enabled", 5, 15)
+    acme.says(3, "disabled")
+    acme.system.run()
+    assert acme.mail() == 29
+
+
+def test_ten_runs_after_a_decision_change_nothing(acme: Ledger) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.record("disabled", 10, 20)
+    acme.record("suspended", 3, 9, skill=None)
+    acme.retract(acme.record("enabled", 12, 14).number or 0)
+    before = all_rows(acme.system.url, ("public",))
+    for _ in range(10):
+        assert acme.system.run().result is Result.CLEAN
+    assert all_rows(acme.system.url, ("public",)) == before
+
+
+# --- retract -----------------------------------------------------------------------------------------------------
+
+
+def test_a_guess_that_is_taken_back_leaves_the_portals_days(acme: Ledger) -> None:
+    guess = acme.says(10, "enabled")
+    acme.says(3, "enabled")
+    acme.retract(f"skill:{guess}")
+    assert acme.mail() == 29
+
+
+def test_what_is_taken_back_takes_its_decisions_end_with_it(acme: Ledger) -> None:
+    wrong = acme.says(1, "enabled")
+    acme.record("disabled", 10, 12)
+    acme.says(22, "disabled")
+    acme.retract(f"skill:{wrong}")
+    assert acme.mail() == 0
+
+
+def test_a_decision_that_is_taken_back_was_never_made(acme: Ledger) -> None:
+    acme.says(1, "enabled")
+    acme.says(25, "disabled")
+    done = acme.record("disabled", 10, 20)
+    acme.retract(done.number or 0)
+    assert acme.mail() == 24
+
+
+def test_each_is_taken_back_once(acme: Ledger) -> None:
+    row = acme.says(10, "enabled")
+    acme.says(20, "disabled")
+    number = acme.retract(f"skill:{row}").number
+    with pytest.raises(NotPutRight, match=f"taken back already, by number {number}"):
+        acme.retract(f"skill:{row}")
+    with pytest.raises(NotPutRight, match="took a row back itself"):
+        acme.retract(number or 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        pytest.param("999999", "no correction and no decision", id="unknown number - refused"),
+        pytest.param("skill:999999", "no row skill:999999", id="unknown row - refused"),
+        pytest.param("mail", "names nothing", id="no number - refused"),
+        pytest.param("invoice:1", "names nothing", id="another table - refused"),
+        pytest.param("9" * 40, "names nothing", id="too many digits - refused"),
+    ],
+)
+def test_what_is_not_there_cannot_be_taken_back(acme: Ledger, target: str, said: str) -> None:
+    with pytest.raises(NotPutRight, match=said):
+        acme.retract(target)
+
+
+def test_the_latest_state_needs_a_look_at_the_cluster(acme: Ledger) -> None:
+    row = acme.says(10, "enabled")
+    with pytest.raises(ClusterNeeded) as caught:
+        acme.retract(f"skill:{row}")
+    assert caught.value.tenant == "acme"
+
+
+def test_a_row_in_the_future_is_left_out_everywhere(acme: Ledger) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    row = acme.says(5_000, "disabled")
+    assert acme.system.run().result is Result.DRIFT
+    assert [(one.event_kind, one.takes_back) for one in acme.retract(f"skill:{row}").appended] == [(None, row)]
+    assert acme.system.run().result is Result.CLEAN
+    assert acme.execute("SELECT reason FROM reconciler.reports").fetchall() == []
+
+
+# --- the commands ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(acme: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    def run(*arguments: str) -> Ran:
+        return invoke(monkeypatch, capsys, *arguments, environment={"DATABASE_URL": acme.system.url})
+
+    return run
+
+
+def test_record_prints_its_rows_and_what_they_are_worth(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.says(1, "enabled")
+    acme.says(31, "disabled")
+    given = ["--from", "2026-05-10", "--to", "2026-05-20", "--by", "m.keller", "--note", "the log says so"]
+    ran = command("record", "acme", "off", "mail", *given)
+    assert ran.code == 0
+    assert "the skill mail of acme was disabled from 2026-05-10 00:00:00 to 2026-05-20 00:00:00 UTC" in ran.out
+    assert "Together CHF -10.00 before VAT, at today's prices: it is owed to the customer." in ran.out
+    assert acme.mail() == 20
+
+
+def test_record_as_json_has_numbers_rows_and_lines(command: Callable[..., Ran]) -> None:
+    ran = command(
+        *("record", "acme", "suspended", "--from", "2026-05-11", "--to", "2026-05-21", "--note", "why", "--by", "me"),
+        *("--output", "json", "--dry-run"),
+    )
+    shown = ran.document
+    assert (shown["number"], shown["state"], shown["impact_chf"]) == (None, "suspended", "-10.00")
+    assert [row["event_kind"] for row in shown["rows"]] == ["suspended", "resumed"]
+    assert shown["lines"][0]["month"] == "2026-05-01"
+
+
+def test_retract_takes_back_what_the_cluster_confirms(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    row = acme.says(10, "enabled")
+    ran = command("retract", f"skill:{row}", "--note", "another tenant's row", "--by", "me", *acme.kubeconfig)
+    assert (ran.code, acme.mail()) == (0, 0)
+    assert acme.system.run().result is Result.CLEAN
+
+
+def test_retract_against_the_cluster_is_refused(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    row = acme.says(10, "enabled")
+    acme.system.run()
+    ran = command("retract", f"skill:{row}", "--note", "why", "--by", "me", *acme.kubeconfig)
+    assert (ran.code, acme.mail()) == (3, 22)
+    assert "the cluster shows it enabled" in ran.err
+
+
+def test_retract_of_another_tenant_of_the_name_is_refused(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    row = acme.says(10, "enabled")
+    acme.system.api.delete("acme", at=may(3))
+    acme.show()
+    ran = command("retract", f"skill:{row}", "--note", "why", "--by", "me", *acme.kubeconfig)
+    assert ran.code == 3
+    assert "it was recreated" in ran.err
+
+
+def test_explain_names_the_number_and_who_decided(acme: Ledger, command: Callable[..., Ran]) -> None:
+    done = acme.record("enabled", 10, 20)
+    shown = command("explain", "acme").out
+    assert f"`reconciler retract {done.number}` takes it back" in shown
+    assert "m.keller" in shown
+    assert "the customer showed the log" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["on"], id="on without a skill"),
+        pytest.param(["suspended", "mail"], id="suspended with a skill"),
+    ],
+)
+def test_a_state_without_its_skill_is_wrong_usage(command: Callable[..., Ran], arguments: list[str]) -> None:
+    assert command("record", "acme", *arguments, "--from", "2026-05-10", "--note", "why").code == 64
+
+
+# --- any history -------------------------------------------------------------------------------------------------
+
+DAYS = st.integers(1, 28)
+ROWS = st.lists(st.tuples(DAYS, st.sampled_from(["enabled", "disabled"])), max_size=5)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS, ROWS, st.sampled_from(["enabled", "disabled"]), DAYS, st.integers(1, 9))
+def test_a_decision_holds_whatever_rows_there_are_and_come(
+    acme: Ledger,
+    before: list[tuple[int, str]],
+    after: list[tuple[int, str]],
+    kind: str,
+    since: int,
+    length: int,
+) -> None:
+    acme.execute("TRUNCATE tenant_skill_events, reconciler.corrections, reconciler.reports")
+    acme.says(38, "disabled")
+    for day, says in before:
+        acme.says(day, says)
+    held = days_on(acme)
+    done = acme.record(kind, since, since + length)
+    inside = set(range(since, since + length))
+    assert days_on(acme) == (held | inside if kind == "enabled" else held - inside)
+    for day, says in after:
+        acme.says(day, says)
+    acme.retract(done.number or 0)
+    with_late_rows = days_on(acme)
+    acme.execute("TRUNCATE tenant_skill_events, reconciler.corrections")
+    acme.says(38, "disabled")
+    for day, says in (*before, *after):
+        acme.says(day, says)
+    assert with_late_rows == days_on(acme)
+
+
+def days_on(acme: Ledger) -> set[int]:
+    """Return the days of May (and of June, from 32 on) on which mail is billed."""
+    found = set[int]()
+    with brief_transaction(acme.system.url) as cursor:
+        for day in range(1, 40):
+            first = may(day).date()
+            if any(line.item == "mail" for line in statement(cursor, first, first + timedelta(days=1)).lines):
+                found.add(day)
+    return found
