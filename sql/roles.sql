@@ -16,7 +16,8 @@
 \endif
 \if :{?decider}
 \else
-  \set decider :role _decider
+  -- a name has 63 bytes at most
+  SELECT left(:'role', 55) || '_decider' AS decider \gset
 \endif
 
 BEGIN;

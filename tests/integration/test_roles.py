@@ -193,7 +193,7 @@ PROOFS = ["runs", "corrections", "closed_lives", "source", "tenants", "changes",
 
 
 @pytest.fixture
-def decider(ledger: Connection, ledger_url: str, psql: Psql) -> Iterator[Connection]:
+def decider(ledger_url: str, psql: Psql) -> Iterator[Connection]:
     """A session of the role for decisions."""
     name = f"decider_{uuid.uuid4().hex}"
     psql(ledger_url, "roles.sql", role=f"run_{uuid.uuid4().hex}", decider=name)
