@@ -25,14 +25,14 @@ from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck
 from reconciler.db import runs
 from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods, stage
 from reconciler.db.changes import Settlement
-from reconciler.db.connection import brief_transaction
+from reconciler.db.connection import Ledger
 from reconciler.db.contradictions import look_at_events
 from reconciler.db.positions import Sightings
 from reconciler.db.usage import histories, prices
 from reconciler.sources.listing import list_tenants, read_again
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from datetime import datetime
 
     from reconciler.core.model import Listing
@@ -60,9 +60,9 @@ def reconcile(job: Job) -> Outcome:
 
 def _run_steps(job: Job, known: Outcome) -> Outcome:
     """Return how the run ended: where a step failed, what was known until then, and the failure."""
-    with Sightings() as sightings:
+    with Sightings() as sightings, Ledger(job.database_url) as ledger:
         try:
-            for progress in _steps(job, known, sightings):
+            for progress in _steps(job, ledger, known, sightings):
                 known = progress
         except Exception as error:  # noqa: BLE001 - what nobody foresaw is a failed run, with its row and its alerts
             failure = as_failure(error)
@@ -70,13 +70,14 @@ def _run_steps(job: Job, known: Outcome) -> Outcome:
             known = replace(known, result=result, failure=failure, verified_until=None)
             # of the refusals only this one is not about the list: what that showed is true
             kept = sightings if isinstance(failure, TooMuchDrift) else None
-            return runs.record_stop(job.database_url, known, kept)
+            return runs.record_stop(ledger, known, kept)
     return known
 
 
-def _steps(job: Job, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
+def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
-    started = runs.start(job.database_url, job.deadline.left())
+    started = runs.start(ledger, job.deadline.left())
+    ledger.close()
     yield (known := replace(known, observed_at=started.observed_at, settle=job.options.settle))
     if known.mode is Mode.RUN:
         started.raise_unless_permitted()
@@ -87,29 +88,31 @@ def _steps(job: Job, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
         dating = _dating(job, started, listing)
         if job.source.is_live:
             sightings.expect(started, listing, accept=job.options.accept_source, read_log=job.read_log)
-        first = _compare(job, spool, dating, sightings)
-    settled = _settle(job, sightings, dating, first)
+        first = _compare(job, ledger, spool, dating, sightings, names=None)
+    settled = _settle(job, ledger, sightings, dating, first)
     first = settled.without(first)
     yield (known := replace(known, history=sightings.read, unproven=sightings.unproven))
 
     doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
     second = first
     if doubtful:
-        again, known = yield from _recheck(job, dating, sightings, first, listing, known=known, names=doubtful)
+        again, known = yield from _recheck(
+            job, ledger, dating, sightings, first, listing=listing, known=known, names=doubtful
+        )
         second = settled.without(again)
     found = (*confirm(first, second, doubtful), *settled.findings)
-    plan, seen = _mark(job, build_plan(found, first), started.observed_at)
+    plan, seen = _mark(job, ledger, build_plan(found, first), started.observed_at)
     yield (known := _with_plan(known, plan, first))
 
     plan.raise_if_unsafe(job.options.limits)
-    plan = _add_impact(job, plan, started.observed_at)
+    plan = _add_impact(job, ledger, plan, started.observed_at)
     yield (known := replace(known, result=plan.result(known.mode), findings=plan.findings))
     if known.mode is Mode.RUN:
         # rows of younger changes may still be on their way, and a file proves nothing of the cluster
         verified = started.observed_at - job.options.settle if job.source.is_live else None
         known = replace(known, verified_until=verified)
         limits, time_left = job.options.limits, job.deadline.left
-        yield from runs.commit(job.database_url, plan, known, sightings, seen, limits=limits, time_left=time_left)
+        yield from runs.commit(ledger, plan, known, sightings, seen, limits=limits, time_left=time_left)
 
 
 def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
@@ -129,51 +132,49 @@ def _dating(job: Job, started: Start, listing: Listing) -> Dating:
 
 
 def _compare(
-    job: Job, spool: TenantSpool, dating: Dating, sightings: Sightings, *, names: Collection[str] | None = None
+    job: Job, ledger: Ledger, spool: TenantSpool, dating: Dating, sightings: Sightings, *, names: list[str] | None
 ) -> Comparison:
     """Compare the tenants with what is remembered of them and with the ledger, and date what differs.
 
     `names` restricts it to some, of which more is known by now than is remembered.
     """
-    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
+    with ledger.transaction(job.deadline.left()) as cursor:
         staged = stage(cursor, spool)
-        if names is None:
+        again = names is not None
+        if not again:
             sightings.look(cursor)
         found = find_candidates(
-            cursor,
-            staged,
-            settle=job.options.settle,
-            names=names,
-            everyone=names is not None,
-            renewed=sightings.renewed,
+            cursor, staged, settle=job.options.settle, names=names, everyone=again, renewed=sightings.renewed
         )
     observed = {recorded.name: observed for observed, recorded in found.candidates}
     findings = find_dated(found.candidates, dating, as_of=found.as_of, settle=job.options.settle)
     return Comparison(observed, findings, *found[1:])
 
 
-def _settle(job: Job, sightings: Sightings, dating: Dating, first: Comparison) -> Settlement:
+def _settle(job: Job, ledger: Ledger, sightings: Sightings, dating: Dating, first: Comparison) -> Settlement:
     """Take in the change log, and return what it decides of what the comparison found."""
     sightings.read_log()
     if not sightings.decides(first):
         return Settlement()
-    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
+    with ledger.transaction(job.deadline.left()) as cursor:
         return sightings.settle(cursor, first, dating, job.options.settle)
 
 
 def _recheck(
     job: Job,
+    ledger: Ledger,
     dating: Dating,
     sightings: Sightings,
     first: Comparison,
-    listing: Listing,
     *,
+    listing: Listing,
     known: Outcome,
     names: list[str],
 ) -> Generator[Outcome, None, tuple[Comparison, Outcome]]:
     """Wait for the settle period, then read these tenants and the ledger again. Only this step waits."""
     settle = job.options.settle.total_seconds()
     _log.info("recheck.waiting", tenants=len(names), settle_seconds=settle)
+    ledger.close()
     job.sleep(min(settle, job.deadline.left()))
     relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
     with TenantSpool() as spool:
@@ -183,28 +184,28 @@ def _recheck(
         else:
             read_again(job.source, spool, names, first.observed)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
-        second = _compare(job, spool, replace(dating, observed_at=first.as_of), sightings, names=names)
+        second = _compare(job, ledger, spool, replace(dating, observed_at=first.as_of), sightings, names=names)
     refuse_incomplete(first, second, listing, job.options.settle)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
     return second, known
 
 
-def _mark(job: Job, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | None]:
+def _mark(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | None]:
     """Add contradictions and who is restless, mark what was invoiced or accepted; also say which events were seen."""
     if not (plan.findings or job.source.is_live):
         return plan, None
-    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
+    with ledger.transaction(job.deadline.left()) as cursor:
         plan, seen = look_at_events(cursor, plan, job.options.settle) if job.source.is_live else (plan, None)
         plan = runs.report_restless(cursor, plan, as_of)
         return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor)), seen
 
 
-def _add_impact(job: Job, plan: Plan, as_of: datetime) -> Plan:
+def _add_impact(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> Plan:
     """Add each correction's impact up to the observation, at today's prices."""
     if not any(map(is_priced, plan.findings)):
         return plan
-    with brief_transaction(job.database_url, job.deadline.left()) as cursor:
+    with ledger.transaction(job.deadline.left()) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from select import POLLIN, poll
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import postgres
@@ -29,6 +30,7 @@ from reconciler.db.schema import raise_unless_current
 __all__ = [
     "Connection",
     "Cursor",
+    "Ledger",
     "LedgerDenied",
     "LedgerFault",
     "LedgerMisencoded",
@@ -156,10 +158,53 @@ def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> I
         yield cursor
 
 
+class Ledger:
+    """The way to the ledger: transactions that follow one another share a connection. Close it before a long wait."""
+
+    def __init__(self, url: str) -> None:
+        """Connect with the first transaction."""
+        self._url = url
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; the next transaction opens another."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+    @contextmanager
+    def transaction(self, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
+        """Open a transaction. After one that failed, or a session that the server has ended, on a new connection."""
+        if self._connection and _has_ended(self._connection):
+            self.close()
+        self._connection = self._connection or connect(self._url)
+        try:
+            with transaction(self._connection, seconds) as cursor:
+                yield cursor
+        except BaseException:
+            self.close()
+            raise
+
+
+def _has_ended(idle: Connection) -> bool:
+    """True if nothing can be asked on an idle connection any more: all that the server says there is that it ends."""
+    if idle.closed:
+        return True
+    heard = poll()
+    heard.register(idle, POLLIN)
+    return bool(heard.poll(0))
+
+
 @contextmanager
 def brief_transaction(url: str, seconds: float = STATEMENT_TIMEOUT) -> Iterator[Cursor]:
-    """Open a transaction on a connection of its own: none idles while a run lists, waits or reckons."""
-    with closing(connect(url)) as connection, transaction(connection, seconds) as cursor:
+    """Open a transaction on a connection of its own."""
+    with Ledger(url) as ledger, ledger.transaction(seconds) as cursor:
         yield cursor
 
 

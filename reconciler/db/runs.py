@@ -20,7 +20,7 @@ from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Mome
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
 from reconciler.db.apply import drop_stale, record, write
-from reconciler.db.connection import Cursor, LedgerDenied, LedgerUnreachable, brief_transaction
+from reconciler.db.connection import Cursor, Ledger, LedgerDenied, LedgerUnreachable, brief_transaction
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
@@ -66,9 +66,9 @@ class Start(NamedTuple):
             )
 
 
-def start(database_url: str, seconds: float) -> Start:
+def start(ledger: Ledger, seconds: float) -> Start:
     """Read what a run starts from, within so many seconds."""
-    with brief_transaction(database_url, seconds) as cursor:
+    with ledger.transaction(seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
         sequences = [sequence for _, sequence in cursor.execute(query("event_sequences")) if sequence]
@@ -88,7 +88,7 @@ def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:
 
 
 def commit(
-    database_url: str,
+    ledger: Ledger,
     plan: Plan,
     outcome: Outcome,
     sightings: Sightings,
@@ -109,7 +109,7 @@ def commit(
     """
     reached_end = False
     try:
-        with brief_transaction(database_url, time_left()) as cursor:
+        with ledger.transaction(time_left()) as cursor:
             plan = drop_stale(cursor, plan)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             plan = write(cursor, plan, outcome.run_id, plan.parking_limit(limits), time_left)
@@ -124,13 +124,13 @@ def commit(
             time_left()
             reached_end = True
     except Exception:
-        if not reached_end or not _is_committed(database_url, outcome.run_id):
+        if not reached_end or not _is_committed(ledger, outcome.run_id):
             raise
         _log.warning("commit.unanswered", run_id=str(outcome.run_id), meaning="the run's row says it was committed")
     yield replace(outcome, recorded=True)
 
 
-def record_stop(database_url: str, outcome: Outcome, sightings: Sightings | None = None) -> Outcome:
+def record_stop(ledger: Ledger, outcome: Outcome, sightings: Sightings | None = None) -> Outcome:
     """Leave a row that says what stopped the run, where the ledger can be reached, and return the outcome.
 
     A plan leaves none, nor does a run that had not yet begun to observe. `sightings` are what is remembered of a list
@@ -139,7 +139,7 @@ def record_stop(database_url: str, outcome: Outcome, sightings: Sightings | None
     if outcome.mode is Mode.PLAN or outcome.observed_at is None:
         return outcome
     try:
-        with brief_transaction(database_url, RECORD_SECONDS) as cursor:
+        with ledger.transaction(RECORD_SECONDS) as cursor:
             # while another run writes, what this one has seen counts as unread: the next one sees it too
             if sightings and cursor.execute(query("try_lock")).fetchall() == [(True,)]:
                 with suppress(psycopg.Error), cursor.connection.transaction():
@@ -175,10 +175,10 @@ def record_notified(database_url: str, outcome: Outcome, notified: Mapping[str, 
         )
 
 
-def _is_committed(database_url: str, run_id: UUID) -> bool:
+def _is_committed(ledger: Ledger, run_id: UUID) -> bool:
     """True if the transaction was committed although the server's answer to COMMIT was lost: its own row can tell."""
     try:
-        with brief_transaction(database_url) as cursor:
+        with ledger.transaction() as cursor:
             # the lost session may be committing still: it holds the lock until it has ended
             cursor.execute(query("lock"))
             return cursor.execute(query("run_outcome"), {"id": run_id}).fetchone() is not None

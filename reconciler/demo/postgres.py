@@ -65,7 +65,7 @@ class EmbeddedBroken(Failure):
 
 
 @contextmanager
-def server(version: int | None = None, *settings: str, installed: Path | None = None) -> Iterator[str]:
+def server(version: int | None = None, *settings: str, installed: Path | None = None, base: str = "") -> Iterator[str]:
     """Run an empty PostgreSQL of its own for the length of the block.
 
     It is stopped and its files are removed when the block ends or the program dies, even by a signal.
@@ -74,6 +74,7 @@ def server(version: int | None = None, *settings: str, installed: Path | None = 
         version: the major version; None is the package's own choice.
         settings: of the server, as `name=value`; the last one counts.
         installed: the folder of another PostgreSQL's bin, lib and share; None is the package's.
+        base: the folder that its files lie in for so long; empty is the one for temporary files.
 
     Yields:
         The URL of its `postgres` database, for its superuser.
@@ -83,7 +84,7 @@ def server(version: int | None = None, *settings: str, installed: Path | None = 
         EmbeddedBroken: the server did not start.
     """
     installed = installed or installation(version)
-    folder = _new_folder()
+    folder = _new_folder(base or tempfile.gettempdir())
     # what interrupts the program must interrupt neither of its two helpers
     remover = subprocess.Popen(["/bin/sh", "-c", _REMOVER, folder], stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -111,9 +112,8 @@ def server(version: int | None = None, *settings: str, installed: Path | None = 
         remover.communicate()
 
 
-def _new_folder() -> Path:
+def _new_folder(base: str) -> Path:
     """Return where the server's files will lie: a name that nothing has yet, short enough for a socket in it."""
-    base = tempfile.gettempdir()
     base = base if len(base) <= _MAX_TMPDIR_LENGTH else "/tmp"  # noqa: S108 - the folder is private
     return Path(base, f"reconciler-{secrets.token_hex(4)}")
 

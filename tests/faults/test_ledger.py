@@ -217,7 +217,7 @@ def _died_at_every_step(scenario: Scenario) -> None:
 
 @FAULTS.case("connection cut at every statement but the last", FAILED)
 def _cut_at_every_step(scenario: Scenario) -> None:
-    """Also right before COMMIT. Once it has been answered, the run is written; between transactions there is none."""
+    """Also right before COMMIT. Once it has been answered, the run is written; between two, the next one connects."""
     *steps, last = crossed(scenario)
     failed = 0
     for number in steps:

@@ -1500,6 +1500,20 @@ GUARDS = (
         SETTINGS,
     ),
     Guard(
+        "a session that ended between two transactions is replaced",
+        "db/connection.py",
+        "if self._connection and _has_ended(self._connection):",
+        "if False:",
+        "tests/integration/test_shared_connection.py",
+    ),
+    Guard(
+        "no connection is open while the cluster is asked",
+        "run.py",
+        "    ledger.close()\n    yield",
+        "    yield",
+        LEDGER,
+    ),
+    Guard(
         "an encoding that says nothing is refused",
         "db/connection.py",
         'if encoding == "SQL_ASCII":',
