@@ -948,6 +948,27 @@ GUARDS = (
         "tests/integration/test_candidates.py",
     ),
     Guard(
+        "payers: they divide the days of a lifetime",
+        "core/billing.py",
+        "for org, begin, end in lifetime.shares(first, last):",
+        "for org, begin, end in [(lifetime.org, first, last)]:",
+        "tests/unit/test_billing.py",
+    ),
+    Guard(
+        "payers: they divide the days in the query",
+        "queries/usage.sql",
+        "coalesce(p.org, l.zitadel_org_id) AS zitadel_org_id",
+        "l.zitadel_org_id AS zitadel_org_id",
+        "tests/integration/test_usage.py",
+    ),
+    Guard(
+        "payers: an impact counts each one's lines",
+        "db/usage.py",
+        "ended_at=ended_at, payers=payers[tenant])",
+        "ended_at=ended_at)",
+        "tests/integration/test_payers.py",
+    ),
+    Guard(
         "payers: the latest decision counts",
         "schema/012_payers.sql",
         "ORDER BY number DESC LIMIT 1",
