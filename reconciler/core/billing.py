@@ -13,6 +13,9 @@ on and off at the same instant bills nothing, and nothing counts from `as_of` on
 day counts once: if two lifetimes share it, it belongs to the earlier one, so that a tenant that is recreated changes
 nothing that is owed already.
 
+A day is owed by the organisation of its lifetime, or by another where a person decided so: a payer divides days, and
+changes neither lifetimes nor events, whatever organisation those carry.
+
 There is one rounding. A line is what one item of one tenant costs one organisation in one calendar month; it is rounded
 to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` computes the same in SQL.
 """
@@ -66,12 +69,34 @@ class Prices:
         return self.monthly_fee_chf if item is FEE else self.daily_chf.get(item)
 
 
+class Payer(NamedTuple):
+    """Who pays for some days of a tenant, whatever the organisation of its lifetime: a person decided that."""
+
+    org: str
+    first: int
+    """The ordinal of the first UTC day."""
+    last: int
+    """The ordinal of the last one."""
+
+
 class Lifetime(NamedTuple):
     """A tenant from its creation to its deletion; `ended_at` is None while it exists."""
 
     org: str
     began_at: datetime
     ended_at: datetime | None = None
+    payers: tuple[Payer, ...] = ()
+    """Of its tenant, in the order of their days, each day once."""
+
+    def shares(self, first: int, last: int) -> Iterator[tuple[str, int, int]]:
+        """Yield who pays for consecutive days, each with the first and the last one."""
+        for payer in self.payers:
+            for org, until in ((self.org, payer.first - 1), (payer.org, payer.last)):
+                if first <= min(until, last):
+                    yield org, first, min(until, last)
+                    first = until + 1
+        if first <= last:
+            yield self.org, first, last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,13 +254,13 @@ def _billable_days(
             since, until = max(on, born), min(off, died)
             if since < until:
                 first, last = max(since.toordinal(), counted + 1), (until - _INSTANT).toordinal()
-                if first <= last:
-                    its = ranges.setdefault(lifetime.org, [])
-                    if its and its[-1][1] == first - 1:
-                        its[-1] = its[-1][0], last
+                counted = max(counted, last)
+                for org, begin, end in lifetime.shares(first, last):
+                    its = ranges.setdefault(org, [])
+                    if its and its[-1][1] == begin - 1:
+                        its[-1] = its[-1][0], end
                     else:
-                        its.append((first, last))
-                    counted = last
+                        its.append((begin, end))
     return {org: tuple(each) for org, each in ranges.items()}
 
 

@@ -29,10 +29,12 @@ rules of `RULES` in order.
     deleted, after its stamp    latest is enabled                     skill_open_after_deletion  append
     live, open                  row's org unknown, label set          org_resolved               update
     live                        no label                              org_unlabelled             report
-    live, open                  row's org and label differ            org_moved                  report
+    live, open                  today's payer and label differ        org_moved                  report
     any, unreadable too         latest event after now, or infinite   event_time_invalid         report
     any                         every run of an hour deferred it      tenant_restless            report
     any, and nothing else       its record is too long to be held     tenant_parked              report
+
+Today's payer is whom a person decided on for this UTC day, else the row's org.
 
 A row is of another tenant if the resource was created later than it begins, or if the name had another uid since then;
 unless a person took the resource for the same tenant. Both allow for the settle period, as a row may be that late, and
@@ -242,14 +244,17 @@ def suspension_differs(case: Case) -> Iterator[Finding]:
 
 
 def org_differs(case: Case) -> Iterator[Finding]:
-    """The organisation is not labelled, was unknown until now, or differs from the row's."""
+    """The organisation is not labelled, was unknown until now, or is not the one that pays today."""
     recorded = case.row.org if case.row else None
     if case.live and case.live.org is None:
         yield case.finding(Reason.ORG_UNLABELLED, recorded, None)
-    elif case.open and recorded == UNKNOWN_ORG:
-        yield case.finding(Reason.ORG_RESOLVED, UNKNOWN_ORG, case.open.org)
-    elif case.open and recorded is not None and recorded != case.open.org:
-        yield case.finding(Reason.ORG_MOVED, recorded, case.open.org)
+    elif case.open:
+        if recorded == UNKNOWN_ORG:
+            yield case.finding(Reason.ORG_RESOLVED, UNKNOWN_ORG, case.open.org)
+            recorded = None
+        payer = recorded if case.recorded.payer is None else case.recorded.payer
+        if payer is not None and payer != case.open.org:
+            yield case.finding(Reason.ORG_MOVED, payer, case.open.org)
 
 
 def event_time_invalid(case: Case) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ of them contradict each other and no run could prove what happened in between, a
     more than settle outside of every lifetime                   anywhere             it lies outside of every lifetime
     the portal's, of an organisation that never paid             anywhere             its organisation never paid
     the same, `unknown`, or while `org_moved` is open            anywhere             nothing
+    the same, and a person decided that it pays for a day of     anywhere             nothing
+    the lifetime
     in the future, infinitely long ago as the latest one, or of  anywhere             nothing: those are other reports
     a tenant without a lifetime
 
@@ -84,6 +86,8 @@ class Known(NamedTuple):
     ended_at: datetime | None
     since: datetime | None
     """None: nothing is known of it."""
+    payers: frozenset[str] = frozenset()
+    """The organisations that pay for a day of it because a person decided so."""
 
 
 class Contradiction(NamedTuple):
@@ -210,8 +214,9 @@ def _is_decided(before: Row | None, row: Row, lifetime: Known, decided: Sequence
 
 
 def _never_paid(org: str, lifetime: Known) -> bool:
-    """True if it is known who paid for a lifetime, and that it was another organisation."""
-    return org != lifetime.org and UNKNOWN_ORG not in {org, lifetime.org}
+    """True if it is known who paid for a lifetime, and that none of its days was this organisation's."""
+    paid = {lifetime.org, *lifetime.payers}
+    return org not in paid and UNKNOWN_ORG not in {org, *paid}
 
 
 def _missing(

@@ -131,7 +131,7 @@ def _in_order(of_row: list[_Change], of_item: list[_Change]) -> list[_Change]:
 
 def _cuts(changes: Iterable[_Change], lifetimes: tuple[Lifetime, ...], as_of: datetime) -> list[datetime]:
     """Return the instants between which nothing but events changes what is billed."""
-    ends = {at for lifetime in lifetimes for at in lifetime[1:] if at}
+    ends = {at for each in lifetimes for at in (each.began_at, each.ended_at) if at}
     return sorted(ends.union([as_of], *(change.instants for change in changes)))
 
 
@@ -181,7 +181,9 @@ def _change_row(lifetimes: tuple[Lifetime, ...], finding: Finding, at: datetime)
     """Return the lifetimes after a correction of the lifecycle row."""
     match finding.reason:
         case Reason.TENANT_UNRECORDED:
-            return tuple(sorted((*lifetimes, Lifetime(org=finding.org, began_at=at)), key=attrgetter("began_at")))
+            payers = lifetimes[-1].payers if lifetimes else ()
+            inserted = Lifetime(org=finding.org, began_at=at, payers=payers)
+            return tuple(sorted((*lifetimes, inserted), key=attrgetter("began_at")))
         case Reason.CREATION_MISRECORDED:
             return tuple(each._replace(began_at=at) if each.ended_at is None else each for each in lifetimes)
         case Reason.DELETION_UNRECORDED:

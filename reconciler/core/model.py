@@ -164,6 +164,8 @@ class Recorded:
     """True if its name had another uid since the row began: the resource is another tenant than the row's."""
     continues: bool = False
     """True if the resource has another uid, and a person took it for the row's own tenant."""
+    payer: str | None = None
+    """Who pays today, where a person decided that; None: the organisation of the row does."""
     verified_at: datetime | None = None
     """Up to when this tenant is proved: the start of the last run that found it true, less its settle or this run's."""
     problem: str | None = None

@@ -165,8 +165,8 @@ class Reason(enum.StrEnum):
     ORG_MOVED = _Entry(
         name="org_moved",
         summary="The custom resource names a different organisation than the ledger.",
-        meaning="The label names a different organisation than the ledger's row. New events carry the label; the row "
-        "was left alone, and the whole tenant is still billed to its organisation.",
+        meaning="The label names a different organisation than the one that pays today. New events carry the label; "
+        "who pays was left alone.",
         remedy="Find out who pays. If the label is wrong, restore it. If it is right, the owner of the ledger can "
         "update `zitadel_org_id` in `tenant_billing_lifecycle`; this moves every day of the lifetime, also those "
         "that are already invoiced: bill those by hand.",

@@ -234,7 +234,7 @@ def _row(tenant: Observed) -> bytes:
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
-    *columns, detail, org, created_at, deleted_at, follows, continues, skills, id_, kind, at, verified_at = row
+    *columns, detail, org, created_at, deleted_at, payer, follows, continues, skills, id_, kind, at, verified_at = row
     latest = _decode_skills(skills) if skills else {}
     problem = f"More than {MAX_SKILLS:,} skills are on or were just turned off." if len(latest) > MAX_SKILLS else None
     recorded = Recorded(
@@ -246,6 +246,7 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
         suspension=None if id_ is None else Event(id_, kind, at),
         follows=follows,
         continues=continues,
+        payer=payer,
         verified_at=verified_at,
         problem=problem,
     )

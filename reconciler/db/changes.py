@@ -11,11 +11,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
-from reconciler.core.contradictions import Known
 from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, settle_tenant
 from reconciler.core.reasons import Reason
+from reconciler.db.contradictions import known_lifetimes
 from reconciler.db.copied import escape
 from reconciler.db.keys import key_rows, standing_decisions
 from reconciler.db.queries import query
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.compare import Comparison
-    from reconciler.core.contradictions import Row
+    from reconciler.core.contradictions import Known, Row
     from reconciler.core.model import Finding, Version
     from reconciler.db.connection import Cursor
 
@@ -101,7 +101,7 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     """Return what follows from what the log has told, now and in earlier runs; note what is to be kept of it."""
     by_uid = _changes(cursor, told, rules)
     names = sorted({its[0].tenant for its in by_uid.values()})
-    lives = _lives(cursor, names, rules)
+    lives = known_lifetimes(cursor, names, rules.settle)
     held = _held(cursor, told.source, by_uid, lives, rules)
     rows, newest = _rows(cursor, by_uid)
     found: list[Finding] = []
@@ -179,7 +179,7 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     for change in told.new:
         found.setdefault(change.uid, []).append(change)
     gone = [uid for uid in known if any(change.kind is Kind.DELETED for change in found.get(uid, ()))]
-    recorded = _lives(cursor, sorted({known[uid].name for uid in gone}), rules)
+    recorded = known_lifetimes(cursor, sorted({known[uid].name for uid in gone}), rules.settle)
     for uid in gone:
         if known[uid].name not in recorded and Kind.CREATED not in {one.kind for one in found[uid]}:
             # a list showed it, and it went before its row was there
@@ -207,16 +207,6 @@ def _drop_decided(cursor: Cursor, told: Told, found: dict[str, list[Change]]) ->
         found[uid] = [one for one in its if one not in done]
         if not found[uid]:
             del found[uid]
-
-
-def _lives(cursor: Cursor, names: list[str], rules: Rules) -> dict[str, list[Known]]:
-    """Return the lifetimes of the tenants that have any, by their beginning."""
-    found: dict[str, list[Known]] = {}
-    if names:
-        bounds = {"settle": rules.settle, "last": LAST}
-        for name, *life in cursor.execute(query("known_lifetimes"), {"names": names, **bounds}):
-            found.setdefault(name, []).append(Known(*life))
-    return found
 
 
 def _held(
@@ -299,7 +289,7 @@ def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iter
     names = sorted({each.tenant for each in wrong})
     ids = [each.supersedes.id for each in wrong if each.supersedes]
     ours = {*cursor.execute(query("our_events"), {"names": names, "ids": ids})}
-    since = {name: its[-1].since for name, its in _lives(cursor, names, rules).items()}
+    since = {name: its[-1].since for name, its in known_lifetimes(cursor, names, rules.settle).items()}
     for name, _, until_at in cursor.execute(query("gaps_of"), {"names": names}):
         since[name] = max(until_at, since.get(name) or until_at)
     for each in wrong:

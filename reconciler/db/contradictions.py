@@ -115,17 +115,14 @@ def _contradictions(
     bounds = {"settle": settle, "first": FIRST, "last": LAST}
     keys = iter(cursor.execute(query("suspicious_keys"), {**among, **bounds}).fetchall())
     while batch := [*islice(keys, KEYS_BATCH)]:
-        tenants_named = sorted({tenant for tenant, _ in batch})
-        tenants = {"names": tenants_named, **bounds}
-        lifetimes: dict[str, list[Known]] = {}
-        for tenant, *known in cursor.execute(query("known_lifetimes"), tenants):
-            lifetimes.setdefault(tenant, []).append(Known(*known))
+        names = sorted({tenant for tenant, _ in batch})
+        lifetimes = known_lifetimes(cursor, names, settle)
         gaps: dict[str, list[Stretch]] = {}
-        for tenant, from_at, until_at in cursor.execute(query("gaps_of"), tenants):
+        for tenant, from_at, until_at in cursor.execute(query("gaps_of"), {"names": names}):
             gaps.setdefault(tenant, []).append((from_at, until_at))
         decided = {
             key: [(one.begins_at, one.ends_at) for one in known.standing]
-            for key, known in standing_decisions(cursor, tenants_named).items()
+            for key, known in standing_decisions(cursor, names).items()
         }
         found: list[tuple[Finding, Contradiction]] = []
         for (tenant, skill), rows in key_rows(cursor, batch):
@@ -172,3 +169,13 @@ def _as_correction(report: Finding, kind: str, dated: Stretch) -> Finding:
         observed=STATES[kind],
         moment=Moment(dated[0], *dated, Evidence.NONE),
     )
+
+
+def known_lifetimes(cursor: Cursor, names: list[str], settle: timedelta) -> dict[str, list[Known]]:
+    """Return the lifetimes of the tenants that have any, by their beginning."""
+    found: dict[str, list[Known]] = {}
+    if names:
+        asked = {"names": names, "settle": settle, "last": LAST}
+        for tenant, *known, payers in cursor.execute(query("known_lifetimes"), asked):
+            found.setdefault(tenant, []).append(Known(*known)._replace(payers=frozenset(payers)))
+    return found

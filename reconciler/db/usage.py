@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Prices, Statement
+from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Payer, Prices, Statement
 from reconciler.core.errors import Failure
 from reconciler.core.model import Event
 from reconciler.db.queries import query
@@ -103,9 +103,12 @@ def histories(
         "tenants": [tenant for tenant, _ in items],
         "skills": [item for _, item in items],
     }
+    payers: dict[str, tuple[Payer, ...]] = dict.fromkeys(known, ())
+    for tenant, org, *days in cursor.execute(query("tenant_payers"), parameters):
+        payers[tenant] += (Payer(org, *days),)
     lifetimes: dict[str, tuple[Lifetime, ...]] = dict.fromkeys(known, ())
     for tenant, org, began_at, ended_at in cursor.execute(query("tenant_lifetimes"), parameters):
-        lifetimes[tenant] += (Lifetime(org=org, began_at=began_at, ended_at=ended_at),)
+        lifetimes[tenant] += (Lifetime(org=org, began_at=began_at, ended_at=ended_at, payers=payers[tenant]),)
     with cursor.connection.cursor("histories") as stream:
         stream.itersize = ROWS_BATCH
         for name, rows in groupby(stream.execute(query("tenant_events"), parameters), key=itemgetter(0)):

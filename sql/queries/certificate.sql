@@ -36,6 +36,7 @@ WITH lifetime AS NOT MATERIALIZED (
   UNION SELECT tenant_name FROM assumed
 ), payer AS NOT MATERIALIZED (
   SELECT tenant_name, zitadel_org_id FROM lifetime
+  UNION ALL SELECT tenant_name, org FROM reconciler.paid_days
   UNION ALL SELECT tenant_name, org FROM reconciler.tenants
   UNION ALL SELECT tenant_name, zitadel_org_id FROM reconciler.reports
 )

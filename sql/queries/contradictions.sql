@@ -100,7 +100,8 @@ WHERE (taken_back_at IS NOT NULL OR decision IS NOT NULL) AND action = 'append'
 UNION
 SELECT tenant_name, nullif(subject, '') FROM reconciler.reports WHERE reason = 'history_contradicts'
 UNION
--- the index does not have the organisation, so of those that were looked at before it is not read again
+-- the index does not have the organisation, so of those that were looked at before it is not read again. Who pays only
+-- because a person decided so is told apart later
 SELECT e.tenant_name, e.skill_id
 FROM public.tenant_skill_events e JOIN public.tenant_billing_lifecycle l ON l.tenant_name = e.tenant_name
 WHERE e.id > %(skill)s
@@ -173,13 +174,18 @@ LEFT JOIN reconciler.corrections c
 ORDER BY e.tenant_name, e.skill_id, e.occurred_at, e.id
 
 -- name: known_lifetimes
--- Every lifetime of these tenants, by its beginning, and from when its history is known: that of the tenant which had
--- its name by then and was not gone.
+-- Every lifetime of these tenants, by its beginning; from when its history is known: that of the tenant which had its
+-- name by then and was not gone; and who pays for a day of it because a person decided so.
 SELECT l.tenant_name, l.zitadel_org_id, l.created_at, l.deleted_at, (
          SELECT t.since FROM reconciler.tenants t JOIN reconciler.source s ON t.source = s.identity
          WHERE t.tenant_name = l.tenant_name AND t.created_at <= least(l.created_at, %(last)s) + %(settle)s::interval
                AND coalesce(t.deleting_at, t.gone_at, 'infinity') > l.created_at
-         ORDER BY t.created_at DESC LIMIT 1)
+         ORDER BY t.created_at DESC LIMIT 1),
+       ARRAY(
+         SELECT p.org FROM reconciler.paid_days p
+         WHERE p.tenant_name = l.tenant_name
+               AND p.from_day::timestamp AT TIME ZONE 'UTC' < coalesce(l.deleted_at, 'infinity')
+               AND p.until_day::timestamp AT TIME ZONE 'UTC' > l.created_at)
 FROM (
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
   WHERE tenant_name = ANY (%(names)s::text[])

@@ -91,8 +91,8 @@ FROM (
 -- name: find_candidates
 -- The tenants that could differ from the ledger: what was listed beside what is recorded.
 --
--- A tenant is left out only if it is plainly true: live, recorded as open under the same organisation, with the same
--- skills on and the same suspension, created when the row says and not under another uid since; or gone, recorded as
+-- A tenant is left out only if it is plainly true: live, recorded as open and paid today by the same organisation, with
+-- the same skills on and the same suspension, created when the row says and not under another uid since; or gone, recorded as
 -- deleted, with no skill on; and no time after now. If the condition is null, the tenant comes back.
 --
 -- Of a candidate with more than a thousand skills come those that a run has to decide about, and of no candidate more
@@ -139,12 +139,16 @@ WITH skills AS (
   WHERE source = %(source)s AND follows IS NOT NULL AND uid <> ALL (%(following)s::text[])
   UNION ALL
   SELECT uid, uid = ANY (%(continuing)s::text[]) FROM unnest(%(following)s::text[]) AS uid
+), paid AS (
+  -- who pays today, where that need not be the organisation of the row
+  SELECT tenant_name, org FROM reconciler.paid_days
+  WHERE from_day <= (now() AT TIME ZONE 'UTC')::date AND until_day > (now() AT TIME ZONE 'UTC')::date
 ), differs AS (
   SELECT coalesce(o.tenant_name, l.tenant_name, s.tenant_name, u.tenant_name) AS tenant_name,
          o.namespace, o.uid, o.org, o.packages, o.suspended, o.resource_version, o.detail,
          r.continues IS TRUE AS continues,
          r.continues IS FALSE AS follows,
-         l.zitadel_org_id, l.created_at, l.deleted_at,
+         l.zitadel_org_id, l.created_at, l.deleted_at, p.org AS payer,
          s.tenant_name IS NOT NULL AS has_skill_events,
          u.id AS suspension_id, u.event_kind AS suspension_kind, u.occurred_at AS suspension_occurred_at
   FROM resource o
@@ -152,9 +156,11 @@ WITH skills AS (
   FULL JOIN skills s ON s.tenant_name = coalesce(o.tenant_name, l.tenant_name)
   FULL JOIN suspension u ON u.tenant_name = coalesce(o.tenant_name, l.tenant_name, s.tenant_name)
   LEFT JOIN renewed r ON r.uid = o.uid
+  LEFT JOIN paid p ON p.tenant_name = l.tenant_name
   WHERE %(everyone)s OR (
     CASE WHEN o.is_live
-         THEN l.tenant_name IS NOT NULL AND l.deleted_at IS NULL AND l.zitadel_org_id = o.org
+         THEN l.tenant_name IS NOT NULL AND l.deleted_at IS NULL
+              AND coalesce(p.org, l.zitadel_org_id) = o.org AND l.zitadel_org_id <> 'unknown'
               AND (r.uid IS NULL AND l.created_at BETWEEN o.youngest - %(settle)s::interval
                                                       AND o.youngest + %(settle)s::interval
                    OR r.continues AND l.created_at <= o.youngest + %(settle)s::interval
@@ -172,7 +178,7 @@ WITH skills AS (
   ) IS NOT TRUE
 )
 SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, detail, zitadel_org_id,
-       created_at, deleted_at, follows, continues,
+       created_at, deleted_at, payer, follows, continues,
        CASE WHEN has_skill_events THEN (
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
@@ -235,7 +241,8 @@ FROM (VALUES
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
   ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL),
-  ('reconciler.left_out', 'SELECT', NULL)
+  ('reconciler.left_out', 'SELECT', NULL),
+  ('reconciler.payers', 'SELECT', NULL), ('reconciler.paid_days', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")
 WHERE NOT CASE WHEN privilege = 'SELECT' THEN has_any_column_privilege(name, privilege)
                WHEN "column" IS NULL THEN has_table_privilege(name, privilege)

@@ -6,13 +6,30 @@
 -- the same rules in Python, and a test compares the two.
 --
 -- Intervals are half-open; the last moment that counts is a microsecond before their end, or before now.
-WITH every_lifetime AS (
-  SELECT tenant_name, zitadel_org_id, created_at, coalesce(deleted_at, 'infinity') AS deleted_at, true AS is_last
-  FROM public.tenant_billing_lifecycle
+WITH paid AS (
+  SELECT tenant_name, org, from_day::timestamp AT TIME ZONE 'UTC' AS begins_at,
+         until_day::timestamp AT TIME ZONE 'UTC' AS ends_at
+  FROM reconciler.paid_days WHERE %(tenant)s::text IS NULL OR tenant_name = %(tenant)s
+), payer AS (
+  -- all time, of the tenants with payers: without an organisation where that of the lifetime pays
+  SELECT tenant_name, org, begins_at, ends_at FROM paid
   UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  SELECT tenant_name, NULL, ends_at, lead(begins_at, 1, 'infinity') OVER (PARTITION BY tenant_name ORDER BY begins_at)
+  FROM paid
+  UNION ALL
+  SELECT tenant_name, NULL, '-infinity', min(begins_at) FROM paid GROUP BY tenant_name
+), every_lifetime AS (
+  -- in one row for each payer: they change at midnight, so that each day stays in one of them
+  SELECT l.tenant_name, coalesce(p.org, l.zitadel_org_id) AS zitadel_org_id, l.created_at, l.is_last,
+         greatest(l.created_at, p.begins_at) AS begins_at,
+         least(coalesce(l.deleted_at, 'infinity'), p.ends_at) AS ends_at
+  FROM (
+    SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
+    UNION ALL
+    SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  ) l LEFT JOIN payer p ON p.tenant_name = l.tenant_name
 ), lifetime AS (
-  -- an organisation's tenants with all their lifetimes: one under another organisation may have billed a shared day
+  -- an organisation's tenants with all their lifetimes: what another organisation pays may have billed a shared day
   SELECT * FROM every_lifetime
   WHERE (%(tenant)s::text IS NULL OR tenant_name = %(tenant)s)
         AND (%(org)s::text IS NULL
@@ -54,14 +71,14 @@ WITH every_lifetime AS (
   WINDOW latest_first AS (PARTITION BY tenant_name ORDER BY occurred_at DESC, id DESC)
 ), stretch AS (
   SELECT lifetime.zitadel_org_id, lifetime.tenant_name, state.item, month.month, month.days AS month_days,
-         lifetime.created_at, lifetime.is_last, state.begins_at,
-         (greatest(state.begins_at, lifetime.created_at, month.begins_at) AT TIME ZONE 'UTC')::date AS first_day,
-         ((least(state.ends_at, lifetime.deleted_at, month.ends_at) - interval '1 microsecond')
+         lifetime.created_at, lifetime.is_last, greatest(state.begins_at, lifetime.begins_at) AS begins_at,
+         (greatest(state.begins_at, lifetime.begins_at, month.begins_at) AT TIME ZONE 'UTC')::date AS first_day,
+         ((least(state.ends_at, lifetime.ends_at, month.ends_at) - interval '1 microsecond')
           AT TIME ZONE 'UTC')::date AS last_day
   FROM state
   JOIN lifetime ON lifetime.tenant_name = state.tenant_name
-  JOIN month ON greatest(state.begins_at, lifetime.created_at, month.begins_at)
-                < least(state.ends_at, lifetime.deleted_at, month.ends_at)
+  JOIN month ON greatest(state.begins_at, lifetime.begins_at, month.begins_at)
+                < least(state.ends_at, lifetime.ends_at, month.ends_at)
   -- the join implies the first condition, but this way most rows are dropped before it
   WHERE state.ends_at > %(first)s::date::timestamp AT TIME ZONE 'UTC' AND state.is_on
 ), counted AS (
@@ -108,6 +125,12 @@ FROM (
   WHERE tenant_name = ANY (%(names)s::text[])
 ) lifetime
 ORDER BY created_at, is_last
+
+-- name: tenant_payers
+-- Who pays for the days of these tenants of which a person decided that, by the ordinals of the first and the last one.
+SELECT tenant_name, org, from_day - date '0001-01-01' + 1, least(until_day, date '9999-12-31' + 1) - date '0001-01-01'
+FROM reconciler.paid_days WHERE tenant_name = ANY (%(names)s::text[])
+ORDER BY tenant_name, from_day
 
 -- name: tenant_events
 -- Every event of these tenants, tenant by tenant and key by key, the latest last: those of their skills, and under null

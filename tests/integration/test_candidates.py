@@ -86,6 +86,8 @@ class Ledger:
     lifecycle: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     skills: list[tuple[int, str, str, str, str, str]] = field(default_factory=list)
     suspensions: list[tuple[int, str, str, str, str]] = field(default_factory=list)
+    payers: list[tuple[str, str, int, int | None]] = field(default_factory=list)
+    """The organisations that pay for days, from today on: the tenant, who, and from when until when."""
     continues: dict[str, bool] = field(default_factory=dict)
     """The uids of names that had another one before, and whether each was taken for the same tenant."""
 
@@ -99,7 +101,13 @@ class Ledger:
         with ledger.transaction(), ledger.cursor() as cursor:
             cursor.execute(
                 "TRUNCATE public.tenant_billing_lifecycle, public.tenant_skill_events, "
-                "public.tenant_suspension_events, reconciler.tenants"
+                "public.tenant_suspension_events, reconciler.tenants, reconciler.payers"
+            )
+            cursor.executemany(
+                "INSERT INTO reconciler.payers "
+                "SELECT '', %s, 1, %s, day + %s::int, coalesce(day + %s::int, 'infinity') "
+                "FROM (SELECT (now() AT TIME ZONE 'UTC')::date) AS today (day)",
+                self.payers,
             )
             cursor.executemany(
                 "INSERT INTO reconciler.tenants (source, uid, tenant_name, resource_version, packages, suspended, "
@@ -139,6 +147,7 @@ class Ledger:
             for tenant, org, born, gone in self.lifecycle
         }
         observed = {tenant.name: tenant for tenant in self.observed}
+        paid = {name: org for name, org, first, until in self.payers if first <= 0 < (1 if until is None else until)}
         renewed = {tenant.name: self.continues.get(tenant.uid or "") for tenant in self.observed}
         return {
             name: (
@@ -150,6 +159,7 @@ class Ledger:
                     suspension=suspensions.get(name),
                     follows=renewed.get(name) is False,
                     continues=renewed.get(name) is True,
+                    payer=paid.get(name),
                 ),
             )
             for name in {*observed, *lifecycles, *skills, *suspensions}
@@ -209,6 +219,11 @@ class Author:
             recorded_org = UNKNOWN_ORG if self.often(0.03) else "moved" if self.often(0.03) else org
             began = self.time() if self.often(0.2) else BORN.isoformat()
             self.books.lifecycle.append((name, recorded_org, began, self.time() if deleted else None))
+            if self.often(0.1):
+                who = self.random.choice([org, "moved"])
+                self.books.payers.append((name, who, self.random.choice([-9, 0, 1]), self.random.choice([None, 9])))
+                if self.often(0.2):
+                    self.books.payers[-1] = (name, who, -9, self.random.choice([0, 1]))
             if self.often(0.1):
                 self.books.continues[f"u-{name}"] = self.often(0.5)
         if fate not in {"gone", "events"}:

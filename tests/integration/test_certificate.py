@@ -171,6 +171,16 @@ def test_only_whom_the_question_could_concern_is_refused(
     assert any(name == "acme" for name, *_ in causes(certificate(watched, **only))) is is_refused
 
 
+def test_a_tenant_is_refused_to_whoever_pays_for_a_day(watched: System) -> None:
+    """A decision that a later one replaced says nothing."""
+    for number, org in enumerate(("8888", "7777")):
+        watched.ledger.execute("INSERT INTO reconciler.payers VALUES ('', 'acme', %s, %s, '2026-05-15')", [number, org])
+    change_twice(watched)
+    assert watched.run().failure is None
+    refused = {org: {name for name, *_ in causes(certificate(watched, org=org))} for org in ("7777", "8888", "9999")}
+    assert refused == {"7777": {"acme"}, "8888": set(), "9999": set()}
+
+
 def test_a_tenant_of_an_unknown_organisation_could_be_anybodys(watched: System) -> None:
     watched.ledger.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = 'unknown'")
     watched.api.patch("acme", {"metadata": {"labels": None}})

@@ -67,6 +67,8 @@ PERMITTED = [
     "SELECT * FROM reconciler.corrections",
     "SELECT * FROM reconciler.proving_runs",
     "SELECT * FROM reconciler.migrations",
+    "SELECT * FROM reconciler.payers",
+    "SELECT * FROM reconciler.paid_days",
     "UPDATE reconciler.runs SET notified = '{}'",
     "UPDATE reconciler.corrections SET taken_back_at = now()",
 ]
@@ -88,6 +90,9 @@ FORBIDDEN = [
     "UPDATE reconciler.runs SET outcome = 'clean'",
     "UPDATE reconciler.migrations SET number = 999",
     "DELETE FROM reconciler.closed_lives",
+    "INSERT INTO reconciler.payers VALUES ('', 'acme', 1, '1', '2026-05-15')",
+    "UPDATE reconciler.payers SET org = '1'",
+    "DELETE FROM reconciler.payers",
     "ALTER TABLE tenant_skill_events ADD COLUMN note text",
     "ALTER TABLE reconciler.corrections DROP COLUMN reason",
     "DROP TABLE tenant_skill_events",

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Prices, Statement, in_order, lines
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Payer, Prices, Statement, in_order, lines
 from reconciler.core.model import FIRST, LAST, Event
 from reconciler.core.reasons import Reason
 from reconciler.db.certificate import MAX_NAMES
@@ -60,7 +60,7 @@ def write_histories(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: 
     """Replace the ledger by these histories; `current` chooses the lifetime that a tenant's row holds."""
     cursor.execute(
         "TRUNCATE tenant_billing_lifecycle, tenant_skill_events, tenant_suspension_events, skill_pricing, "
-        "reconciler.closed_lives"
+        "reconciler.closed_lives, reconciler.payers"
     )
     cursor.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = %s", [at.monthly_fee_chf])
     for skill, price in at.daily_chf.items():
@@ -81,9 +81,21 @@ def write_histories(cursor: psycopg.Cursor[Any], of: Mapping[str, History], at: 
                     "(%s, %s, %s, coalesce(%s, 'infinity')::timestamptz, now(), 'me', 'again') ON CONFLICT DO NOTHING",
                     row,
                 )
+        for number, payer in enumerate(history.lifetimes[0].payers if history.lifetimes else ()):
+            write_payer(cursor, tenant, number, payer)
         for item, events in history.items.items():
             for event in sorted(events):
                 append_event(cursor, tenant, item, event)
+
+
+def write_payer(cursor: psycopg.Cursor[Any], tenant: str, number: int, payer: Payer) -> None:
+    """Write a decision about who pays."""
+    is_open = payer.last == date.max.toordinal()
+    until = "infinity" if is_open else date.fromordinal(payer.last + 1).isoformat()
+    cursor.execute(
+        "INSERT INTO reconciler.payers VALUES ('', %s, %s, %s, %s, %s)",
+        [tenant, number, payer.org, date.fromordinal(payer.first), until],
+    )
 
 
 def append_event(cursor: psycopg.Cursor[Any], tenant: str, skill: str | None, event: Event) -> None:
@@ -202,6 +214,52 @@ def test_lifetimes_written_by_hand_are_ordered_by_their_beginning(
         write_histories(cursor, {"acme": of}, test_billing.PRICES, current=current)
         assert [(line.org, line.days) for line in usage(cursor, MAY, JUNE)] == days
         assert whole_histories(cursor, ["acme"])["acme"].lifetimes == of.lifetimes
+
+
+decisions = st.lists(
+    st.tuples(st.sampled_from(["2", "3", "4"]), test_billing.days_of_payers, st.none() | st.integers(0, 20)), max_size=6
+)
+
+
+@WITHIN
+@given(decided=decisions, numbers=st.permutations(range(6)), since=test_billing.near)
+def test_the_latest_decision_about_a_day_says_who_pays(
+    ledger: Connection,
+    decided: list[tuple[str, int, int | None]],
+    numbers: list[int],
+    since: datetime,
+) -> None:
+    """However they overlap, and in whatever order they were written."""
+    first, until = date(2026, 1, 1), date(2026, 4, 1)
+    rows = {
+        number: Payer(org, begin, date.max.toordinal() if more is None else begin + more)
+        for number, (org, begin, more) in zip(numbers, decided, strict=False)
+    }
+    expected: dict[tuple[str, date], int] = {}
+    for ordinal in range(max(since.date(), first).toordinal(), until.toordinal()):
+        its = [row.org for _, row in sorted(rows.items()) if row.first <= ordinal <= row.last]
+        key = (["1", *its][-1], date.fromordinal(ordinal).replace(day=1))
+        expected[key] = expected.get(key, 0) + 1
+    of = History(lifetimes=(Lifetime(org="1", began_at=since),))
+    with transaction(ledger) as cursor:
+        write_histories(cursor, {"acme": of, "beta": of}, test_billing.PRICES)
+        for number, row in rows.items():
+            write_payer(cursor, "acme", number, row)
+        found = usage(cursor, first, until)
+        assert {(line.org, line.month): line.days for line in found if line.tenant == "acme"} == expected
+        assert {line.org for line in found if line.tenant == "beta"} == {"1"}
+        assert found == lines_by_rules(cursor, ["acme", "beta"], first, until)
+        for org in "1234":
+            assert usage(cursor, first, until, org) == [line for line in found if line.org == org]
+
+
+@pytest.mark.parametrize(
+    ("first", "until"),
+    [("2026-05-15", "2026-05-15"), ("0001-01-01 BC", "2026-05-15"), ("2026-05-15", "10000-01-01")],
+)
+def test_days_that_a_program_cannot_hold_are_no_payers(ledger: Connection, first: str, until: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        ledger.execute("INSERT INTO reconciler.payers VALUES ('', 'acme', 1, '2', %s, %s)", [first, until])
 
 
 def test_a_period_may_be_as_long_as_there_are_days(ledger: Connection) -> None:
@@ -483,6 +541,17 @@ def test_the_command_prints_the_documented_month(ledger: Connection, command: Co
     with transaction(ledger) as cursor:
         write_histories(cursor, {"hotel-seeblick": of}, at)
     assert command("--month", "2026-05").out in fenced(PAGES["docs/billing.md"])
+
+
+def test_the_documented_shares_follow_the_rules(ledger: Connection) -> None:
+    """Who moves to another organisation on the 15th of May."""
+    shares = table("docs/billing.md", "organisation")
+    payers = test_billing.paid(("B", date(2026, 5, 15), date.max))
+    of = History(lifetimes=(Lifetime(org="A", began_at=may(1), payers=payers),))
+    with transaction(ledger) as cursor:
+        write_histories(cursor, {"acme": of}, Prices(monthly_fee_chf=Decimal("49.00")))
+        found = usage(cursor, MAY, JUNE)
+    assert [[line.org, str(line.days), str(line.amount_chf)] for line in found] == [row[:3] for row in shares]
 
 
 # --- the command -------------------------------------------------------------------------------------------------

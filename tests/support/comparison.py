@@ -126,6 +126,7 @@ def records(draw: st.DrawFn, *, certain: bool = False) -> Recorded:
         skills=skills,
         follows=follows,
         continues=continues,
+        payer=draw(st.none() | st.none() | _orgs),
         suspension=draw(st.none() | _events("suspended", "resumed")),
         verified_at=draw(st.none() | _moments),
     )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Lifetime, Line, Prices, condensed, cost_of, lines
+from reconciler.core.billing import FEE, History, Lifetime, Line, Payer, Prices, condensed, cost_of, lines
 from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
 from reconciler.core.reasons import CORRECTING, Reason
@@ -233,6 +233,44 @@ def test_a_later_life_changes_nothing_that_an_earlier_one_owes() -> None:
     assert [line for line in billed(both) if line.org == "1"] == list(billed(alone))
 
 
+def paid(*shares: tuple[str, date, date]) -> tuple[Payer, ...]:
+    """Return who pays from the first to the last of some days."""
+    return tuple(Payer(org, first.toordinal(), last.toordinal()) for org, first, last in shares)
+
+
+@pytest.mark.parametrize(
+    ("payers", "expected"),
+    [
+        pytest.param((), {"1": 31}, id="nobody decided - the organisation of the lifetime"),
+        pytest.param(paid(("2", date(2026, 5, 15), date.max)), {"1": 14, "2": 17}, id="from a day on - from that day"),
+        pytest.param(paid(("2", date.min, date(2026, 5, 14))), {"2": 14, "1": 17}, id="up to a day - that day too"),
+        pytest.param(paid(("2", date(2026, 5, 15), date(2026, 5, 15))), {"1": 30, "2": 1}, id="one day - one day"),
+        pytest.param(
+            paid(("2", date(2026, 5, 3), date(2026, 5, 9)), ("3", date(2026, 5, 10), date(2026, 5, 11))),
+            {"1": 22, "2": 7, "3": 2},
+            id="one after another - each its own",
+        ),
+        pytest.param(paid(("2", date(2026, 6, 1), date.max)), {"1": 31}, id="later days - nothing yet"),
+        pytest.param(paid(("1", date(2026, 5, 15), date.max)), {"1": 31}, id="the organisation itself - one line"),
+    ],
+)
+def test_a_day_is_owed_by_its_payer(payers: tuple[Payer, ...], expected: dict[str, int]) -> None:
+    of = history(Lifetime(org="1", began_at=may(1), payers=payers))
+    assert {line.org: line.days for line in billed(of)} == expected
+
+
+def test_a_payer_changes_who_owes_a_shared_day_alone() -> None:
+    """The day stays with the earlier lifetime, and is billed once."""
+    of = twice("1", "2")
+    payers = paid(("3", date(2026, 5, 28), date(2026, 5, 28)))
+    divided = replace(of, lifetimes=tuple(each._replace(payers=payers) for each in of.lifetimes))
+    assert [(line.org, line.item, line.days) for line in billed(divided)] == [
+        *(("1", FEE, 18), ("1", "search", 8)),
+        *(("2", FEE, 3), ("2", "files", 1), ("2", "search", 3)),
+        *(("3", FEE, 1), ("3", "files", 1), ("3", "search", 1)),
+    ]
+
+
 def test_lines_are_in_order_and_the_unknown_organisation_is_last() -> None:
     of = history(
         Lifetime(org="unknown", began_at=may(1), ended_at=may(3)),
@@ -310,12 +348,25 @@ any_prices = st.builds(
 )
 
 
+days_of_payers = st.dates(BEGIN - 3 * DAY, END + 3 * DAY).map(date.toordinal)
+
+
+@st.composite
+def payers(draw: st.DrawFn) -> tuple[Payer, ...]:
+    """Draw who pays for some days, in their order, each day once."""
+    ends = st.sampled_from([date.min.toordinal(), date.max.toordinal() + 1])
+    edges = sorted(draw(st.sets(days_of_payers | ends, max_size=5)))
+    drawn = [Payer(draw(st.sampled_from(ORGS)), first, until - 1) for first, until in pairwise(edges)]
+    return tuple(payer for payer in drawn if draw(st.booleans()))
+
+
 @st.composite
 def histories(draw: st.DrawFn, at: st.SearchStrategy[datetime] = instants) -> History:
     """Draw a tenant with up to three lifetimes, which may overlap; at most the last one is open."""
+    paid_by = draw(st.just(()) | payers())
     bounds = draw(st.lists(st.tuples(at, at), max_size=3))
     lifetimes = [
-        Lifetime(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended)
+        Lifetime(org=draw(st.sampled_from(ORGS)), began_at=began, ended_at=ended, payers=paid_by)
         for began, ended in sorted(bounds, key=lambda both: both[0])
     ]
     is_alive: bool = draw(st.booleans())
@@ -344,14 +395,15 @@ def owner(item: str | None, of: History, day: date, as_of: datetime) -> str | No
     changes = {midnight, *(event.occurred_at for event in of.items.get(item, ()))}
     changes |= {at for lifetime in of.lifetimes for at in (lifetime.began_at, lifetime.ended_at) if at}
     instants = [at for at in changes if midnight <= at < min(midnight + DAY, as_of) and state(item, of, at)]
-    return next(
-        (
-            lifetime.org
-            for lifetime in of.lifetimes
-            if any(lifetime.began_at <= at and (lifetime.ended_at is None or at < lifetime.ended_at) for at in instants)
-        ),
-        None,
+    lifetimes = (
+        lifetime
+        for lifetime in of.lifetimes
+        if any(lifetime.began_at <= at and (lifetime.ended_at is None or at < lifetime.ended_at) for at in instants)
     )
+    if not (lifetime := next(lifetimes, None)):
+        return None
+    its = (payer.org for payer in lifetime.payers if payer.first <= day.toordinal() <= payer.last)
+    return next(its, lifetime.org)
 
 
 @given(histories(), any_prices, periods, instants)
@@ -430,9 +482,8 @@ def corrected(of: History, finding: Finding, at: datetime | None = None) -> Hist
         return replace(of, skills={**of.skills, finding.subject: tuple(its)})
     lifetimes = of.lifetimes
     if finding.reason is Reason.TENANT_UNRECORDED:
-        lifetimes = tuple(
-            sorted([*lifetimes, Lifetime(org=finding.org, began_at=at)], key=lambda lifetime: lifetime.began_at)
-        )
+        inserted = Lifetime(org=finding.org, began_at=at, payers=lifetimes[0].payers if lifetimes else ())
+        lifetimes = tuple(sorted([*lifetimes, inserted], key=lambda lifetime: lifetime.began_at))
     elif finding.reason is Reason.DELETION_UNRECORDED:
         lifetimes = tuple(lifetime if lifetime.ended_at else lifetime._replace(ended_at=at) for lifetime in lifetimes)
     else:

@@ -441,6 +441,29 @@ ORGS: dict[str, Row] = {
         recorded_tenant(lifecycle_row(org="")),
         [found(Reason.ORG_MOVED, org="2872", recorded="", observed="2872")],
     ),
+    "a label of whom a person decided that it pays today is not reported": (
+        live_tenant(org="2872", packages=("a",)),
+        recorded_tenant(payer="2872"),
+        [enabled("a", org="2872")],
+    ),
+    "a label that differs from whom a person decided on is reported": (
+        live_tenant(),
+        recorded_tenant(payer="2872"),
+        [found(Reason.ORG_MOVED, recorded="2872", observed="2871")],
+    ),
+    "a row without a known organisation is resolved, whoever pays today": (
+        live_tenant(),
+        recorded_tenant(lifecycle_row(org=UNKNOWN_ORG), payer="2871"),
+        [found(Reason.ORG_RESOLVED, recorded=UNKNOWN_ORG, observed="2871")],
+    ),
+    "a row without a known organisation is resolved, and whoever else pays today is reported": (
+        live_tenant(),
+        recorded_tenant(lifecycle_row(org=UNKNOWN_ORG), payer="2872"),
+        [
+            found(Reason.ORG_RESOLVED, recorded=UNKNOWN_ORG, observed="2871"),
+            found(Reason.ORG_MOVED, recorded="2872", observed="2871"),
+        ],
+    ),
     "a label that differs from a closed row is not reported": (
         live_tenant(org="2872"),
         recorded_tenant(CLOSED),

@@ -176,6 +176,15 @@ TABLE: dict[str, Case] = {
         (),
         NEVER_PAID,
     ),
+    "an organisation that pays for a day of it": Case(
+        rows(Row(1, "enabled", may(2), "4711")), (PROVEN._replace(payers=frozenset({"4711"})),)
+    ),
+    "an organisation that pays for nothing, beside one that does": Case(
+        rows(Row(1, "enabled", may(2), "4712")), (PROVEN._replace(payers=frozenset({"4711"})),), (), NEVER_PAID
+    ),
+    "an organisation where an unknown one pays for a day of it": Case(
+        rows(Row(1, "enabled", may(2), "4711")), (PROVEN._replace(payers=frozenset({"unknown"})),)
+    ),
     "an organisation that has moved": Case(rows(Row(1, "enabled", may(2), "4711")), org_moved=True),
     "an unknown organisation": Case(rows(Row(1, "enabled", may(2), "unknown"))),
     "an organisation where that of the row is unknown": Case(
