@@ -65,7 +65,7 @@ GRANT INSERT (
 GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, reconciler.totals TO :"role";
 GRANT INSERT, UPDATE, DELETE ON reconciler.changes, reconciler.reports, reconciler.exceptions TO :"role";
 
-GRANT INSERT ON reconciler.corrections, reconciler.closed_lives TO :"decider";
+GRANT INSERT ON reconciler.corrections, reconciler.closed_lives, reconciler.payers TO :"decider";
 GRANT USAGE ON SEQUENCE reconciler.corrections_id_seq TO :"decider";
 GRANT INSERT, UPDATE ON reconciler.exceptions TO :"decider";
 GRANT UPDATE (taken_back_at, taken_back_by) ON reconciler.corrections TO :"role", :"decider";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from datetime import time
 from typing import TYPE_CHECKING
 
 import click
@@ -111,8 +112,8 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what 
 
 @click.command()
 @click.argument("tenant", type=settings.text)
-@click.argument("state", type=click.Choice(["on", "off", "suspended", "running"]))
-@click.argument("skill", type=settings.text, required=False)
+@click.argument("state", type=click.Choice(["on", "off", "suspended", "running", "payer"]))
+@click.argument("what", metavar="[SKILL | ORG]", type=settings.text, required=False)
 @click.option("--from", "since", type=settings.since, required=True, metavar="TIME", help=_TIME)
 @click.option(
     "--to",
@@ -130,7 +131,7 @@ def record(
     *,
     tenant: str,
     state: str,
-    skill: str | None,
+    what: str | None,
     since: datetime,
     until: datetime | None,
     note: str,
@@ -138,21 +139,29 @@ def record(
     dry_run: bool,
     output: str,
 ) -> None:
-    """Record how it was from when until when: SKILL on or off, or the tenant suspended or running.
+    """Record how it was from when until when: SKILL on or off, the tenant suspended or running, or payer ORG.
 
     Outside of that time nothing changes. No row is removed: at each row that says otherwise the right state is
     appended.
     """
-    from reconciler.db import put_right
+    from reconciler.db import payers, put_right
     from reconciler.db.apply import Author
     from reconciler.db.connection import brief_transaction
 
-    if (state in {"on", "off"}) != bool(skill):
-        raise click.UsageError("Give a skill with on and off, as `record acme on mail`, and none with the others.")
+    if (state in {"on", "off", "payer"}) != bool(what):
+        raise click.UsageError("Give a skill with on and off, an organisation with payer, and nothing with the others.")
+    if state == "payer" and any(at.time() != time() for at in (since, until) if at):
+        raise click.UsageError("An organisation pays for whole UTC days: give --from and --to as 2026-05-15.")
     kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
     author = Author(_decider(by), note)
     with brief_transaction(settings.database_url()) as cursor:
-        done = put_right.record(cursor, tenant, skill, kind, since=since, until=until, author=author, dry_run=dry_run)
+        if state == "payer" and what:
+            first, last = since.date(), until.date() if until else None
+            done = payers.record_payer(cursor, tenant, what, since=first, until=last, author=author, dry_run=dry_run)
+        else:
+            done = put_right.record(
+                cursor, tenant, what, kind, since=since, until=until, author=author, dry_run=dry_run
+            )
     _say_put_right(done, output)
 
 

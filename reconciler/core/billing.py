@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG, Event
@@ -97,6 +98,20 @@ class Lifetime(NamedTuple):
                     first = until + 1
         if first <= last:
             yield self.org, first, last
+
+
+def with_payer(payers: Iterable[Payer], new: Payer) -> tuple[Payer, ...]:
+    """Return who pays for which days after one more decision: of several about a day the latest counts."""
+    parts = (
+        part
+        for payer in payers
+        for part in (
+            payer._replace(last=min(payer.last, new.first - 1)),
+            payer._replace(first=max(payer.first, new.last + 1)),
+        )
+        if part.first <= part.last
+    )
+    return tuple(sorted([*parts, new], key=attrgetter("first")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

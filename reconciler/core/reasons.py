@@ -167,9 +167,8 @@ class Reason(enum.StrEnum):
         summary="The custom resource names a different organisation than the ledger.",
         meaning="The label names a different organisation than the one that pays today. New events carry the label; "
         "who pays was left alone.",
-        remedy="Find out who pays. If the label is wrong, restore it. If it is right, the owner of the ledger can "
-        "update `zitadel_org_id` in `tenant_billing_lifecycle`; this moves every day of the lifetime, also those "
-        "that are already invoiced: bill those by hand.",
+        remedy="Find out who pays. If the label is wrong, restore it. If it is right, say from which day on: "
+        "`reconciler record TENANT payer ORG --from DAY --note WHY`. It moves no day that came before.",
     )
     EVENTS_WITHOUT_TENANT = _Entry(
         name="events_without_tenant",

@@ -110,6 +110,7 @@ def reopen(
     try:
         cursor.execute(query("keep_closed_lifetime"), {**known, "by": by, "note": note})
         cursor.execute(query("begin_lifetime"), known)
+        cursor.execute(query("end_payer"), known)
     except psycopg.errors.InsufficientPrivilege as error:
         raise NotTheOwner(
             f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not reopen.",

@@ -44,7 +44,7 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
     lifetimes = tuple(RecordedLifetime(*row) for row in rows("explain_lifetimes"))
     corrections = tuple(Correction(*row) for row in rows("explain_corrections"))
     differences = {row.id: row.difference for row in read_standing(cursor, [made.id for made in corrections])}
-    corrections = tuple(made._replace(difference=differences[made.id]) for made in corrections)
+    corrections = tuple(made._replace(difference=differences.get(made.id)) for made in corrections)
     gaps = tuple(OpenGap(*row) for row in rows("explain_gaps"))
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))
     exceptions = tuple(Exemption(*row) for row in rows("explain_exceptions"))

@@ -78,7 +78,7 @@ def record(
         NotPutRight: the time is not inside one lifetime, or after now.
         UnknownTenant: the ledger does not know the tenant.
     """
-    now = _begin(cursor)
+    now = begin(cursor)
     lived = _lifetimes(cursor, tenant)
     if not lived:
         raise unknown_tenant(cursor, tenant, refused=True)
@@ -111,7 +111,7 @@ def retract(
         NotPutRight: there is nothing to take back, it is taken back already, or the cluster shows another state.
         ClusterNeeded: the latest state would change, and there is no `lookup`.
     """
-    now = _begin(cursor)
+    now = begin(cursor)
     found = _target(cursor, target)
     known = read_key(cursor, (found.tenant, found.skill))
     standing = [one for one in known.decisions.standing if one.number != found.decision]
@@ -146,7 +146,7 @@ def retract(
     return done._replace(number=number)
 
 
-def _begin(cursor: Cursor) -> datetime:
+def begin(cursor: Cursor) -> datetime:
     """Take the lock of all runs; return the database's clock."""
     raise_unless_current(cursor)
     cursor.execute(query("lock"))
@@ -232,8 +232,8 @@ def _numbered(rows: Sequence[tuple[object, ...]]) -> _Target:
         )
     if table not in TABLES.values():
         raise NotPutRight(
-            f"{what}, is about a lifetime or its organisation, and only a row of a skill or suspension is taken back.",
-            f"Nothing was written. `reconciler explain {tenant}` shows what proves it.",
+            f"{what}, is about a lifetime or who pays, and only a row of a skill or suspension is taken back.",
+            f"Nothing was written. Who pays is said with `reconciler record {tenant} payer ORG`.",
         )
     if taken_back_by:
         raise _taken_back(what, taken_back_by)
@@ -313,8 +313,13 @@ def _write(cursor: Cursor, appended: Sequence[Finding], author: Author) -> int:
     try:
         return write_decided(cursor, appended, author)
     except psycopg.errors.InsufficientPrivilege as error:
-        raise NotTheOwner(
-            f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not decide.",
-            "Nothing was written. Repeat the command with DATABASE_URL of the role for decisions, which sql/roles.sql "
-            "makes, or of the owner of the ledger's tables.",
-        ) from error
+        raise denied(error) from error
+
+
+def denied(error: psycopg.Error) -> NotTheOwner:
+    """Return the failure that says which role may decide."""
+    return NotTheOwner(
+        f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not decide.",
+        "Nothing was written. Repeat the command with DATABASE_URL of the role for decisions, which sql/roles.sql "
+        "makes, or of the owner of the ledger's tables.",
+    )

@@ -85,7 +85,8 @@ def put_right(done: PutRight) -> str:
 def _show(done: PutRight, console: Console) -> None:
     what = f"the skill {visible(done.skill)} of {visible(done.tenant)}" if done.skill else visible(done.tenant)
     if done.state:
-        said = f"{what} was {done.state} from {second(done.since)} to {second(done.until)} UTC"
+        until = "on" if done.until == LAST else f"to {second(done.until)} UTC"
+        said = f"{what} was {done.state} from {second(done.since)} {until}"
     else:
         said = f"taken back of {what}: {visible(done.taken_back or '')}"
     head = f"Number {done.number}" if done.number is not None else "Nothing is written: this is a dry run"
@@ -96,8 +97,9 @@ def _show(done: PutRight, console: Console) -> None:
     rows = [
         Row([second(row.moment.occurred_at), _says(row), row.recorded or "-"]) for row in done.appended if row.moment
     ]
-    print_table(console, ("WHEN (UTC)", "APPENDED", "IN PLACE OF"), rows)
-    console.print()
+    if rows:
+        print_table(console, ("WHEN (UTC)", "APPENDED", "IN PLACE OF"), rows)
+        console.print()
     if not done.changes:
         console.print(Text("No day is billed otherwise."))
         return

@@ -314,7 +314,8 @@ def _gaps(story: Story, gaps: Sequence[OpenGap], max_events: int | None) -> Iter
 
 
 def _change(made: Correction) -> str:
-    what = "organisation" if made.action == Action.UPDATE else _named(made.subject)
+    of_whole = {Action.UPDATE: "organisation", Action.INSERT: "payer" if made.event_table == "payers" else None}
+    what = of_whole.get(Action(made.action)) or _named(made.subject)
     return f"{what}: {visible(made.recorded or '-')} → {visible(made.observed)}"
 
 

@@ -100,3 +100,27 @@ WHERE number = %(number)s AND taken_back_at IS NULL
 -- name: seen_uid
 -- The tenant that runs have seen last under this name.
 SELECT uid FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND gone_at IS NULL ORDER BY created_at DESC LIMIT 1
+
+-- name: keep_payer
+INSERT INTO reconciler.payers (source, tenant_name, number, org, from_day, until_day)
+VALUES (coalesce((SELECT identity FROM reconciler.source), ''), %(tenant)s, %(number)s, %(org)s, %(since)s,
+        coalesce(%(until)s::date, 'infinity'))
+
+-- name: prove_payer
+INSERT INTO reconciler.corrections (
+  reason, tenant_name, zitadel_org_id, action, recorded, observed, occurred_at, not_before, not_after, evidence,
+  event_table, decision, decided_at, by, role, note)
+VALUES ('recorded', %(tenant)s, %(org)s, 'insert', %(before)s, %(org)s, %(begins_at)s, %(begins_at)s, %(ends_at)s,
+        'decided', 'payers', %(number)s, now(), %(by)s, current_user, %(note)s)
+
+-- name: end_payer
+-- A new lifetime is paid by its own organisation, though another one paid until the end of the lifetime before.
+INSERT INTO reconciler.payers (source, tenant_name, number, org, from_day)
+SELECT coalesce((SELECT identity FROM reconciler.source), ''), %(tenant)s,
+       nextval(pg_get_serial_sequence('reconciler.corrections', 'id')), %(org)s, begun.day
+FROM (
+  -- a day that two lifetimes share is the earlier one's
+  SELECT greatest((%(created_at)s AT TIME ZONE 'UTC')::date, (%(ended_at)s AT TIME ZONE 'UTC')::date + 1) AS day
+) begun
+WHERE EXISTS (SELECT FROM reconciler.paid_days p
+              WHERE p.tenant_name = %(tenant)s AND p.until_day = 'infinity' AND p.from_day < begun.day)

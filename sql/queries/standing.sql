@@ -28,5 +28,5 @@ FROM reconciler.corrections c LEFT JOIN LATERAL (
   ORDER BY tenant_name <> c.tenant_name, coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC
   LIMIT 1
 ) AS shown ON true
-WHERE c.id = ANY (%(ids)s::bigint[])
+WHERE c.id = ANY (%(ids)s::bigint[]) AND c.event_table <> 'payers'
 ORDER BY c.id

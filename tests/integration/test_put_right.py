@@ -410,3 +410,71 @@ def days_on(acme: Ledger) -> set[int]:
             if any(line.item == "mail" for line in statement(cursor, first, first + timedelta(days=1)).lines):
                 found.add(day)
     return found
+
+
+# --- payers ------------------------------------------------------------------------------------------------------
+
+OTHER = "2872"
+
+
+def paid(acme: Ledger) -> dict[str, tuple[int, Decimal]]:
+    """Return the days and CHF of the fee that each organisation owes for May."""
+    with brief_transaction(acme.system.url) as cursor:
+        billed = statement(cursor, FROM.date(), UNTIL.date())
+    return {line.org: (line.days, line.amount_chf) for line in billed.lines if line.item is None}
+
+
+def test_who_pays_from_the_middle_of_a_month_divides_it(acme: Ledger, command: Callable[..., Ran]) -> None:
+    ran = command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "m.keller")
+    assert (ran.code, paid(acme)) == (0, {"2871": (14, Decimal("14.00")), OTHER: (17, Decimal("17.00"))})
+    assert "acme was paid for by 2872 from 2026-05-15 00:00:00 on, by m.keller: sold" in ran.out
+    assert "Together CHF +0.00 before VAT" in ran.out
+
+
+def test_a_later_payer_of_the_same_days_replaces_an_earlier_one(acme: Ledger, command: Callable[..., Ran]) -> None:
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-01", "--note", "why", "--by", "me")
+    command(
+        "record", "acme", "payer", "2873", "--from", "2026-05-11", "--to", "2026-05-21", "--note", "y", "--by", "me"
+    )
+    assert {org: days for org, (days, _) in paid(acme).items()} == {OTHER: 21, "2873": 10}
+
+
+def test_a_dry_run_of_a_payer_shows_the_lines_that_follow(acme: Ledger, command: Callable[..., Ran]) -> None:
+    days = ["--from", "2026-05-15", "--to", "2026-06-01", "--note", "why", "--by", "me", "--output", "json"]
+    shown = command("record", "acme", "payer", OTHER, *days, "--dry-run").document
+    assert paid(acme) == {"2871": (31, Decimal("31.00"))}
+    assert command("record", "acme", "payer", OTHER, *days).document["lines"] == shown["lines"]
+    assert [(line["org"], line["days_after"]) for line in shown["lines"]] == [("2871", 14), (OTHER, 17)]
+
+
+@pytest.mark.usefixtures("acme")
+def test_explain_shows_who_pays_and_who_decided_it(command: Callable[..., Ran]) -> None:
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "m.keller")
+    shown = command("explain", "acme").out
+    assert "payer: 2871 → 2872" in shown
+    assert "by m.keller" in shown
+    assert "taken back" not in shown
+
+
+@pytest.mark.parametrize(
+    ("days", "code"),
+    [
+        pytest.param(["--from", "2026-05-15T10:00Z"], 64, id="part of a day - wrong usage"),
+        pytest.param(["--from", "2026-03-15"], 3, id="before the lifetime - refused"),
+        pytest.param(["--from", "2028-03-15"], 3, id="after today - refused"),
+        pytest.param(["--from", "2026-05-15", "--to", "2026-05-15"], 3, id="no day at all - refused"),
+    ],
+)
+def test_days_that_cannot_be_paid_are_refused(command: Callable[..., Ran], days: list[str], code: int) -> None:
+    assert command("record", "acme", "payer", OTHER, *days, "--note", "why", "--by", "me").code == code
+
+
+def test_a_payer_ends_with_its_lifetime(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "me")
+    acme.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s WHERE tenant_name = 'acme'", [may(20)])
+    acme.system.api.delete("acme", at=may(20))
+    acme.system.api.create(tenant("acme"), at=may(25))
+    acme.system.run()
+    assert command("reopen", "acme", "--note", "back", "--by", "me", *acme.kubeconfig).code == 0
+    assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14 + 7, OTHER: 5}

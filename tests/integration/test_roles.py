@@ -194,7 +194,7 @@ DECIDER_MAY = [
     pytest.param("UPDATE reconciler.corrections SET taken_back_by = 1", id="take back"),
     pytest.param("UPDATE reconciler.exceptions SET expires_at = now()", id="end an exception"),
 ]
-PROOFS = ["runs", "corrections", "closed_lives", "source", "tenants", "changes", "gaps", "totals", "reports"]
+PROOFS = ["runs", "corrections", "closed_lives", "payers", "source", "tenants", "changes", "gaps", "totals", "reports"]
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_no_role_changes_a_proof_but_where_a_run_fills_in_later(role: Connection
     may = {
         (name, table, column)
         for name, connection in (("run", role), ("decider", decider))
-        for table in ("runs", "corrections", "closed_lives")
+        for table in ("runs", "corrections", "closed_lives", "payers")
         for column in _columns(connection, table)
         if connection.execute(
             "SELECT has_column_privilege(%s::regclass, %s, 'UPDATE')", [f"reconciler.{table}", column]

@@ -93,8 +93,8 @@ class Boundaries:
             boundaries.cross(NOTIFIED)
             record_notified(*given)
 
-        def start(url: str, seconds: float) -> runs.Start:
-            started = really_start(url, seconds)
+        def start(ledger: database.Ledger, seconds: float) -> runs.Start:
+            started = really_start(ledger, seconds)
             return started._replace(read_at=started.observed_at.timestamp())
 
         with monkeypatch.context() as patch:
