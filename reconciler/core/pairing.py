@@ -153,7 +153,7 @@ def settle_tenant(
     if life is None and not any(change.kind is Kind.CREATED for change in of_lifetime):
         # the truth table records it, by what it is now
         return Settled((), {})
-    placed, explained, life = _lifetime(of_lifetime, life, rows, rules)
+    placed, explained, life = _lifetime(of_lifetime, life, rules)
     is_waiting = any(moment is None for _, moment in placed)
     events = sorted((each for each in changes if not each.kind.is_of_lifetime), key=lambda each: each.skill or "")
     if is_waiting:
@@ -177,7 +177,7 @@ _Placed = list[tuple[Change, Moment | None]]
 
 
 def _lifetime(
-    changes: Iterable[Change], life: Life | None, rows: Mapping[str | None, Iterable[Row]], rules: Rules
+    changes: Iterable[Change], life: Life | None, rules: Rules
 ) -> tuple[_Placed, dict[Change, datetime], Life]:
     """Return the creation and the deletion where no row explains them, and where one does; and the lifetime then."""
     explained: dict[Change, datetime] = {}
@@ -195,12 +195,8 @@ def _lifetime(
             placed.append((change, _moment(change, change.created_at)))
             life = Life(change.created_at, org=change.org or UNKNOWN_ORG)
         else:
-            # a time on a version is cut to the second, and a row of that second is still of its lifetime
-            first, last = change.not_before, min(change.not_before + rules.tolerance, change.not_after - INSTANT)
-            times = [row.occurred_at for its in rows.values() for row in its if first <= row.occurred_at <= last]
-            after = [] if change.at else [at + INSTANT for at in times]
             # else it would be a lifetime without a day
-            end = max(rules.date(change), life.began_at + SHORTEST_LIFETIME, *after)
+            end = max(rules.date(change), life.began_at + SHORTEST_LIFETIME)
             placed.append((change, _moment(change, end)))
             life = life._replace(ended_at=end)
     return placed, explained, life or Life(next(iter(explained)).created_at)
@@ -323,8 +319,8 @@ def _placed(
             continue
         ends = [end - INSTANT for end in (after, life.ended_at) if end]
         starts = [life.began_at, *([last + INSTANT] if last else [])]
-        if ends and min(ends) < max(starts):
-            left_out[change] = max(starts)
+        if after and last and after <= last + INSTANT:
+            left_out[change] = last
             continue
         at = max(min([rules.date(change), *ends]), *starts)
         placed.append((change, _moment(change, at)))

@@ -74,8 +74,6 @@ class Told:
     """What the change log told, and what follows from it, until it is kept."""
 
     source: str
-    position_at: datetime
-    """When the run began whose list the log reached last: what it shows now came later."""
     last_at: datetime
     """When the run began whose list the log begins at."""
     listed_at: datetime
@@ -141,12 +139,6 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     return settlement
 
 
-def postponed(first: Comparison) -> Settlement:
-    """Return the settlement that leaves to the next run whatever the change log may decide."""
-    found = (each for its in first.findings.values() for each in its if each.reason in LIFETIME | EVENTS)
-    return Settlement(tuple(each.deferred() for each in found), frozenset(first.findings))
-
-
 def keep_changes(cursor: Cursor, told: Told, run_id: UUID) -> None:
     """Keep the new changes, and which events the run has appended for them; forget those whose rows are long there."""
     if told.done:
@@ -172,8 +164,7 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
         asked = {"source": told.source, "uids": [*told.shown]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
         since = {"source": told.source, "last_at": told.last_at, "max_runs": MAX_RUNS}
-        # of a run that was stopped, too, the list may be the position
-        lists = [Seen(0, told.position_at), *(Seen(*row) for row in cursor.execute(query("earlier_lists"), since))]
+        lists = [Seen(*row) for row in cursor.execute(query("earlier_lists"), since)]
         for uid, versions in told.shown.items():
             told.new += changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance)
     for change in told.new:

@@ -30,10 +30,10 @@ from reconciler.core.history import (
     restored,
     unproven,
 )
-from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Observed, Version, VersionKind
+from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Version, VersionKind
 from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
-from reconciler.db.changes import Settlement, Told, keep_changes, postponed, settle_changes
+from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
 from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.compare import Comparison
     from reconciler.core.dating import Dating
-    from reconciler.core.model import Listing
+    from reconciler.core.model import Listing, Observed
     from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
 
@@ -151,10 +151,6 @@ class Sightings:
             return Settlement()
         rules = Rules(dating.observed_at, settle, dating.tolerance, dating.fallback)
         settlement = settle_changes(cursor, self._told, first, rules)
-        if cursor.execute(query("position_stands"), self._new.began_with).fetchall() == [(False,)]:
-            # the versions were compared with younger tenants, which shows changes that never were
-            _log.info("history.unread", meaning="another run has moved the position: the next run decides")
-            return postponed(first)
         waiting = sum(not each.action.writes for each in settlement.findings if each.shown_by)
         self.read = self.read._replace(waiting=waiting)
         return settlement
@@ -263,7 +259,7 @@ class _New:
             RestoredSource: the list lacks a tenant whose deletion the log does not show, and that is not accepted.
         """
         last_at = self.last.known_at if self.last else self.listed_at
-        told = Told(self.source, self.last.at if self.last else last_at, last_at, self.listed_at, log, self.kept)
+        told = Told(self.source, last_at, self.listed_at, log, self.kept)
         if log.read is LogRead.LOST or not self.last:
             if self.last:
                 self.keep_gap(Gap(ANY_TENANT, self.last.at, self.listed_at, Unproven.LOG_LOST), "")
@@ -350,7 +346,7 @@ class _New:
             if now.uid in self.kept_uids:
                 self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
-            self._miss(before, is_unreadable=bool(now or heir == UNREADABLE))
+            self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)
         if self.is_restored and now and not before.deleting_at:
             why = Unproven.RESTORED
         if why is None or self.last is None:
@@ -359,19 +355,6 @@ class _New:
         from_at = before.unwritten_since or self.last.known_at
         self.gap_uids.add(before.uid)
         self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
-
-    def _miss(self, before: Remembered, *, is_unreadable: bool) -> None:
-        """Keep that the list lacks a tenant, or shows it and it cannot be read."""
-        self._keep_state("unreadable" if is_unreadable else "vanished", before.uid)
-        if before.uid in self.kept_uids and not is_unreadable:
-            last = Observed(
-                name=before.name,
-                uid=before.uid,
-                org=before.org,
-                created_at=before.created_at,
-                resource_version=self.position.resource_version,
-            )
-            self.steps[before.uid] = Version(VersionKind.DELETED, last)
 
     def _meet(self, now: Observed, forerunner: Remembered | None) -> None:
         """Keep a tenant that no list has shown before."""

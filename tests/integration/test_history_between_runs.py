@@ -15,7 +15,7 @@ from reconciler.db import apply, runs
 from reconciler.db.certificate import read_certificate
 from reconciler.db.connection import snapshot
 from tests.support.api_state import ORG_LABEL, tenant
-from tests.support.faults import Fault, Request, edit, lists
+from tests.support.faults import Fault, edit, lists
 
 if TYPE_CHECKING:
     from reconciler.core.plan import Plan
@@ -466,49 +466,3 @@ def test_of_a_log_that_is_cut_too_an_unreadable_tenant_stays_unproven(known: Wor
     gaps = known.ledger.execute("SELECT from_at, until_at FROM reconciler.gaps WHERE tenant_name = 'acme'").fetchall()
     assert [from_at for from_at, _ in gaps] == [known.time("9:0:0")]
     assert gaps[0][1] > known.time("12:9:0")
-
-
-def test_a_change_comes_after_the_list_of_a_blocked_run(known: World) -> None:
-    known.row("enabled", "9:05:0")
-    known.at("9:05:0").packages("wiki", "mail")
-    known.at("9:20:0").packages("wiki")
-    known.row("disabled", "9:20:0")
-    known.suspend()
-    blocked = known.run("9:30:0", limits=Limits(count=0, percent=0))
-    assert blocked.result == "blocked"
-    known.run("9:35:0", limits=Limits(count=0, percent=0))
-    known.at("9:40:0").packages("wiki", "mail")
-    known.run("9:50:0")
-    assert known.events() == [("enabled", "09:05:00"), ("disabled", "09:20:00"), ("enabled", "09:40:00")]
-
-
-def test_a_run_overtaken_by_another_decides_nothing(known: World) -> None:
-    known.at("9:10:0").packages("wiki", "mail")
-    known.row("enabled", "9:10:0")
-    known.at("9:20:0").packages("mail")
-    known.row("disabled", "9:20:0", "wiki")
-
-    def overtake(request: Request) -> None:
-        if request.verb == "watch":
-            known.api.on_request = None
-            known.run("9:30:0")
-
-    known.api.on_request = overtake
-    known.run("9:30:0")
-    assert known.events() == [("enabled", "09:10:00")]
-    assert known.events("wiki") == [("enabled", "00:00:00"), ("disabled", "09:20:00")]
-
-
-def test_a_vanished_tenant_that_waits_is_ended_without_a_log(known: World) -> None:
-    known.name = "brief"
-    known.at("9:9:50").create("mail")
-    known.run("9:10:0")
-    known.at("9:20:0").delete()
-    known.api.forget()
-    known.run("9:30:0")
-    known.run("9:40:0")
-    ended = known.lifetime()[1]
-    assert ended is not None
-    assert "09:10:00" <= ended <= "09:20:00"
-    assert known.events()[-1][0] == "disabled"
-    assert known.run("9:50:0").result == "clean"

@@ -87,13 +87,6 @@ class Case(NamedTuple):
 
 ON, OFF = Kind.ENABLED, Kind.DISABLED
 CASES = [
-    Case(
-        "a row of the second at which it may have gone",
-        [change(Kind.DELETED, 0, 100)],
-        [row(1, "enabled", 0.5)],
-        [("stamp", "deleted", 0.500001)],
-    ),
-    Case("its lifetime ended before it began", toggles(0), [], [], life=Life(at(-5), at(-10))),
     Case("a row in time explains it", toggles(0), [row(1, "enabled", 50)], []),
     Case("a row that is late by less than settle", toggles(0), [row(1, "enabled", 61)], []),
     Case("a row that is too late", toggles(0), [row(1, "enabled", 62)], [("append", "enabled", 0)]),
