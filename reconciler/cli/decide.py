@@ -15,9 +15,11 @@ from reconciler.cli.output import say
 from reconciler.core.reasons import ACCEPTABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
-    from reconciler.core.decisions import PutRight
+    from reconciler.core.decisions import Lookup, PutRight
+    from reconciler.db.connection import Cursor
 
 _BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
 
@@ -112,7 +114,7 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what 
 
 @click.command()
 @click.argument("tenant", type=settings.text)
-@click.argument("state", type=click.Choice(["on", "off", "suspended", "running", "payer"]))
+@click.argument("state", type=click.Choice(["on", "off", "suspended", "running", "alive", "gone", "payer"]))
 @click.argument("what", metavar="[SKILL | ORG]", type=settings.text, required=False)
 @click.option("--from", "since", type=settings.since, required=True, metavar="TIME", help=_TIME)
 @click.option(
@@ -121,12 +123,16 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what 
     type=settings.since,
     metavar="TIME",
     help="Until when; the state before holds again from then on. By default until the next row of the skill or the "
-    "suspension, the end of the lifetime or now, whichever is first.",
+    "suspension, the end of the lifetime or now, whichever is first; of alive and gone the next end, else on and on.",
 )
+@click.option("--org", type=settings.text, help="With alive, where the ledger has no row: who pays.")
 @click.option("--note", type=settings.text, required=True, help="Why it is decided.")
 @_BY
 @_DRY_RUN
 @settings.OUTPUT
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings)
+@settings.DEADLINE
 def record(
     *,
     tenant: str,
@@ -134,34 +140,52 @@ def record(
     what: str | None,
     since: datetime,
     until: datetime | None,
+    org: str | None,
     note: str,
     by: str | None,
     dry_run: bool,
     output: str,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    deadline: timedelta,
 ) -> None:
-    """Record how it was from when until when: SKILL on or off, the tenant suspended or running, or payer ORG.
+    """Record how it was from when until when: on or off SKILL, suspended, running, alive, gone, or payer ORG.
 
     Outside of that time nothing changes. No row is removed: at each row that says otherwise the right state is
     appended.
     """
-    from reconciler.db import payers, put_right
     from reconciler.db.apply import Author
-    from reconciler.db.connection import brief_transaction
 
     if (state in {"on", "off", "payer"}) != bool(what):
         raise click.UsageError("Give a skill with on and off, an organisation with payer, and nothing with the others.")
     if state == "payer" and any(at.time() != time() for at in (since, until) if at):
         raise click.UsageError("An organisation pays for whole UTC days: give --from and --to as 2026-05-15.")
-    kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
+    if org and state != "alive":
+        raise click.UsageError("--org goes with alive, where the ledger has no row of the tenant.")
     author = Author(_decider(by), note)
-    with brief_transaction(settings.database_url()) as cursor:
+
+    def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
+        from reconciler.db import lifetimes, payers, put_right
+
+        if state in {"alive", "gone"}:
+            return lifetimes.record_lifetime(
+                cursor,
+                tenant,
+                state,
+                since=since,
+                until=until,
+                org=org,
+                author=author,
+                lookup=lookup,
+                dry_run=dry_run,
+            )
         if state == "payer" and what:
             first, last = since.date(), until.date() if until else None
-            done = payers.record_payer(cursor, tenant, what, since=first, until=last, author=author, dry_run=dry_run)
-        else:
-            done = put_right.record(
-                cursor, tenant, what, kind, since=since, until=until, author=author, dry_run=dry_run
-            )
+            return payers.record_payer(cursor, tenant, what, since=first, until=last, author=author, dry_run=dry_run)
+        kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
+        return put_right.record(cursor, tenant, what, kind, since=since, until=until, author=author, dry_run=dry_run)
+
+    done = _decided(decide, tenants, cluster, deadline)
     _say_put_right(done, output)
 
 
@@ -190,23 +214,40 @@ def retract(
     The skill or the suspension then reads as if it had never been written. Where that changes how it is now, the
     cluster is looked at: it must show the same.
     """
-    from reconciler.cli.assemble import make_source
     from reconciler.db import put_right
     from reconciler.db.apply import Author
+
+    author = Author(_decider(by), note)
+
+    def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
+        return put_right.retract(cursor, target, author=author, lookup=lookup, dry_run=dry_run)
+
+    done = _decided(decide, tenants, cluster, deadline)
+    _say_put_right(done, output)
+
+
+def _decided(
+    decide: Callable[[Cursor, Lookup | None], PutRight],
+    tenants: str | None,
+    cluster: ClusterSettings,
+    deadline: timedelta,
+) -> PutRight:
+    """Return what is decided in a transaction; where that needs a look at the cluster, after it, in another one."""
+    from reconciler.cli.assemble import make_source
     from reconciler.db.connection import brief_transaction
+    from reconciler.db.put_right import ClusterNeeded
     from reconciler.deadline import Deadline
     from reconciler.sources.lookup import look_up
 
-    ends, author, url = Deadline.after(deadline.total_seconds()), Author(_decider(by), note), settings.database_url()
+    ends, url = Deadline.after(deadline.total_seconds()), settings.database_url()
     try:
         with brief_transaction(url, ends.left()) as cursor:
-            done = put_right.retract(cursor, target, author=author, dry_run=dry_run)
-    except put_right.ClusterNeeded as needed:
+            return decide(cursor, None)
+    except ClusterNeeded as needed:
         # no connection idles while the cluster answers
         lookup = look_up(make_source(cluster, ends, tenants), needed.tenant)
-        with brief_transaction(url, ends.left()) as cursor:
-            done = put_right.retract(cursor, target, author=author, lookup=lookup, dry_run=dry_run)
-    _say_put_right(done, output)
+    with brief_transaction(url, ends.left()) as cursor:
+        return decide(cursor, lookup)
 
 
 def _say_put_right(done: PutRight, output: str) -> None:

@@ -37,8 +37,8 @@ rules of `RULES` in order.
 Today's payer is whom a person decided on for this UTC day, else the row's org.
 
 A row is of another tenant if the resource was created later than it begins, or if the name had another uid since then;
-unless a person took the resource for the same tenant. Both allow for the settle period, as a row may be that late, and
-for how far the clocks are apart.
+unless a person took the resource for the same tenant, or decided when the row begins while it was this one. Both allow
+for the settle period, as a row may be that late, and for how far the clocks are apart.
 
 A key whose latest event lies after now is left alone by every other rule. A run that writes also parks a tenant that
 cannot be written, see `reconciler.db.apply`. Which tenants are restless, `reconciler.core.recheck` says.
@@ -90,7 +90,8 @@ class Case(NamedTuple):
     def is_recreated(self) -> bool:
         """True if the resource is another tenant than the one of its row, which is open."""
         created_at = self.observed.created_at if self.observed else None
-        if created_at is None or self.row is None or self.row.deleted_at or self.recorded.continues:
+        is_decided = self.recorded.continues or self.recorded.start_is_decided
+        if created_at is None or self.row is None or self.row.deleted_at or is_decided:
             return False
         is_another = self.recorded.follows and created_at != self.row.created_at
         return is_another or created_at > self.row.created_at + self.slack
@@ -189,9 +190,15 @@ def tenant_recreated(case: Case) -> Iterator[Finding]:
 
 def creation_misrecorded(case: Case) -> Iterator[Finding]:
     """The row is open, and begins later than the tenant."""
-    if case.open and case.open.created_at and case.row and case.open.created_at < case.row.created_at - case.slack:
-        recorded, observed = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (case.row.created_at, case.open.created_at))
+    is_decided = case.recorded.start_is_decided
+    if not is_decided and case.open and case.row and _is_older(case.open, case.row.created_at - case.slack):
+        times = (case.row.created_at, case.open.created_at)
+        recorded, observed = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in times if at)
         yield case.finding(Reason.CREATION_MISRECORDED, recorded, observed)
+
+
+def _is_older(observed: Observed, at: datetime) -> bool:
+    return observed.created_at is not None and observed.created_at < at
 
 
 def skills_differ(case: Case) -> Iterator[Finding]:

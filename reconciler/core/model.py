@@ -164,6 +164,8 @@ class Recorded:
     """True if its name had another uid since the row began: the resource is another tenant than the row's."""
     continues: bool = False
     """True if the resource has another uid, and a person took it for the row's own tenant."""
+    start_is_decided: bool = False
+    """True if a person decided when the row begins, while its name had the uid of the resource."""
     payer: str | None = None
     """Who pays today, where a person decided that; None: the organisation of the row does."""
     verified_at: datetime | None = None

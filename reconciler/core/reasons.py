@@ -72,7 +72,7 @@ class Reason(enum.StrEnum):
         meaning="The tenant was deleted, and a new one was created under the same name. If the ledger says deleted, "
         "the new tenant is not invoiced; if it says open, the deletion was lost, and the days in between are invoiced "
         "too. Nothing was written.",
-        remedy="Have the owner of the ledger run `reconciler reopen TENANT`, with `--ended TIME` if the ledger does "
+        remedy="Run `reconciler reopen TENANT` as the role for decisions, with `--ended TIME` if the ledger does "
         "not know the deletion. Many at once mean that the cluster was restored from a backup: then run once with "
         "--accept-source.",
     )
@@ -81,9 +81,9 @@ class Reason(enum.StrEnum):
         summary="The tenant is older than the ledger says.",
         meaning="The tenant was created before its row in the ledger begins, so the days in between are not invoiced. "
         "Nothing was written: the start of a row never moves by itself.",
-        remedy="Find out from when the tenant is owed. If from the row's start, accept the report with `reconciler "
-        "except TENANT creation_misrecorded --until DAY --note WHY`; if from its creation, bill the days in between "
-        "by hand, and then accept it.",
+        remedy="Find out from when the tenant is owed. If from its creation, `reconciler record TENANT alive --from TIME "
+        "--note WHY`; if from the row's start, accept the report with `reconciler except TENANT creation_misrecorded "
+        "--until DAY --note WHY`.",
     )
     TENANT_UNREADABLE = _Entry(
         name="tenant_unreadable",
@@ -108,7 +108,7 @@ class Reason(enum.StrEnum):
         meaning="The ledger says that the tenant was deleted, but it still exists: it was created before that time "
         "and was never removed. It is not invoiced. Nothing was written.",
         remedy="Find out who stamped the deletion, and why. If the tenant should go, delete it; if it should stay, "
-        "the owner of the ledger has to set `deleted_at` in `tenant_billing_lifecycle` to null.",
+        "`reconciler record TENANT alive --from TIME --note WHY`, with the time of the stamp.",
     )
     SKILL_ENABLE_UNRECORDED = _Entry(
         name="skill_enable_unrecorded",
@@ -175,8 +175,8 @@ class Reason(enum.StrEnum):
         summary="There are events, but neither a custom resource nor a lifecycle row.",
         meaning="The ledger has events for a tenant that has neither a custom resource nor a row in "
         "`tenant_billing_lifecycle`: its row was lost and the tenant is gone. Nothing was written.",
-        remedy="Find out when the tenant existed. The owner of the ledger can insert the row; if nothing is owed, "
-        "accept the report with `reconciler except TENANT events_without_tenant --until DAY --note WHY`.",
+        remedy="Find out when the tenant existed, and say it: `reconciler record TENANT alive --from TIME --to TIME --org "
+        "ORG --note WHY`. If nothing is owed, accept the report with `reconciler except TENANT events_without_tenant --until DAY --note WHY`.",
     )
     EVENT_TIME_INVALID = _Entry(
         name="event_time_invalid",

@@ -9,6 +9,8 @@ Pure: no clock, no I/O, frozen values. A key is a skill of a tenant, or its susp
     a decision, `--from` `--to`    at its beginning, and at every row in it, to the decided one; at its end, to what
                                    the key read there before it was decided
 
+A decision without a length is a row: a skill that goes off where its lifetime ends.
+
 Left out are the rows that were taken back, those that took them back, and those that a decision wrote: it writes them
 anew. Wherever the ledger then reads otherwise, the right state is appended at that instant. So what is taken back reads
 as if it had never been written, and a decision stands whatever comes later.
@@ -69,10 +71,11 @@ def reading(rows: Iterable[Event], decided: Collection[Decided], nothing: str) -
             held = (one.kind for one in latest_first if one.place < place and one.holds(step.occurred_at))
             states[step.occurred_at] = next(held, step.kind)
         else:
-            after = _state(states, step.ends_at, nothing)
+            after = state_of(states, step.ends_at, nothing)
             for at in [at for at in states if step.holds(at)]:
                 del states[at]
-            states[step.begins_at], states[step.ends_at] = step.kind, after
+            states[step.ends_at] = after
+            states[step.begins_at] = step.kind
     return states
 
 
@@ -113,7 +116,8 @@ def state_at(events: Iterable[Event], at: datetime, nothing: str) -> str:
     return latest.kind if latest else nothing
 
 
-def _state(states: Mapping[datetime, str], at: datetime, nothing: str) -> str:
+def state_of(states: Mapping[datetime, str], at: datetime, nothing: str) -> str:
+    """Return the state of a key at an instant, as `reading` has it."""
     instants = sorted(states)
     place = bisect_right(instants, at)
     return states[instants[place - 1]] if place else nothing

@@ -234,7 +234,8 @@ def _row(tenant: Observed) -> bytes:
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
-    *columns, detail, org, created_at, deleted_at, payer, follows, continues, skills, id_, kind, at, verified_at = row
+    *columns, detail, org, created_at, deleted_at, payer, follows, continues = row[:-6]
+    skills, id_, kind, at, verified_at, start_is_decided = row[-6:]
     latest = _decode_skills(skills) if skills else {}
     problem = f"More than {MAX_SKILLS:,} skills are on or were just turned off." if len(latest) > MAX_SKILLS else None
     recorded = Recorded(
@@ -248,6 +249,7 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
         continues=continues,
         payer=payer,
         verified_at=verified_at,
+        start_is_decided=start_is_decided,
         problem=problem,
     )
     return Candidate(as_observed(tuple(columns), detail), recorded)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from reconciler.core.billing import FEE, History, Payer, lines, with_payer
+from reconciler.core.billing import Payer, lines, with_payer
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes
 from reconciler.core.model import FIRST, LAST
 from reconciler.db.explain import unknown_tenant
 from reconciler.db.put_right import begin, denied
 from reconciler.db.queries import query
-from reconciler.db.usage import histories, prices
+from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,24 +36,19 @@ def record_payer(
         UnknownTenant: the ledger does not know the tenant.
     """
     now = begin(cursor)
-    ((_, lived, items),) = [*histories(cursor, [tenant])]
-    events = {item: tuple(its) for item, its in items}
-    suspensions = events.pop(FEE, ())
-    skills = {item: its for item, its in events.items() if item is not None}
+    before = history(cursor, tenant)
+    lived = before.lifetimes
     if not lived:
         raise unknown_tenant(cursor, tenant, refused=True)
     ends = _end(tenant, lived, since, until, now)
     last = (ends or LAST.date()).toordinal() - (1 if ends else 0)
     paid = with_payer(lived[0].payers, Payer(org, since.toordinal(), last))
-    before = next(share for share, *_ in lived[0].shares(since.toordinal(), since.toordinal()))
-    history = History(lifetimes=lived, skills=skills, suspensions=suspensions)
-    divided = History(
-        lifetimes=tuple(one._replace(payers=paid) for one in lived), skills=skills, suspensions=suspensions
-    )
+    payer = next(share for share, *_ in lived[0].shares(since.toordinal(), since.toordinal()))
+    after = replace(before, lifetimes=tuple(one._replace(payers=paid) for one in lived))
     today = prices(cursor)
     first = min((one.began_at for one in lived if one.began_at > FIRST), default=now).date()
     tomorrow = (now.astimezone(UTC) + timedelta(days=1)).date()
-    billed = (lines(tenant, each, today, first=first, until=tomorrow, as_of=now) for each in (history, divided))
+    billed = (lines(tenant, each, today, first=first, until=tomorrow, as_of=now) for each in (before, after))
     changes = tuple(line_changes(*billed))
     begins_at = datetime.combine(since, time(), UTC)
     ends_at = datetime.combine(ends, time(), UTC) if ends else LAST
@@ -61,7 +57,7 @@ def record_payer(
     if dry_run:
         return done
     ((number,),) = cursor.execute(query("decision_number")).fetchall()
-    row = {"number": number, "tenant": tenant, "org": org, "before": before, "since": since, "until": ends}
+    row = {"number": number, "tenant": tenant, "org": org, "before": payer, "since": since, "until": ends}
     moment = {"begins_at": begins_at, "ends_at": ends_at if ends else None}
     try:
         cursor.execute(query("keep_payer"), row)

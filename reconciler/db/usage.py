@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from reconciler.core.billing import FEE, NOTHING, Lifetime, Line, Payer, Prices, Statement
+from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, Payer, Prices, Statement
 from reconciler.core.errors import Failure
 from reconciler.core.model import Event
 from reconciler.db.queries import query
@@ -116,3 +116,16 @@ def histories(
             yield name, lifetimes.pop(name), events
     for name, lived in lifetimes.items():
         yield name, lived, iter(())
+
+
+def history(cursor: Cursor, tenant: str) -> History:
+    """Return all that is recorded of one tenant, in memory."""
+    lifetimes: tuple[Lifetime, ...] = ()
+    events: dict[str | None, tuple[Event, ...]] = {}
+    for _, lived, items in histories(cursor, [tenant]):
+        lifetimes = lived
+        # the events are read while they are taken
+        events = {item: tuple(its) for item, its in items}
+    suspensions = events.pop(FEE, ())
+    skills = {item: its for item, its in events.items() if item is not None}
+    return History(lifetimes=lifetimes, skills=skills, suspensions=suspensions)

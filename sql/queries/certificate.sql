@@ -7,7 +7,7 @@ WITH lifetime AS NOT MATERIALIZED (
   -- of one tenant it is looked up by the primary keys
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM public.tenant_billing_lifecycle
   UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM reconciler.closed_lives
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM reconciler.earlier_lifetimes
 ), last AS (
   SELECT unverified FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1
 ), assumed AS NOT MATERIALIZED (

@@ -59,7 +59,7 @@ WITH lifetime AS (
          least(l.deleted_at, %(last)s) + %(settle)s::interval AS ends_at,
          c.tenant_name IS NOT NULL AS is_one_of_many
   FROM public.tenant_billing_lifecycle l
-  LEFT JOIN (SELECT DISTINCT tenant_name FROM reconciler.closed_lives) c ON c.tenant_name = l.tenant_name
+  LEFT JOIN (SELECT DISTINCT tenant_name FROM reconciler.earlier_lifetimes) c ON c.tenant_name = l.tenant_name
   WHERE %(names)s::text[] IS NULL OR l.tenant_name = ANY (%(names)s::text[])
 ), event AS (
   -- in the order of the covering index the event after it is that before it in time
@@ -190,7 +190,7 @@ FROM (
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
   WHERE tenant_name = ANY (%(names)s::text[])
   UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.earlier_lifetimes
   WHERE tenant_name = ANY (%(names)s::text[])
 ) l
 ORDER BY l.created_at, l.is_last

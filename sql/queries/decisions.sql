@@ -49,8 +49,10 @@ SELECT reopened_at, reopened_by, note FROM reconciler.closed_lives
 WHERE tenant_name = %(tenant)s ORDER BY reopened_at DESC LIMIT 1
 
 -- name: keep_closed_lifetime
-INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note)
-SELECT tenant_name, zitadel_org_id, created_at, %(ended_at)s, %(by)s, %(note)s
+INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note, number)
+SELECT tenant_name, zitadel_org_id, created_at, %(ended_at)s, %(by)s, %(note)s,
+       -- it joins those that count
+       coalesce((SELECT max(number) FROM reconciler.closed_lives WHERE tenant_name = %(tenant)s), 0)
 FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s
 
 -- name: begin_lifetime
@@ -124,3 +126,31 @@ FROM (
 ) begun
 WHERE EXISTS (SELECT FROM reconciler.paid_days p
               WHERE p.tenant_name = %(tenant)s AND p.until_day = 'infinity' AND p.from_day < begun.day)
+
+-- name: keep_lifetimes
+-- All earlier lifetimes, as a person decided them.
+INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note, number)
+SELECT %(tenant)s, org, began_at, ended_at, %(by)s, %(note)s, %(number)s
+FROM unnest(%(orgs)s::text[], %(began)s::timestamptz[], %(ended)s::timestamptz[]) AS lived (org, began_at, ended_at)
+
+-- name: set_lifetime
+-- The last lifetime, which is the row.
+INSERT INTO public.tenant_billing_lifecycle AS l (tenant_name, zitadel_org_id, created_at, deleted_at)
+VALUES (%(tenant)s, %(org)s, %(began_at)s, %(ended_at)s)
+ON CONFLICT (tenant_name) DO UPDATE
+SET zitadel_org_id = excluded.zitadel_org_id, created_at = excluded.created_at, deleted_at = excluded.deleted_at
+
+-- name: take_back_ends
+-- What was written of lifetimes that a person has moved, and what closed the skills at their ends.
+UPDATE reconciler.corrections c SET taken_back_at = now(), taken_back_by = %(number)s
+WHERE c.tenant_name = %(tenant)s AND c.taken_back_at IS NULL AND c.number <> %(number)s
+      AND (c.event_table = 'tenant_billing_lifecycle' AND c.action IN ('insert', 'stamp')
+           AND c.occurred_at <> ALL (%(bounds)s::timestamptz[])
+           OR c.event_table = 'tenant_skill_events' AND c.event_id = ANY (%(event_ids)s::bigint[]))
+
+-- name: prove_lifetime
+INSERT INTO reconciler.corrections (
+  reason, tenant_name, zitadel_org_id, action, recorded, observed, occurred_at, not_before, not_after, evidence,
+  event_table, life_began_at, uid, decision, decided_at, by, role, note)
+VALUES ('recorded', %(tenant)s, %(org)s, 'update', %(before)s, %(after)s, %(since)s, %(since)s, %(until)s, 'decided',
+        'tenant_billing_lifecycle', %(began_at)s, %(uid)s, %(number)s, now(), %(by)s, current_user, %(note)s)

@@ -3,7 +3,7 @@
 -- name: explain_lifetimes
 -- Its lifetimes, the lifecycle row as the last of them.
 SELECT zitadel_org_id, created_at, deleted_at, reopened_at, reopened_by, note
-FROM reconciler.closed_lives WHERE tenant_name = %(tenant)s
+FROM reconciler.earlier_lifetimes WHERE tenant_name = %(tenant)s
 UNION ALL
 SELECT zitadel_org_id, created_at, deleted_at, NULL, NULL, NULL
 FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s

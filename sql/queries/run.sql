@@ -208,7 +208,10 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
         WHERE r.observed_at <= coalesce(
                 (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
               AND d.tenant_name <> ALL (r.unverified)
-        ORDER BY r.observed_at DESC LIMIT 1)
+        ORDER BY r.observed_at DESC LIMIT 1),
+       EXISTS (SELECT FROM reconciler.corrections c
+               WHERE c.tenant_name = d.tenant_name AND c.event_table = 'tenant_billing_lifecycle'
+                     AND c.evidence = 'decided' AND c.life_began_at = d.created_at AND c.uid = d.uid)
 FROM differs d
 ORDER BY tenant_name COLLATE "C"
 
@@ -241,6 +244,7 @@ FROM (VALUES
   ('reconciler.reports', 'SELECT', NULL), ('reconciler.reports', 'INSERT', NULL),
   ('reconciler.reports', 'UPDATE', NULL), ('reconciler.reports', 'DELETE', NULL),
   ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL),
+  ('reconciler.earlier_lifetimes', 'SELECT', NULL),
   ('reconciler.left_out', 'SELECT', NULL),
   ('reconciler.payers', 'SELECT', NULL), ('reconciler.paid_days', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")

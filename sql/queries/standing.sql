@@ -22,7 +22,7 @@ FROM reconciler.corrections c LEFT JOIN LATERAL (
     WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
     UNION ALL
     SELECT tenant_name, zitadel_org_id, NULL, NULL, created_at, deleted_at
-    FROM reconciler.closed_lives WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
+    FROM reconciler.earlier_lifetimes WHERE c.event_table = 'tenant_billing_lifecycle' AND tenant_name = c.tenant_name
   ) AS found
   -- the id of an event is unique in each part of a partitioned table only
   ORDER BY tenant_name <> c.tenant_name, coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC

@@ -26,7 +26,7 @@ WITH paid AS (
   FROM (
     SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
     UNION ALL
-    SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+    SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.earlier_lifetimes
   ) l LEFT JOIN payer p ON p.tenant_name = l.tenant_name
 ), lifetime AS (
   -- an organisation's tenants with all their lifetimes: what another organisation pays may have billed a shared day
@@ -121,7 +121,7 @@ FROM (
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at, true AS is_last FROM public.tenant_billing_lifecycle
   WHERE tenant_name = ANY (%(names)s::text[])
   UNION ALL
-  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.closed_lives
+  SELECT tenant_name, zitadel_org_id, created_at, deleted_at, false FROM reconciler.earlier_lifetimes
   WHERE tenant_name = ANY (%(names)s::text[])
 ) lifetime
 ORDER BY created_at, is_last

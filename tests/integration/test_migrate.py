@@ -37,7 +37,7 @@ OWN = [
     ),
 ]
 """The tables of schema reconciler."""
-VIEWS = ["left_out", "paid_days", "proving_runs"]
+VIEWS = ["earlier_lifetimes", "left_out", "paid_days", "proving_runs"]
 """Its views."""
 PATIENCE = 60
 """Seconds for what takes a moment on an idle machine."""

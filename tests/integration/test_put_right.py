@@ -54,6 +54,12 @@ class Ledger:
         else:
             self.system.api.create(tenant("acme", [*packages]), at=may(-29))
 
+    def delete(self, day: float) -> None:
+        """Let a deletion be asked for that nobody recorded, and let a run stamp it."""
+        self.system.api.patch("acme", {"metadata": {"finalizers": ["backup"]}}, at=may(1))
+        self.system.api.delete("acme", at=may(day))
+        self.system.run()
+
     def says(self, day: float, kind: str, skill: str = "mail") -> int:
         """Write a row of the portal's."""
         ((number,),) = self.execute(
@@ -441,10 +447,17 @@ def test_a_later_payer_of_the_same_days_replaces_an_earlier_one(acme: Ledger, co
 
 def test_a_dry_run_of_a_payer_shows_the_lines_that_follow(acme: Ledger, command: Callable[..., Ran]) -> None:
     days = ["--from", "2026-05-15", "--to", "2026-06-01", "--note", "why", "--by", "me", "--output", "json"]
+    acme.says(1, "enabled")
+    acme.says(31, "disabled")
     shown = command("record", "acme", "payer", OTHER, *days, "--dry-run").document
     assert paid(acme) == {"2871": (31, Decimal("31.00"))}
     assert command("record", "acme", "payer", OTHER, *days).document["lines"] == shown["lines"]
-    assert [(line["org"], line["days_after"]) for line in shown["lines"]] == [("2871", 14), (OTHER, 17)]
+    assert [(line["org"], line["item"], line["days_after"]) for line in shown["lines"]] == [
+        ("2871", None, 14),
+        ("2871", "mail", 14),
+        (OTHER, None, 17),
+        (OTHER, "mail", 16),
+    ]
 
 
 @pytest.mark.usefixtures("acme")
@@ -478,3 +491,101 @@ def test_a_payer_ends_with_its_lifetime(acme: Ledger, command: Callable[..., Ran
     acme.system.run()
     assert command("reopen", "acme", "--note", "back", "--by", "me", *acme.kubeconfig).code == 0
     assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14 + 7, OTHER: 5}
+
+
+# --- lifetimes ---------------------------------------------------------------------------------------------------
+
+
+def life(acme: Ledger, command: Callable[..., Ran], state: str, *arguments: str) -> Ran:
+    return command("record", "acme", state, *arguments, "--note", "why", "--by", "me", *acme.kubeconfig)
+
+
+def test_a_wrong_deletion_takes_its_closing_rows_with_it(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.delete(13)
+    assert (acme.mail(), acme.fee()) == (12, 12)
+    assert life(acme, command, "alive", "--from", "2026-05-13", "--to", "2026-05-31").code == 0
+    assert (acme.mail(), acme.fee()) == (30, 30)
+
+
+def test_an_earlier_end_closes_the_skills_there(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.delete(20)
+    assert life(acme, command, "gone", "--from", "2026-05-10").code == 0
+    assert (acme.mail(), acme.fee()) == (9, 9)
+    assert life(acme, command, "alive", "--from", "2026-05-15", "--to", "2026-05-30").code == 0
+    assert acme.fee() == 24
+
+
+def test_gone_inside_a_lifetime_splits_it_and_changes_nothing_else(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    assert life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20").code == 0
+    assert (acme.mail(), acme.fee()) == (21, 21)
+    acme.system.run()
+    before = all_rows(acme.system.url, ("public",))
+    for _ in range(3):
+        acme.system.run()
+    assert (all_rows(acme.system.url, ("public",)), acme.mail()) == (before, 21)
+
+
+def test_two_lifetimes_that_nobody_recorded_are_both_reached(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.execute("DELETE FROM tenant_billing_lifecycle")
+    acme.system.api.delete("acme", at=may(31))
+    assert life(acme, command, "alive", "--from", "2026-05-01", "--to", "2026-05-11", "--org", "2871").code == 0
+    assert life(acme, command, "alive", "--from", "2026-05-20", "--to", "2026-06-01").code == 0
+    assert acme.fee() == 10 + 12
+
+
+def test_a_first_lifetime_without_an_organisation_is_refused(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.execute("DELETE FROM tenant_billing_lifecycle")
+    assert life(acme, command, "alive", "--from", "2026-05-01", "--to", "2026-05-11").code == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        pytest.param("gone", "the cluster shows it alive", id="gone now, and it lives - refused"),
+    ],
+)
+def test_the_cluster_is_right_about_now(acme: Ledger, command: Callable[..., Ran], state: str, said: str) -> None:
+    acme.system.run()
+    ran = life(acme, command, state, "--from", "2026-05-10")
+    assert (ran.code, acme.fee()) == (3, 31)
+    assert said in ran.err
+
+
+def test_alive_now_while_the_cluster_shows_it_gone_is_refused(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.delete(13)
+    ran = life(acme, command, "alive", "--from", "2026-05-13")
+    assert (ran.code, acme.fee()) == (3, 12)
+    assert "the cluster shows it gone" in ran.err
+
+
+def test_a_start_that_a_person_decided_is_not_reported(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [may(10)])
+    assert [each.reason for each in acme.system.run().findings] == ["creation_misrecorded"]
+    assert life(acme, command, "alive", "--from", "2026-04-20").code == 0
+    assert acme.system.run().result is Result.CLEAN
+    assert acme.fee() == 31
+
+
+def test_a_recreated_tenant_is_reported_whatever_was_decided_before(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.execute("UPDATE tenant_billing_lifecycle SET created_at = %s", [may(10)])
+    acme.system.run()
+    life(acme, command, "alive", "--from", "2026-04-20")
+    acme.system.api.delete("acme", at=may(29))
+    acme.system.api.create(tenant("acme"), at=may(30))
+    assert "tenant_recreated" in [each.reason for each in acme.system.run().findings]
+
+
+def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.says(1, "enabled")
+    life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20")
+    numbers = acme.execute("SELECT DISTINCT number FROM reconciler.corrections WHERE by = 'me'").fetchall()
+    assert len(numbers) == 1
+    shown = command("explain", "acme").out
+    assert shown.count("decided   by me") == 3
+    assert "unknown hand" not in shown

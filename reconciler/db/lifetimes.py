@@ -1,0 +1,223 @@
+"""Write when a tenant lived, as a person says it: the rules are those of `reconciler.core.lifetimes`.
+
+What closed the skills at an end that moves is taken back, and what is on at a new end goes off there.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from reconciler.core.billing import FEE, History, Lifetime, lines
+from reconciler.core.decisions import NotPutRight, PutRight, line_changes, second
+from reconciler.core.lifetimes import edited, gaps, next_end, removed_ends
+from reconciler.core.model import FIRST, LAST, Event, Evidence, Moment
+from reconciler.core.reasons import Reason
+from reconciler.core.replay import Decided, Restated, reading, restate, state_of
+from reconciler.db.apply import write_decided
+from reconciler.db.decisions import check_source
+from reconciler.db.keys import KeyHistory, read_key
+from reconciler.db.put_right import NEXT, ClusterNeeded, begin, denied
+from reconciler.db.queries import query
+from reconciler.db.usage import history, prices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from reconciler.core.billing import Line, Prices
+    from reconciler.core.decisions import Lookup
+    from reconciler.core.lifetimes import Gap
+    from reconciler.core.model import Finding
+    from reconciler.db.apply import Author
+    from reconciler.db.connection import Cursor
+
+
+def record_lifetime(
+    cursor: Cursor,
+    tenant: str,
+    said: str,
+    *,
+    since: datetime,
+    until: datetime | None,
+    org: str | None,
+    author: Author,
+    lookup: Lookup | None = None,
+    dry_run: bool = False,
+) -> PutRight:
+    """Record that a tenant was `alive`, or `gone`, from one instant until another.
+
+    Without `until` it is the next end of a lifetime, or, if none comes, on and on. `org` pays for a first lifetime.
+    Where the tenant is open now and was not, or the other way round, the cluster must show that: `lookup` is what it
+    shows.
+
+    Raises:
+        NotPutRight: it cannot be, changes nothing, or the cluster shows otherwise.
+        ClusterNeeded: whether it is open would change, and there is no `lookup`.
+    """
+    now = begin(cursor)
+    before = history(cursor, tenant)
+    lived, events = before.lifetimes, before.items
+    if since >= now or (until and not since < until <= now):
+        raise NotPutRight(
+            f"It is {second(now)} UTC by the ledger's clock, and --from must be before that, and before --to.",
+            "Nothing was written. Give times that are past; without --to it holds on and on.",
+        )
+    until = until or next_end(lived, since)
+    payer = org or (lived[-1].org if lived else None)
+    new = Lifetime(payer, since, until, lived[0].payers if lived else ()) if payer else None
+    after = edited(lived, said, since, until, new)
+    uid = _confirmed(cursor, tenant, lived, after, lookup)
+    keys = [read_key(cursor, (tenant, skill)) for skill in before.skills]
+    closed = removed_ends(lived, after)
+    found = {known.key[1]: _restated(known, closed, gaps(lived, after), after[-1].org, now) for known in keys}
+    appended = tuple(each for its in found.values() for each in its)
+    changes = tuple(line_changes(*_billed(tenant, lived, after, events, found, prices(cursor), now)))
+    ends = until or LAST
+    done = PutRight(None, tenant, None, said, since, ends, None, appended, changes, *author)
+    if dry_run:
+        return done
+    gone = [row.id for known in keys for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
+    try:
+        if appended:
+            impact = done.difference_chf
+            number = write_decided(cursor, (appended[0]._replace(impact_chf=impact), *appended[1:]), author)
+        else:
+            ((number,),) = cursor.execute(query("decision_number")).fetchall()
+        _keep(cursor, done._replace(number=number), lived, after, uid, gone)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise denied(error) from error
+    return done._replace(number=number)
+
+
+def _confirmed(
+    cursor: Cursor, tenant: str, before: Sequence[Lifetime], after: Sequence[Lifetime], lookup: Lookup | None
+) -> str | None:
+    """Return the uid that the name has, if it is known; the cluster must show whether the tenant is open now."""
+    was_open, is_open = (any(one.ended_at is None for one in those) for those in (before, after))
+    seen = cursor.execute(query("seen_uid"), {"tenant": tenant}).fetchone()
+    uid: str | None = seen[0] if seen else None
+    if was_open == is_open:
+        return uid
+    if lookup is None:
+        needed = ClusterNeeded(
+            f"{tenant} would be {'open' if is_open else 'deleted'} now, and nobody has looked at the cluster.",
+            "Nothing was written. Give what the cluster shows of the tenant.",
+        )
+        needed.tenant = tenant
+        raise needed
+    check_source(cursor, lookup.listing)
+    resource = lookup.resource
+    if resource and resource.problem:
+        raise NotPutRight(
+            f"{tenant} cannot be read: {resource.problem}.",
+            "Nothing was written. Correct its custom resource, then repeat the command.",
+        )
+    is_live = resource is not None and resource.deleting_at is None
+    if is_live != is_open:
+        raise NotPutRight(
+            f"Then {tenant} would be {'open' if is_open else 'deleted'} now, and the cluster shows it "
+            f"{'alive' if is_live else 'gone'}: the next run would undo it, dated now.",
+            "Nothing was written. Give --to the time from which it was as the cluster shows; if the cluster is wrong, "
+            "change it first.",
+        )
+    return resource.uid if resource else uid
+
+
+def _restated(
+    known: KeyHistory, closed: frozenset[datetime], new_gaps: Sequence[Gap], org: str, now: datetime
+) -> list[Finding]:
+    """Return what is appended to a skill: its closing at a removed end is taken back, and it goes off at a new one."""
+    rows = [row for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
+    aside = known.aside | {row.id for row in rows}
+    standing = [one for one in known.decisions.standing if one.kind != "disabled" or one.begins_at not in closed]
+    states = reading([event for event in known.events if event.id not in aside], standing, known.nothing)
+    new = [
+        Decided(0, "disabled", gap.begins_at, gap.ends_at or gap.begins_at, NEXT)
+        for gap in new_gaps
+        if state_of(states, gap.begins_at, known.nothing) == "enabled"
+        or any(gap.begins_at < at < (gap.ends_at or at) and kind == "enabled" for at, kind in states.items())
+    ]
+    pins = {at for one in new for at in (one.begins_at, one.ends_at)}
+    stated = [*restate(known.events, aside, (*standing, *new), known.nothing, as_of=now, pins=pins)]
+    unproven = [row for row in rows if row.interval is None and row.id not in known.aside]
+    stated += [Restated(row.occurred_at, row.kind, row.event) for row in unproven[len(stated) :]]
+    found = []
+    for one in stated:
+        held = next((each for each in new if each.begins_at <= one.at <= each.ends_at), None)
+        reason, moment = Reason.RETRACTED, Moment(one.at, one.at, one.at, Evidence.DECIDED)
+        if held:
+            reason, moment = Reason.RECORDED, Moment(one.at, held.begins_at, held.ends_at, Evidence.DECIDED)
+        found.append(known.appended(one, reason, None, moment, org))
+    for place, row in enumerate(unproven):
+        found[place] = found[place]._replace(takes_back=row.id)
+    return found
+
+
+def _billed(  # noqa: PLR0917 - both sides of a comparison
+    tenant: str,
+    before: Sequence[Lifetime],
+    after: Sequence[Lifetime],
+    events: Mapping[str | None, tuple[Event, ...]],
+    found: Mapping[str | None, Iterable[Finding]],
+    today: Prices,
+    now: datetime,
+) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
+    """Return what is billed before and after, at today's prices."""
+    new = {
+        item: tuple(
+            Event(NEXT + place, each.event_kind, each.moment.occurred_at)
+            for place, each in enumerate(its)
+            if each.event_kind and each.moment
+        )
+        for item, its in found.items()
+    }
+    first = min((one.began_at for one in (*before, *after) if one.began_at > FIRST), default=now).date()
+    until = (now.astimezone(UTC) + timedelta(days=1)).date()
+
+    def billed(lived: Sequence[Lifetime], appended: Mapping[str | None, tuple[Event, ...]]) -> tuple[Line, ...]:
+        its = {
+            item: tuple(sorted((*said, *appended.get(item, ())), key=lambda event: (event.occurred_at, event.id)))
+            for item, said in events.items()
+        }
+        suspensions = its.pop(FEE, ())
+        skills = {item: said for item, said in its.items() if item is not None}
+        history = History(lifetimes=tuple(lived), skills=skills, suspensions=suspensions)
+        return lines(tenant, history, today, first=first, until=until, as_of=now)
+
+    return billed(before, {}), billed(after, new)
+
+
+def _keep(  # noqa: PLR0917 - all of one decision
+    cursor: Cursor,
+    done: PutRight,
+    before: Sequence[Lifetime],
+    after: Sequence[Lifetime],
+    uid: str | None,
+    closing_ids: list[int],
+) -> None:
+    """Write the lifetimes, the last of them as the row, with their proof."""
+    *earlier, last = after
+    if not earlier and len(before) > 1:
+        earlier = [before[0]._replace(ended_at=before[0].began_at)]
+    said = {"tenant": done.tenant, "number": done.number, "by": done.by, "note": done.note}
+    if earlier:
+        spans = {
+            "orgs": [one.org for one in earlier],
+            "began": [one.began_at for one in earlier],
+            "ended": [one.ended_at for one in earlier],
+        }
+        cursor.execute(query("keep_lifetimes"), {**said, **spans})
+    row = {"org": last.org, "began_at": last.began_at, "ended_at": last.ended_at}
+    cursor.execute(query("set_lifetime"), {**said, **row})
+    bounds = [at for one in after for at in (one.began_at, one.ended_at) if at]
+    cursor.execute(query("take_back_ends"), {**said, "bounds": bounds, "event_ids": closing_ids})
+    until = None if done.until == LAST else done.until
+    words = {"before": _words(before), "after": _words(after), "since": done.since, "until": until, "uid": uid}
+    cursor.execute(query("prove_lifetime"), {**said, **row, **words})
+
+
+def _words(lived: Sequence[Lifetime]) -> str:
+    spans = (f"{second(one.began_at)} to {second(one.ended_at) if one.ended_at else 'now'}" for one in lived)
+    return "; ".join(spans) or "absent"
