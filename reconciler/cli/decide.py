@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import structlog
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from reconciler.core.decisions import Lookup, PutRight
+    from reconciler.db.apply import Author
     from reconciler.db.connection import Cursor
 
 _BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
@@ -156,34 +157,11 @@ def record(
     """
     from reconciler.db.apply import Author
 
-    if (state in {"on", "off", "payer"}) != bool(what):
-        raise click.UsageError("Give a skill with on and off, an organisation with payer, and nothing with the others.")
-    if state == "payer" and any(at.time() != time() for at in (since, until) if at):
-        raise click.UsageError("An organisation pays for whole UTC days: give --from and --to as 2026-05-15.")
-    if org and state != "alive":
-        raise click.UsageError("--org goes with alive, where the ledger has no row of the tenant.")
-    author = Author(_decider(by), note)
+    _check_said(state, what, (since, until), org)
+    said, author = _Said(tenant, state, what, since, until, org), Author(_decider(by), note)
 
     def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
-        from reconciler.db import lifetimes, payers, put_right
-
-        if state in {"alive", "gone"}:
-            return lifetimes.record_lifetime(
-                cursor,
-                tenant,
-                state,
-                since=since,
-                until=until,
-                org=org,
-                author=author,
-                lookup=lookup,
-                dry_run=dry_run,
-            )
-        if state == "payer" and what:
-            first, last = since.date(), until.date() if until else None
-            return payers.record_payer(cursor, tenant, what, since=first, until=last, author=author, dry_run=dry_run)
-        kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
-        return put_right.record(cursor, tenant, what, kind, since=since, until=until, author=author, dry_run=dry_run)
+        return _record(cursor, said, author, lookup, dry_run=dry_run)
 
     done = _decided(decide, tenants, cluster, deadline)
     _say_put_right(done, output)
@@ -224,6 +202,43 @@ def retract(
 
     done = _decided(decide, tenants, cluster, deadline)
     _say_put_right(done, output)
+
+
+class _Said(NamedTuple):
+    """What a person says of a tenant."""
+
+    tenant: str
+    state: str
+    what: str | None
+    """The skill, or the organisation."""
+    since: datetime
+    until: datetime | None
+    org: str | None
+
+
+def _record(cursor: Cursor, said: _Said, author: Author, lookup: Lookup | None, *, dry_run: bool) -> PutRight:
+    from reconciler.db import lifetimes, payers, put_right
+
+    tenant, state, what, since, until, org = said
+    if state in {"alive", "gone"}:
+        return lifetimes.record_lifetime(
+            cursor, tenant, state, since=since, until=until, org=org, author=author, lookup=lookup, dry_run=dry_run
+        )
+    if state == "payer" and what:
+        first, last = since.date(), until.date() if until else None
+        return payers.record_payer(cursor, tenant, what, since=first, until=last, author=author, dry_run=dry_run)
+    kind = {"on": "enabled", "off": "disabled", "running": "resumed"}.get(state, state)
+    return put_right.record(cursor, tenant, what, kind, since=since, until=until, author=author, dry_run=dry_run)
+
+
+def _check_said(state: str, what: str | None, times: tuple[datetime | None, ...], org: str | None) -> None:
+    """Refuse words that do not go together."""
+    if (state in {"on", "off", "payer"}) != bool(what):
+        raise click.UsageError("Give a skill with on and off, an organisation with payer, and nothing with the others.")
+    if state == "payer" and any(at.time() != time() for at in times if at):
+        raise click.UsageError("An organisation pays for whole UTC days: give --from and --to as 2026-05-15.")
+    if org and state != "alive":
+        raise click.UsageError("--org goes with alive, where the ledger has no row of the tenant.")
 
 
 def _decided(

@@ -81,9 +81,9 @@ class Reason(enum.StrEnum):
         summary="The tenant is older than the ledger says.",
         meaning="The tenant was created before its row in the ledger begins, so the days in between are not invoiced. "
         "Nothing was written: the start of a row never moves by itself.",
-        remedy="Find out from when the tenant is owed. If from its creation, `reconciler record TENANT alive --from TIME "
-        "--note WHY`; if from the row's start, accept the report with `reconciler except TENANT creation_misrecorded "
-        "--until DAY --note WHY`.",
+        remedy="Find out from when the tenant is owed. If from its creation, `reconciler record TENANT alive --from "
+        "TIME --note WHY`; if from the row's start, accept the report with `reconciler except TENANT "
+        "creation_misrecorded --until DAY --note WHY`.",
     )
     TENANT_UNREADABLE = _Entry(
         name="tenant_unreadable",
@@ -175,8 +175,9 @@ class Reason(enum.StrEnum):
         summary="There are events, but neither a custom resource nor a lifecycle row.",
         meaning="The ledger has events for a tenant that has neither a custom resource nor a row in "
         "`tenant_billing_lifecycle`: its row was lost and the tenant is gone. Nothing was written.",
-        remedy="Find out when the tenant existed, and say it: `reconciler record TENANT alive --from TIME --to TIME --org "
-        "ORG --note WHY`. If nothing is owed, accept the report with `reconciler except TENANT events_without_tenant --until DAY --note WHY`.",
+        remedy="Find out when the tenant existed, and say it: `reconciler record TENANT alive --from TIME --to TIME "
+        "--org ORG --note WHY`. If nothing is owed, accept the report with `reconciler except TENANT "
+        "events_without_tenant --until DAY --note WHY`.",
     )
     EVENT_TIME_INVALID = _Entry(
         name="event_time_invalid",

@@ -16,7 +16,7 @@ from reconciler.core.lifetimes import edited, gaps, next_end, removed_ends
 from reconciler.core.model import FIRST, LAST, Event, Evidence, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, reading, restate, state_of
-from reconciler.db.apply import write_decided
+from reconciler.db.apply import Author, write_decided
 from reconciler.db.decisions import check_source
 from reconciler.db.keys import KeyHistory, read_key
 from reconciler.db.put_right import NEXT, ClusterNeeded, begin, denied
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from reconciler.core.decisions import Lookup
     from reconciler.core.lifetimes import Gap
     from reconciler.core.model import Finding
-    from reconciler.db.apply import Author
     from reconciler.db.connection import Cursor
 
 
@@ -59,11 +58,7 @@ def record_lifetime(
     now = begin(cursor)
     before = history(cursor, tenant)
     lived, events = before.lifetimes, before.items
-    if since >= now or (until and not since < until <= now):
-        raise NotPutRight(
-            f"It is {second(now)} UTC by the ledger's clock, and --from must be before that, and before --to.",
-            "Nothing was written. Give times that are past; without --to it holds on and on.",
-        )
+    _refuse_future(since, until, now)
     until = until or next_end(lived, since)
     payer = org or (lived[-1].org if lived else None)
     new = Lifetime(payer, since, until, lived[0].payers if lived else ()) if payer else None
@@ -79,16 +74,38 @@ def record_lifetime(
     if dry_run:
         return done
     gone = [row.id for known in keys for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
+    return _write(cursor, done, lived, after, uid, gone)
+
+
+def _refuse_future(since: datetime, until: datetime | None, now: datetime) -> None:
+    if since >= now or (until and not since < until <= now):
+        raise NotPutRight(
+            f"It is {second(now)} UTC by the ledger's clock, and --from must be before that, and before --to.",
+            "Nothing was written. Give times that are past; without --to it holds on and on.",
+        )
+
+
+def _write(  # noqa: PLR0917 - all of one decision
+    cursor: Cursor,
+    done: PutRight,
+    before: Sequence[Lifetime],
+    after: Sequence[Lifetime],
+    uid: str | None,
+    closing_ids: list[int],
+) -> PutRight:
+    """Write the events, the first one with the impact of all, and the lifetimes; return it with its number."""
     try:
-        if appended:
-            impact = done.difference_chf
-            number = write_decided(cursor, (appended[0]._replace(impact_chf=impact), *appended[1:]), author)
+        if done.appended:
+            first, *others = done.appended
+            priced = (first._replace(impact_chf=done.difference_chf), *others)
+            number = write_decided(cursor, priced, Author(done.by, done.note))
         else:
             ((number,),) = cursor.execute(query("decision_number")).fetchall()
-        _keep(cursor, done._replace(number=number), lived, after, uid, gone)
+        done = done._replace(number=number)
+        _keep(cursor, done, before, after, uid, closing_ids)
     except psycopg.errors.InsufficientPrivilege as error:
         raise denied(error) from error
-    return done._replace(number=number)
+    return done
 
 
 def _confirmed(

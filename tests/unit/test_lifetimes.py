@@ -79,7 +79,7 @@ def test_new_ends_and_removed_ends_are_told_apart() -> None:
     assert removed_ends(before, after) == {may(20)}
 
 
-def test_the_next_end_is_that_of_the_lifetime_or_of_a_later_one() -> None:
+def test_the_next_end_may_be_of_a_later_lifetime() -> None:
     assert [next_end(lived((1, 10), (15, None)), may(day)) for day in (5, 12)] == [may(10), None]
 
 
