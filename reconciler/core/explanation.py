@@ -93,6 +93,11 @@ class Correction(NamedTuple):
         return self.taken_back_by is None and (self.taken_back_at is not None or self.difference is not None)
 
     @property
+    def is_of_payer(self) -> bool:
+        """True if it says who pays."""
+        return self.event_table == "payers"
+
+    @property
     def opposes_a_row(self) -> bool:
         """True if it answers a row of the portal's of which the change log shows no change."""
         is_of_log = self.evidence == Evidence.CHANGE_LOG and self.resource_version is None
@@ -171,11 +176,18 @@ def join_corrections(
             numbers[correction.event_table, correction.event_id] = number
         elif correction.action in _LIFECYCLE_KINDS and correction.taken_back_at is None:
             numbers[_LIFECYCLE_KINDS[correction.action], correction.life_began_at] = number
+    # a person moves an end or a beginning to where the time begins, or ends
+    decided = {
+        at: number
+        for number, correction in enumerate(corrections, 1)
+        if correction.event_table == Table.LIFECYCLE and correction.evidence == Evidence.DECIDED
+        for at in (correction.occurred_at, correction.not_after)
+    }
     of_row = []
     for lifetime in lifetimes:
         for rank, kind, at in ((0, "created", lifetime.created_at), (2, "deleted", lifetime.deleted_at)):
             if at:
-                written_by = numbers.get((kind, lifetime.created_at))
+                written_by = numbers.get((kind, lifetime.created_at)) or decided.get(at)
                 of_row.append((at, rank, Entry(Table.LIFECYCLE, None, lifetime.org, None, kind, at, written_by)))
     of_row.sort(key=_by_time)
     ranked = ((each.at, 1, each._replace(correction=numbers.get((each.event_table, each.id)))) for each in events)

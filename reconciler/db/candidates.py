@@ -131,7 +131,10 @@ def find_candidates(
     `names` restricts it to some, and `everyone` adds the tenants that are plainly true; `renewed` are those that this
     list shows under another uid.
     """
+    ((skills, suspensions),) = cursor.execute(query("left_out")).fetchall()
     parameters: dict[str, object] = {
+        "left_out_skills": skills,
+        "left_out_suspensions": suspensions,
         "names": None if names is None else list(names),
         "everyone": everyone,
         "middle": staged.middle,

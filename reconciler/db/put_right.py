@@ -222,7 +222,7 @@ def _target(cursor: Cursor, target: str) -> _Target:
 
 def _numbered(rows: Sequence[tuple[object, ...]]) -> _Target:
     """Return a correction or a decision that may be taken back."""
-    (number, tenant, skill, reason, table, decision, observed, at, taken_back_by, *_), *_ = rows
+    (number, tenant, skill, reason, _, decision, observed, at, taken_back_by, _), *_ = rows
     ids = frozenset(row[-1] for row in rows if row[-1] is not None)
     what = f"Number {number}, {reason} of {tenant}"
     if reason in {Reason.RETRACTED, Reason.CORRECTION_SUPERSEDED}:
@@ -230,10 +230,10 @@ def _numbered(rows: Sequence[tuple[object, ...]]) -> _Target:
             f"{what}, took a row back itself, and that cannot be taken back.",
             f"Nothing was written. Say how it was with `reconciler record {tenant}`.",
         )
-    if table not in TABLES.values():
+    if not {row[4] for row in rows} <= {*TABLES.values()}:
         raise NotPutRight(
             f"{what}, is about a lifetime or who pays, and only a row of a skill or suspension is taken back.",
-            f"Nothing was written. Who pays is said with `reconciler record {tenant} payer ORG`.",
+            f"Nothing was written. Say how it was with `reconciler record {tenant}`: alive, gone, or payer ORG.",
         )
     if taken_back_by:
         raise _taken_back(what, taken_back_by)

@@ -19,7 +19,7 @@ from reconciler.core.certificate import HELP, Cause
 from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
 from reconciler.core.history import Unproven
-from reconciler.core.model import FIRST, Action, Table
+from reconciler.core.model import FIRST, Action, Evidence, Table
 from reconciler.views import json_in_parts, terminal
 from reconciler.views.proofs import chf, details, instant, summary
 from reconciler.views.terminal import plural, visible
@@ -276,6 +276,8 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
         yield Text(f"No correction in this month. {outside}" if others else NO_CORRECTION)
         return
     yield Text("Corrections: rows that the reconciler wrote, and why", style="bold")
+    # a decision about a lifetime is not taken back, nor are its events
+    of_rows = {made.ledger_number for made in story.corrections if made.event_id is None}
     numbers = {made.ledger_number or made.id: number for number, made in reversed([*enumerate(story.corrections, 1)])}
     for number, made in shown:
         when = instant(made.occurred_at) if made.occurred_at else "without a moment"
@@ -286,7 +288,7 @@ def _corrections(story: Story, period: Period | None) -> Iterator[RenderableType
             head.append("  ").append("taken back", "bold red")
         if later := numbers.get(made.taken_back_by or 0):
             head.append("  ").append(f"taken back by {later}", "bold")
-        yield _block(Text(str(number), MARK_STYLE), head, details(made))
+        yield _block(Text(str(number), MARK_STYLE), head, details(made, whole=made.ledger_number in of_rows))
     standing = [made for _, made in shown if not made.is_taken_back]
     impacts = [made.impact_chf for made in standing if made.impact_chf is not None]
     unpriced = f"{len(standing) - len(impacts)} not priced." if len(impacts) < len(standing) else ""
@@ -314,8 +316,8 @@ def _gaps(story: Story, gaps: Sequence[OpenGap], max_events: int | None) -> Iter
 
 
 def _change(made: Correction) -> str:
-    of_whole = {Action.UPDATE: "organisation", Action.INSERT: "payer" if made.event_table == "payers" else None}
-    what = of_whole.get(Action(made.action)) or _named(made.subject)
+    of_whole = "lifetime" if made.evidence == Evidence.DECIDED else "organisation"
+    what = of_whole if made.action == Action.UPDATE else "payer" if made.is_of_payer else _named(made.subject)
     return f"{what}: {visible(made.recorded or '-')} → {visible(made.observed)}"
 
 

@@ -26,8 +26,8 @@ PROOF: Mapping[str, str] = {
 """What the evidence says about the moment."""
 
 
-def details(made: Correction) -> Iterator[tuple[str, str]]:
-    """Yield what is known of a correction, each fact under its name."""
+def details(made: Correction, *, whole: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a correction, each fact under its name; `whole` if its decision is not about events."""
     meaning = summary(made.reason)
     yield "what", f"{meaning} ({made.reason})" if meaning else visible(made.reason)
     if made.is_taken_back:
@@ -49,17 +49,17 @@ def details(made: Correction) -> Iterator[tuple[str, str]]:
     if made.by is not None:
         yield "decided", f"by {visible(made.by)} (role {visible(made.role or '')}): {visible(made.note or '')}"
     if made.ledger_number is not None:
-        yield "number", f"{made.ledger_number}{_remedy(made)}"
+        yield "number", f"{made.ledger_number}{_remedy(made, whole=whole)}"
     yield (
         "found" if made.run_id else "written",
         f"{instant(made.run_at)}{f' by run {made.run_id}' if made.run_id else ''}",
     )
 
 
-def _remedy(made: Correction) -> str:
+def _remedy(made: Correction, *, whole: bool) -> str:
     """Say how it is taken back, if it can be."""
     takes_back = made.reason in {Reason.RETRACTED, Reason.CORRECTION_SUPERSEDED}
-    if made.event_id is None or takes_back or made.taken_back_at:
+    if whole or made.event_id is None or takes_back or made.taken_back_at:
         return ""
     return f"; `reconciler retract {made.ledger_number}` takes it back"
 

@@ -109,7 +109,7 @@ WITH skills AS (
     SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, occurred_at, id, event_kind
     FROM public.tenant_skill_events
     WHERE tenant_name < %(middle)s AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
-          AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
+          AND id <> ALL (%(left_out_skills)s::bigint[])
     ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
   ) latest GROUP BY tenant_name
   UNION ALL
@@ -118,14 +118,14 @@ WITH skills AS (
     SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, occurred_at, id, event_kind
     FROM public.tenant_skill_events
     WHERE tenant_name >= %(middle)s AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
-          AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
+          AND id <> ALL (%(left_out_skills)s::bigint[])
     ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
   ) latest GROUP BY tenant_name
 ), suspension AS (
   SELECT DISTINCT ON (tenant_name) tenant_name, event_kind, occurred_at, id
   FROM public.tenant_suspension_events
   WHERE (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
-        AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
+        AND id <> ALL (%(left_out_suspensions)s::bigint[])
   ORDER BY tenant_name, occurred_at DESC, id DESC
 ), lifecycle AS (
   SELECT * FROM public.tenant_billing_lifecycle
@@ -190,7 +190,7 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
                SELECT DISTINCT ON (skill_id) skill_id, id, event_kind, occurred_at,
                       occurred_at > now() - %(settle)s::interval - interval '1 day' AS is_recent
                FROM public.tenant_skill_events e
-               WHERE e.tenant_name = d.tenant_name AND e.id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
+               WHERE e.tenant_name = d.tenant_name AND e.id <> ALL (%(left_out_skills)s::bigint[])
                ORDER BY skill_id, occurred_at DESC, id DESC
              ) latest
            ) ranked
@@ -214,6 +214,13 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
                      AND c.evidence = 'decided' AND c.life_began_at = d.created_at AND c.uid = d.uid)
 FROM differs d
 ORDER BY tenant_name COLLATE "C"
+
+-- name: left_out
+-- The ids of the events that count nowhere: those of skills, and those of suspensions. They are asked for first, since a
+-- subquery would keep PostgreSQL 14 from reading in parallel.
+SELECT coalesce(array_agg(event_id) FILTER (WHERE event_table = 'tenant_skill_events'), '{}'),
+       coalesce(array_agg(event_id) FILTER (WHERE event_table = 'tenant_suspension_events'), '{}')
+FROM reconciler.left_out
 
 -- name: source
 -- The source that this ledger belongs to, the resourceVersion of its last list, and what is remembered of it.

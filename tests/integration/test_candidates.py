@@ -312,7 +312,8 @@ def _plan(ledger: Connection, tenants: Iterable[Observed]) -> str:
                 "middle": middle,
                 "source": None,
             }
-            | {"max_skills": MAX_SKILLS, "source": None, "following": [], "continuing": []},
+            | {"max_skills": MAX_SKILLS, "source": None, "following": [], "continuing": []}
+            | {"left_out_skills": [], "left_out_suspensions": []},
         )
         return "\n".join(line for (line,) in cursor)
 

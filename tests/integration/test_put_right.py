@@ -589,3 +589,8 @@ def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Call
     shown = command("explain", "acme").out
     assert shown.count("decided   by me") == 3
     assert "unknown hand" not in shown
+    assert "lifetime: 2026-04-01 00:00:00 to now" in shown
+    assert "tenant  deleted   ◆" in shown
+    assert "retract" not in shown
+    with pytest.raises(NotPutRight, match="is about a lifetime or who pays"):
+        acme.retract(numbers[0][0])
