@@ -100,7 +100,7 @@ def _start(config: pytest.Config) -> str:
 def _memory() -> str:
     """Return a folder in memory for the server's files, if there is one with room; empty is the disk.
 
-    Each test makes, truncates and drops hundreds of files: on a disk, that is a sixth of all work.
+    Each test makes, truncates and drops hundreds of files, which costs less there than on a disk.
     """
     try:
         found = os.statvfs(_MEMORY)

@@ -91,7 +91,7 @@ def reopen(
 ) -> None:
     """Begin a new lifetime for a tenant that was deleted and recreated, and keep the previous one.
 
-    The database role of the runs may not do this: set DATABASE_URL to the role that owns the tables.
+    The database role of the runs may not do this: set DATABASE_URL to the role for decisions, or the tables' owner.
     """
     from reconciler.cli.assemble import make_source
     from reconciler.db import decisions

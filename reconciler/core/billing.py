@@ -25,7 +25,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from calendar import monthrange
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -121,6 +121,17 @@ class History:
     lifetimes: tuple[Lifetime, ...] = ()
     skills: Mapping[str, tuple[Event, ...]] = field(default_factory=dict)
     suspensions: tuple[Event, ...] = ()
+
+    def with_events(self, appended: Mapping[str | None, Iterable[Event]]) -> History:
+        """Return it with more events, of these items."""
+        items = self.items
+        for item, events in appended.items():
+            items[item] = tuple(
+                sorted((*items.get(item, ()), *events), key=lambda event: (event.occurred_at, event.id))
+            )
+        suspensions = items.pop(FEE)
+        skills = {item: events for item, events in items.items() if item is not None}
+        return replace(self, skills=skills, suspensions=suspensions)
 
     @property
     def items(self) -> dict[str | None, tuple[Event, ...]]:

@@ -6,18 +6,18 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.billing import NOTHING
+from reconciler.core.billing import NOTHING, lines
 from reconciler.core.compare import compare
 from reconciler.core.dating import SHORTEST_LIFETIME
 from reconciler.core.errors import Refusal
-from reconciler.core.model import UNKNOWN_ORG, Lifecycle, Listing, Observed, Recorded
+from reconciler.core.model import FIRST, UNKNOWN_ORG, Lifecycle, Listing, Observed, Recorded
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from decimal import Decimal
 
-    from reconciler.core.billing import Line
+    from reconciler.core.billing import History, Prices
     from reconciler.core.model import Finding
 
 NOTHING_WRITTEN = "Nothing was written. The next run records a new tenant."
@@ -93,14 +93,19 @@ class PutRight(NamedTuple):
         return sum((change.difference_chf for change in self.changes), NOTHING)
 
 
-def line_changes(before: Iterable[Line], after: Iterable[Line]) -> Iterator[LineChange]:
-    """Yield the lines that differ, by month, organisation and item."""
-    old, new = ({(line.month, line.org, line.item): line for line in lines} for lines in (before, after))
+def line_changes(tenant: str, before: History, after: History, prices: Prices, now: datetime) -> Iterator[LineChange]:
+    """Yield the lines of a tenant up to now that differ, by month, organisation and item."""
+    began = (one.began_at for one in (*before.lifetimes, *after.lifetimes) if one.began_at > FIRST)
+    days = {"first": min(began, default=now).date(), "until": (now.astimezone(UTC) + timedelta(days=1)).date()}
+    old, new = (
+        {(line.month, line.org, line.item): line for line in lines(tenant, each, prices, **days, as_of=now)}
+        for each in (before, after)
+    )
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key[0], key[1], key[2] or "")):
-        was, now = old.get(key), new.get(key)
-        days = was.days if was else 0, now.days if now else 0
-        if days[0] != days[1]:
-            yield LineChange(*key, *days, was.amount_chf if was else NOTHING, now.amount_chf if now else NOTHING)
+        was, then = old.get(key), new.get(key)
+        numbers = was.days if was else 0, then.days if then else 0
+        if numbers[0] != numbers[1]:
+            yield LineChange(*key, *numbers, was.amount_chf if was else NOTHING, then.amount_chf if then else NOTHING)
 
 
 def refuse_against_cluster(lookup: Lookup, skill: str | None, state: str, uid: str | None) -> None:
@@ -186,7 +191,7 @@ def new_lifetime(lookup: Lookup, recorded: Recorded, now: datetime, settle: time
     if resource.deleting_at:
         raise NotReopened(
             f"{tenant} is being deleted, since {second(resource.deleting_at)} UTC.",
-            "Nothing was written. A lifetime that is ending is not opened; what it owes is billed by hand.",
+            "Nothing was written. A lifetime that is ending is not opened; say when it lived with `reconciler record`.",
         )
     if Reason.TENANT_RECREATED not in found or resource.created_at <= before.created_at:
         if before.deleted_at is None:
@@ -198,8 +203,8 @@ def new_lifetime(lookup: Lookup, recorded: Recorded, now: datetime, settle: time
             f"{tenant} was created at {second(resource.created_at)} UTC and is recorded from "
             f"{second(before.created_at)} UTC on as deleted at {second(before.deleted_at)} UTC: this is not a later "
             "lifetime, but one whose deletion is recorded wrongly.",
-            f"Nothing was written. `reconciler explain {tenant}` shows where the deletion comes from; the owner of "
-            "the ledger corrects it by hand.",
+            f"Nothing was written. `reconciler explain {tenant}` shows where the deletion comes from; "
+            f"`reconciler record {tenant} alive --from TIME` puts it right.",
         )
     return Lifecycle(org=resource.org or UNKNOWN_ORG, created_at=resource.created_at)
 

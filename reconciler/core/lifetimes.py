@@ -74,11 +74,11 @@ def edited(
         after = []
         for one in lived:
             if one.began_at < min(since, _end(one)):
-                after.append(one._replace(ended_at=min(since, _end(one)) if since < _end(one) else one.ended_at))
+                after.append(one._replace(ended_at=since) if since < _end(one) else one)
             if max(ends, one.began_at) < _end(one):
                 after.append(one._replace(began_at=max(ends, one.began_at)))
         # the row of a tenant is never removed
-        after = _merged(after) or [lived[-1]._replace(ended_at=lived[-1].began_at)]
+        after = after or [lived[-1]._replace(ended_at=lived[-1].began_at)]
     result = tuple(sorted(after, key=lambda one: one.began_at))
     if result == tuple(lived):
         raise NotPutRight(
@@ -107,8 +107,3 @@ def removed_ends(before: Sequence[Lifetime], after: Sequence[Lifetime]) -> froze
 
 def _end(lifetime: Lifetime) -> datetime:
     return lifetime.ended_at or LAST
-
-
-def _merged(pieces: Sequence[Lifetime]) -> list[Lifetime]:
-    """Return the pieces without doubles: one that the time does not touch was kept whole, once."""
-    return [*dict.fromkeys(pieces)]

@@ -21,7 +21,6 @@ from psycopg.types.json import Jsonb
 
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Moment
-from reconciler.core.plan import Plan
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import accepted_reports
 from reconciler.db.copied import NULL, escape
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from uuid import UUID
 
+    from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
 
 ROWS_BATCH = 1_000
@@ -73,7 +73,7 @@ def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
     if not plan.corrections:
         return plan
     cursor.execute(query("plan_table"))
-    _stage(cursor, plan)
+    _stage(cursor, plan.corrections)
     cursor.execute(query("drop_stale"))
     stale = {tenant for (tenant,) in cursor}
     return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
@@ -103,7 +103,7 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
             with cursor.connection.transaction():
                 if not is_staged:
                     cursor.execute(query("empty_plan"))
-                    _stage(cursor, plan, {*tenants})
+                    _stage(cursor, _corrections_of(plan, {*tenants}))
                 _write_staged(cursor, run_id, takes_back=takes_back)
         except _NotInForce as error:
             (found,) = error.args
@@ -153,9 +153,13 @@ def _deferred(plan: Plan, tenants: Container[str]) -> Plan:
     return replace(plan, findings=tuple(findings))
 
 
-def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) -> None:
-    """Stage the corrections; `tenants` restricts it to some."""
-    rows = _rows([finding for finding in plan.corrections if tenants is None or finding.tenant in tenants])
+def _corrections_of(plan: Plan, tenants: Container[str]) -> list[Finding]:
+    return [finding for finding in plan.corrections if finding.tenant in tenants]
+
+
+def _stage(cursor: Cursor, corrections: Sequence[Finding]) -> None:
+    """Stage the corrections."""
+    rows = _rows(corrections)
     with cursor.copy(query("copy_plan")) as copy:
         while block := "".join(islice(rows, ROWS_BATCH)):
             copy.write(block)
@@ -163,7 +167,7 @@ def _stage(cursor: Cursor, plan: Plan, tenants: Container[str] | None = None) ->
 
 
 def write_decided(cursor: Cursor, findings: Sequence[Finding], author: Author) -> int:
-    """Write what a person decided, each row with its proof; return the number of the decision.
+    """Write what a person decided, each row with its proof, if there are any; return the number of the decision.
 
     The caller holds the lock of all runs, and has read under it what the findings follow from.
 
@@ -172,9 +176,10 @@ def write_decided(cursor: Cursor, findings: Sequence[Finding], author: Author) -
     """
     ((number,),) = cursor.execute(query("decision_number")).fetchall()
     decided = [finding._replace(decision=number) for finding in findings]
-    plan = Plan(findings=tuple(decided), tenants_observed=0, tenants_recorded=0, ledger_is_empty=False)
+    if not decided:
+        return int(number)
     cursor.execute(query("plan_table"))
-    _stage(cursor, plan)
+    _stage(cursor, decided)
     try:
         _write_staged(cursor, None, takes_back=False, author=author)
     except _NotInForce as error:

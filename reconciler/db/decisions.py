@@ -5,6 +5,7 @@ Each is one transaction, and keeps who decides it (`by`), why (`note`), and when
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,6 +18,7 @@ from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime, timedelta
 
     from reconciler.core.decisions import Lookup
@@ -34,8 +36,8 @@ class NotAccepted(Refusal):
     """There is no exception to end."""
 
 
-class NotTheOwner(Failure):
-    """The role may not begin a new lifetime."""
+class DecisionDenied(Failure):
+    """The role may not decide."""
 
 
 def accept(cursor: Cursor, tenant: str, reason: str, *, until: datetime, note: str, by: str) -> Acceptance:
@@ -94,7 +96,7 @@ def reopen(
 
     Raises:
         NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.
-        NotTheOwner: the role may not change created_at.
+        DecisionDenied: the role may not decide.
     """
     raise_unless_current(cursor)
     tenant = lookup.tenant
@@ -107,16 +109,24 @@ def reopen(
     begun = new_lifetime(lookup, recorded, now, settle, reopened)
     closed, is_assumed = ended(recorded, begun, ended_at)
     known = {"tenant": tenant, "ended_at": closed.deleted_at, "created_at": begun.created_at, "org": begun.org}
-    try:
+    with deciding():
         cursor.execute(query("keep_closed_lifetime"), {**known, "by": by, "note": note})
         cursor.execute(query("begin_lifetime"), known)
         cursor.execute(query("end_payer"), known)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise NotTheOwner(
-            f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not reopen.",
-            "Nothing was written. Repeat the command with DATABASE_URL of the owner of the ledger's tables.",
-        ) from error
     return Reopening(tenant, closed, begun, is_assumed)
+
+
+@contextmanager
+def deciding() -> Iterator[None]:
+    """Turn a missing right into the failure that says which role may decide."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DecisionDenied(
+            f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not decide.",
+            "Nothing was written. Repeat the command with DATABASE_URL of the owner of the ledger's tables, or of the "
+            "role for decisions that sql/roles.sql makes.",
+        ) from error
 
 
 def check_source(cursor: Cursor, listing: Listing) -> None:
@@ -125,7 +135,7 @@ def check_source(cursor: Cursor, listing: Listing) -> None:
     if pinned is None:
         raise NotReopened(
             "There has been no run yet, so the ledger does not belong to a source.",
-            "Nothing was written. Start with a `reconciler run`: it reports the tenants that were recreated.",
+            "Nothing was written. Start with a `reconciler run`.",
         )
     if listing.source != pinned[0]:
         raise NotReopened(

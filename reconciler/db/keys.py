@@ -59,7 +59,7 @@ class KeyHistory(NamedTuple):
         """What it says without events."""
         return NOTHING[self.key[1] is not None]
 
-    def appended(self, one: Restated, reason: Reason, number: int | None, moment: Moment, org: str) -> Finding:
+    def appended(self, one: Restated, reason: Reason, moment: Moment, org: str) -> Finding:
         """Return what is appended to it for a decision; `org` is written where no event is overruled."""
         orgs = {row.id: row.org for row in self.rows}
         return Finding(
@@ -73,7 +73,6 @@ class KeyHistory(NamedTuple):
             one.wrong,
             moment,
             newest_id=max(orgs, default=0),
-            decision=number,
         )
 
 
@@ -104,7 +103,10 @@ def standing_decisions(cursor: Cursor, names: Iterable[str]) -> dict[Key, Decisi
 
 def read_key(cursor: Cursor, key: Key) -> KeyHistory:
     """Read one key."""
-    decisions = standing_decisions(cursor, [key[0]]).get(key, Decisions())
+    return _history(cursor, key, standing_decisions(cursor, [key[0]]).get(key, Decisions()))
+
+
+def _history(cursor: Cursor, key: Key, decisions: Decisions) -> KeyHistory:
     read = [found for _, rows in key_rows(cursor, [key]) for found in rows]
     aside = frozenset(row.id for row, counts in read if not counts)
     return KeyHistory(key, [row for row, _ in read], aside, decisions)
@@ -119,22 +121,19 @@ def upheld(cursor: Cursor, names: Sequence[str] | None, as_of: datetime) -> Iter
     if not decided:
         return
     for key, decisions in standing_decisions(cursor, decided).items():
-        read = [found for _, rows in key_rows(cursor, [key]) for found in rows]
-        aside = frozenset(row.id for row, counts in read if not counts)
-        known = KeyHistory(key, [row for row, _ in read], aside, decisions)
-        for one in restate(known.events, aside, decisions.standing, known.nothing, as_of=as_of):
+        known = _history(cursor, key, decisions)
+        for one in restate(known.events, known.aside, decisions.standing, known.nothing, as_of=as_of):
             held = decisions.at(one.at)
             reason, number = (Reason.RECORDED, held.number) if held else (Reason.RETRACTED, decisions.latest)
             moment = Moment(one.at, one.at, one.at, Evidence.DECIDED)
-            yield known.appended(one, reason, number, moment, known.rows[0].org)
+            yield known.appended(one, reason, moment, known.rows[0].org)._replace(decision=number)
 
 
-def left_out(known: KeyHistory, row: Row, number: int | None = None) -> Finding:
+def left_out(known: KeyHistory, row: Row) -> Finding:
     """Return the proof that an event in the future was taken back: nothing is appended to it."""
     at = row.occurred_at
-    appended = known.appended(
-        Restated(at, row.kind, row.event), Reason.RETRACTED, number, Moment(at, at, at, Evidence.DECIDED), row.org
-    )
+    moment = Moment(at, at, at, Evidence.DECIDED)
+    appended = known.appended(Restated(at, row.kind, row.event), Reason.RETRACTED, moment, row.org)
     return appended._replace(observed=LEFT_OUT, takes_back=row.id)
 
 

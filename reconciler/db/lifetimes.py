@@ -5,31 +5,30 @@ What closed the skills at an end that moves is taken back, and what is on at a n
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from reconciler.core.billing import FEE, History, Lifetime, lines
+from reconciler.core.billing import Lifetime
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes, second
-from reconciler.core.lifetimes import edited, gaps, next_end, removed_ends
-from reconciler.core.model import FIRST, LAST, Event, Evidence, Moment
+from reconciler.core.lifetimes import ALIVE, edited, gaps, next_end, removed_ends
+from reconciler.core.model import LAST, Evidence, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, reading, restate, state_of
-from reconciler.db.apply import Author, write_decided
-from reconciler.db.decisions import check_source
+from reconciler.db.decisions import check_source, deciding
+from reconciler.db.explain import unknown_tenant
 from reconciler.db.keys import KeyHistory, read_key
-from reconciler.db.put_right import NEXT, ClusterNeeded, begin, denied
+from reconciler.db.put_right import NEXT, ClusterNeeded, begin, with_appended, write
 from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
-    from reconciler.core.billing import Line, Prices
     from reconciler.core.decisions import Lookup
     from reconciler.core.lifetimes import Gap
     from reconciler.core.model import Finding
+    from reconciler.db.apply import Author
     from reconciler.db.connection import Cursor
 
 
@@ -57,24 +56,33 @@ def record_lifetime(
     """
     now = begin(cursor)
     before = history(cursor, tenant)
-    lived, events = before.lifetimes, before.items
+    lived = before.lifetimes
+    if not lived and said != ALIVE:
+        raise unknown_tenant(cursor, tenant, refused=True)
     _refuse_future(since, until, now)
     until = until or next_end(lived, since)
-    payer = org or (lived[-1].org if lived else None)
-    new = Lifetime(payer, since, until, lived[0].payers if lived else ()) if payer else None
-    after = edited(lived, said, since, until, new)
+    after = edited(lived, said, since, until, _new(lived, since, until, org))
     uid = _confirmed(cursor, tenant, lived, after, lookup)
     keys = [read_key(cursor, (tenant, skill)) for skill in before.skills]
     closed = removed_ends(lived, after)
-    found = {known.key[1]: _restated(known, closed, gaps(lived, after), after[-1].org, now) for known in keys}
-    appended = tuple(each for its in found.values() for each in its)
-    changes = tuple(line_changes(*_billed(tenant, lived, after, events, found, prices(cursor), now)))
-    ends = until or LAST
-    done = PutRight(None, tenant, None, said, since, ends, None, appended, changes, *author)
+    new_gaps = gaps(lived, after)
+    appended = tuple(each for known in keys for each in _restated(known, closed, new_gaps, after[-1].org, now))
+    billed = replace(with_appended(before, appended), lifetimes=after)
+    changes = tuple(line_changes(tenant, before, billed, prices(cursor), now))
+    done = PutRight(None, tenant, None, said, since, until or LAST, None, appended, changes, *author)
     if dry_run:
         return done
     gone = [row.id for known in keys for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
-    return _write(cursor, done, lived, after, uid, gone)
+    done = write(cursor, done)
+    with deciding():
+        _keep(cursor, done, lived, after, uid, gone)
+    return done
+
+
+def _new(lived: Sequence[Lifetime], since: datetime, until: datetime | None, org: str | None) -> Lifetime | None:
+    """Return the lifetime that begins apart from all others; None if nobody said who pays for the first one."""
+    payer = org or (lived[-1].org if lived else None)
+    return Lifetime(payer, since, until, lived[0].payers if lived else ()) if payer else None
 
 
 def _refuse_future(since: datetime, until: datetime | None, now: datetime) -> None:
@@ -83,29 +91,6 @@ def _refuse_future(since: datetime, until: datetime | None, now: datetime) -> No
             f"It is {second(now)} UTC by the ledger's clock, and --from must be before that, and before --to.",
             "Nothing was written. Give times that are past; without --to it holds on and on.",
         )
-
-
-def _write(  # noqa: PLR0917 - all of one decision
-    cursor: Cursor,
-    done: PutRight,
-    before: Sequence[Lifetime],
-    after: Sequence[Lifetime],
-    uid: str | None,
-    closing_ids: list[int],
-) -> PutRight:
-    """Write the events, the first one with the impact of all, and the lifetimes; return it with its number."""
-    try:
-        if done.appended:
-            first, *others = done.appended
-            priced = (first._replace(impact_chf=done.difference_chf), *others)
-            number = write_decided(cursor, priced, Author(done.by, done.note))
-        else:
-            ((number,),) = cursor.execute(query("decision_number")).fetchall()
-        done = done._replace(number=number)
-        _keep(cursor, done, before, after, uid, closing_ids)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error) from error
-    return done
 
 
 def _confirmed(
@@ -118,12 +103,9 @@ def _confirmed(
     if was_open == is_open:
         return uid
     if lookup is None:
-        needed = ClusterNeeded(
-            f"{tenant} would be {'open' if is_open else 'deleted'} now, and nobody has looked at the cluster.",
-            "Nothing was written. Give what the cluster shows of the tenant.",
+        raise ClusterNeeded(
+            tenant, f"{tenant} would be {'open' if is_open else 'deleted'} now, and nobody has looked at the cluster."
         )
-        needed.tenant = tenant
-        raise needed
     check_source(cursor, lookup.listing)
     resource = lookup.resource
     if resource and resource.problem:
@@ -166,44 +148,10 @@ def _restated(
         reason, moment = Reason.RETRACTED, Moment(one.at, one.at, one.at, Evidence.DECIDED)
         if held:
             reason, moment = Reason.RECORDED, Moment(one.at, held.begins_at, held.ends_at, Evidence.DECIDED)
-        found.append(known.appended(one, reason, None, moment, org))
+        found.append(known.appended(one, reason, moment, org))
     for place, row in enumerate(unproven):
         found[place] = found[place]._replace(takes_back=row.id)
     return found
-
-
-def _billed(  # noqa: PLR0917 - both sides of a comparison
-    tenant: str,
-    before: Sequence[Lifetime],
-    after: Sequence[Lifetime],
-    events: Mapping[str | None, tuple[Event, ...]],
-    found: Mapping[str | None, Iterable[Finding]],
-    today: Prices,
-    now: datetime,
-) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
-    """Return what is billed before and after, at today's prices."""
-    new = {
-        item: tuple(
-            Event(NEXT + place, each.event_kind, each.moment.occurred_at)
-            for place, each in enumerate(its)
-            if each.event_kind and each.moment
-        )
-        for item, its in found.items()
-    }
-    first = min((one.began_at for one in (*before, *after) if one.began_at > FIRST), default=now).date()
-    until = (now.astimezone(UTC) + timedelta(days=1)).date()
-
-    def billed(lived: Sequence[Lifetime], appended: Mapping[str | None, tuple[Event, ...]]) -> tuple[Line, ...]:
-        its = {
-            item: tuple(sorted((*said, *appended.get(item, ())), key=lambda event: (event.occurred_at, event.id)))
-            for item, said in events.items()
-        }
-        suspensions = its.pop(FEE, ())
-        skills = {item: said for item, said in its.items() if item is not None}
-        history = History(lifetimes=tuple(lived), skills=skills, suspensions=suspensions)
-        return lines(tenant, history, today, first=first, until=until, as_of=now)
-
-    return billed(before, {}), billed(after, new)
 
 
 def _keep(  # noqa: PLR0917 - all of one decision

@@ -6,13 +6,12 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from reconciler.core.billing import Payer, lines, with_payer
+from reconciler.core.billing import Payer, with_payer
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes
-from reconciler.core.model import FIRST, LAST
+from reconciler.core.model import LAST
+from reconciler.db.decisions import deciding
 from reconciler.db.explain import unknown_tenant
-from reconciler.db.put_right import begin, denied
+from reconciler.db.put_right import begin, write
 from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
@@ -45,26 +44,20 @@ def record_payer(
     paid = with_payer(lived[0].payers, Payer(org, since.toordinal(), last))
     payer = next(share for share, *_ in lived[0].shares(since.toordinal(), since.toordinal()))
     after = replace(before, lifetimes=tuple(one._replace(payers=paid) for one in lived))
-    today = prices(cursor)
-    first = min((one.began_at for one in lived if one.began_at > FIRST), default=now).date()
-    tomorrow = (now.astimezone(UTC) + timedelta(days=1)).date()
-    billed = (lines(tenant, each, today, first=first, until=tomorrow, as_of=now) for each in (before, after))
-    changes = tuple(line_changes(*billed))
+    changes = tuple(line_changes(tenant, before, after, prices(cursor), now))
     begins_at = datetime.combine(since, time(), UTC)
     ends_at = datetime.combine(ends, time(), UTC) if ends else LAST
     said = f"paid for by {org}"
     done = PutRight(None, tenant, None, said, begins_at, ends_at, None, (), changes, *author)
     if dry_run:
         return done
-    ((number,),) = cursor.execute(query("decision_number")).fetchall()
-    row = {"number": number, "tenant": tenant, "org": org, "before": payer, "since": since, "until": ends}
+    done = write(cursor, done)
+    row = {"number": done.number, "tenant": tenant, "org": org, "before": payer, "since": since, "until": ends}
     moment = {"begins_at": begins_at, "ends_at": ends_at if ends else None}
-    try:
+    with deciding():
         cursor.execute(query("keep_payer"), row)
         cursor.execute(query("prove_payer"), {**row, **moment, **author._asdict()})
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error) from error
-    return done._replace(number=number)
+    return done
 
 
 def _end(tenant: str, lived: Sequence[Lifetime], since: date, until: date | None, now: datetime) -> date | None:

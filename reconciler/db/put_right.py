@@ -5,29 +5,26 @@ Each is one transaction under the lock of all runs. The rules are those of `reco
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
-
-from reconciler.core.billing import NOTHING, History, lines
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes, refuse_against_cluster, second
-from reconciler.core.model import FIRST, STATES, Event, Evidence, Moment
+from reconciler.core.model import STATES, Event, Evidence, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, restate, state_at
 from reconciler.db.apply import Author, write_decided
-from reconciler.db.decisions import NotTheOwner, check_source
+from reconciler.db.decisions import check_source, deciding
 from reconciler.db.explain import unknown_tenant
 from reconciler.db.keys import KeyHistory, left_out, read_key
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
-from reconciler.db.usage import histories, prices
+from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from reconciler.core.billing import Lifetime, Line
-    from reconciler.core.decisions import LineChange, Lookup
+    from reconciler.core.billing import History, Lifetime
+    from reconciler.core.decisions import Lookup
     from reconciler.core.model import Finding
     from reconciler.db.connection import Cursor
 
@@ -42,8 +39,10 @@ TABLES = {"skill": "tenant_skill_events", "suspension": "tenant_suspension_event
 class ClusterNeeded(NotPutRight):
     """The latest state would change, and nobody has looked at the cluster."""
 
-    tenant: str = ""
-    """What to look up."""
+    def __init__(self, tenant: str, message: str) -> None:
+        """Say what would change, and which tenant to look up."""
+        super().__init__(message, "Nothing was written. Give what the cluster shows of the tenant.")
+        self.tenant = tenant
 
 
 class _Target(NamedTuple):
@@ -79,24 +78,24 @@ def record(
         UnknownTenant: the ledger does not know the tenant.
     """
     now = begin(cursor)
-    lived = _lifetimes(cursor, tenant)
-    if not lived:
+    before = history(cursor, tenant, skill)
+    if not before.lifetimes:
         raise unknown_tenant(cursor, tenant, refused=True)
     known = read_key(cursor, (tenant, skill))
-    lifetime, until = _bounds(known, lived, since, until, now)
+    lifetime, until = _bounds(known, before.lifetimes, since, until, now)
     new = Decided(0, kind, since, until, NEXT)
     decided = (*known.decisions.standing, new)
     pins = {since, until}
     stated = restate(known.events, known.aside, decided, known.nothing, as_of=now, pins=pins)
     moment = Moment(since, since, until, Evidence.DECIDED)
     appended = [
-        known.appended(one, Reason.RECORDED, None, moment._replace(occurred_at=one.at), lifetime.org)
+        known.appended(one, Reason.RECORDED, moment._replace(occurred_at=one.at), lifetime.org)
         for one in stated
         if since <= one.at <= until
     ]
-    priced, changes = _priced(cursor, known, lived, appended, now)
-    done = PutRight(None, tenant, skill, STATES[kind], since, until, None, priced, changes, *author)
-    return done if dry_run else done._replace(number=_write(cursor, priced, author))
+    changes = tuple(line_changes(tenant, before, with_appended(before, appended), prices(cursor), now))
+    done = PutRight(None, tenant, skill, STATES[kind], since, until, None, tuple(appended), changes, *author)
+    return done if dry_run else write(cursor, done)
 
 
 def retract(
@@ -128,22 +127,44 @@ def retract(
         # it leaves a number too where nothing reads otherwise without it
         stated = [Restated(row.occurred_at, state_at(known.events, row.occurred_at, known.nothing), row.event)]
     appended = [
-        known.appended(one, Reason.RETRACTED, None, Moment(one.at, one.at, one.at, Evidence.DECIDED), row.org)
+        known.appended(one, Reason.RETRACTED, Moment(one.at, one.at, one.at, Evidence.DECIDED), row.org)
         for one in stated
     ] or [left_out(known, row)]
     at = row.occurred_at
     if found.number is None:
         (taken_back,) = found.event_ids
         appended[0] = appended[0]._replace(takes_back=taken_back)
-    priced, changes = _priced(cursor, known, _lifetimes(cursor, found.tenant), appended, now)
-    said = found.words
-    done = PutRight(None, found.tenant, found.skill, None, at, at, said, priced, changes, *author, latest)
+    before = history(cursor, found.tenant, found.skill)
+    changes = tuple(line_changes(found.tenant, before, with_appended(before, appended), prices(cursor), now))
+    done = PutRight(None, *known.key, None, at, at, found.words, tuple(appended), changes, *author, latest)
     if dry_run:
         return done
-    number = _write(cursor, priced, author)
+    done = write(cursor, done)
     if found.number is not None:
-        cursor.execute(query("take_back_number"), {"number": found.number, "by": number})
-    return done._replace(number=number)
+        cursor.execute(query("take_back_number"), {"number": found.number, "by": done.number})
+    return done
+
+
+def write(cursor: Cursor, done: PutRight) -> PutRight:
+    """Write the events, the first one with what all is worth; return it with its number.
+
+    Raises:
+        DecisionDenied: the role may not decide.
+    """
+    first, others = done.appended[:1], done.appended[1:]
+    priced = (*(each._replace(impact_chf=done.difference_chf) for each in first), *others)
+    with deciding():
+        return done._replace(number=write_decided(cursor, priced, Author(done.by, done.note)))
+
+
+def with_appended(before: History, appended: Iterable[Finding]) -> History:
+    """Return a history as it is with the events that are appended."""
+    new: dict[str | None, list[Event]] = {}
+    for place, each in enumerate(appended):
+        if each.event_kind and each.moment:
+            event = Event(NEXT + place, each.event_kind, each.moment.occurred_at)
+            new.setdefault(each.subject, []).append(event)
+    return before.with_events(new)
 
 
 def begin(cursor: Cursor) -> datetime:
@@ -153,12 +174,6 @@ def begin(cursor: Cursor) -> datetime:
     ((now,),) = cursor.execute(query("clock")).fetchall()
     at: datetime = now
     return at
-
-
-def _lifetimes(cursor: Cursor, tenant: str) -> list[Lifetime]:
-    """Return the lifetimes of a tenant, by their beginning."""
-    ((_, lived, _),) = [*histories(cursor, [], {(tenant, "")})]
-    return [*lived]
 
 
 def _bounds(
@@ -215,7 +230,7 @@ def _target(cursor: Cursor, target: str) -> _Target:
         )
     tenant, skill, kind, at, taken_back_by = row
     if taken_back_by:
-        raise _taken_back(f"The row {target}", taken_back_by)
+        raise _taken_back(f"The row {target}", f"number {taken_back_by}")
     words = f"the row {target}, {kind} at {second(at)} UTC"
     return _Target(words, tenant, skill, frozenset([int(digits)]), None, None)
 
@@ -242,10 +257,8 @@ def _numbered(rows: Sequence[tuple[object, ...]]) -> _Target:
     return _Target(words, tenant, skill, ids, number, decision)  # type: ignore[arg-type]
 
 
-def _taken_back(what: str, number: object) -> NotPutRight:
-    return NotPutRight(
-        f"{what} was taken back already, by number {number}.", "Nothing was written, and nothing needs to be."
-    )
+def _taken_back(what: str, whom: object) -> NotPutRight:
+    return NotPutRight(f"{what} was taken back already, by {whom}.", "Nothing was written, and nothing needs to be.")
 
 
 def _latest(
@@ -266,60 +279,12 @@ def _latest(
     if after == before or future:
         return None
     if lookup is None:
-        needed = ClusterNeeded(
+        raise ClusterNeeded(
+            tenant,
             f"Without {found.words}, the latest state of {skill or 'the suspension'} of {tenant} changes, and nobody "
             "has looked at what the cluster shows.",
-            "Nothing was written. Give what the cluster shows of the tenant.",
         )
-        needed.tenant = tenant
-        raise needed
     check_source(cursor, lookup.listing)
     seen = cursor.execute(query("seen_uid"), {"tenant": tenant}).fetchone()
     refuse_against_cluster(lookup, skill, STATES[after], seen[0] if seen else None)
     return STATES[after]
-
-
-def _priced(
-    cursor: Cursor, known: KeyHistory, lived: Sequence[Lifetime], appended: Sequence[Finding], now: datetime
-) -> tuple[tuple[Finding, ...], tuple[LineChange, ...]]:
-    """Return the findings, the first one with the impact of all, and the lines that change; at today's prices."""
-    tenant, skill = known.key
-    gone = {found.takes_back for found in appended if found.event_kind is None}
-    before = sorted((e for e in known.events if e.occurred_at <= now), key=lambda e: (e.occurred_at, e.id))
-    new = [
-        Event(NEXT + place, found.event_kind, found.moment.occurred_at)
-        for place, found in enumerate(appended)
-        if found.event_kind and found.moment
-    ]
-    after = sorted((e for e in (*before, *new) if e.id not in gone), key=lambda e: (e.occurred_at, e.id))
-    today, last = prices(cursor), (now.astimezone(UTC) + timedelta(days=1)).date()
-    first = min((one.began_at for one in lived if one.began_at > FIRST), default=now).date()
-
-    def billed(events: Sequence[Event]) -> Iterable[Line]:
-        history = History(
-            lifetimes=tuple(lived),
-            skills={skill: tuple(events)} if skill else {},
-            suspensions=() if skill else tuple(events),
-        )
-        made = lines(tenant, history, today, first=first, until=last, as_of=now)
-        return (line for line in made if line.item == skill)
-
-    changes = tuple(line_changes(billed(before), billed(after)))
-    impact = sum((change.difference_chf for change in changes), NOTHING)
-    return (appended[0]._replace(impact_chf=impact), *appended[1:]), changes
-
-
-def _write(cursor: Cursor, appended: Sequence[Finding], author: Author) -> int:
-    try:
-        return write_decided(cursor, appended, author)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error) from error
-
-
-def denied(error: psycopg.Error) -> NotTheOwner:
-    """Return the failure that says which role may decide."""
-    return NotTheOwner(
-        f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not decide.",
-        "Nothing was written. Repeat the command with DATABASE_URL of the role for decisions, which sql/roles.sql "
-        "makes, or of the owner of the ledger's tables.",
-    )

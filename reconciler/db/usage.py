@@ -118,14 +118,12 @@ def histories(
         yield name, lived, iter(())
 
 
-def history(cursor: Cursor, tenant: str) -> History:
-    """Return all that is recorded of one tenant, in memory."""
-    lifetimes: tuple[Lifetime, ...] = ()
-    events: dict[str | None, tuple[Event, ...]] = {}
-    for _, lived, items in histories(cursor, [tenant]):
-        lifetimes = lived
+def history(cursor: Cursor, tenant: str, *items: str | None) -> History:
+    """Return what is recorded of one tenant, in memory: everything, or only the lifetimes and these items."""
+    some = {(tenant, item) for item in items}
+    found = History()
+    for _, lifetimes, each in histories(cursor, [] if some else [tenant], some):
         # the events are read while they are taken
-        events = {item: tuple(its) for item, its in items}
-    suspensions = events.pop(FEE, ())
-    skills = {item: its for item, its in events.items() if item is not None}
-    return History(lifetimes=lifetimes, skills=skills, suspensions=suspensions)
+        events = {item: its for item, its in ((item, tuple(its)) for item, its in each) if not some or item in items}
+        found = History(lifetimes=lifetimes).with_events(events)
+    return found

@@ -58,7 +58,7 @@ def document(done: PutRight) -> Iterator[str]:
             "subject": done.skill,
             "state": done.state,
             "from": done.since,
-            "to": done.until,
+            "to": None if done.until == LAST else done.until,
             "taken_back": done.taken_back,
             "by": done.by,
             "note": done.note,

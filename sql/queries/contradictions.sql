@@ -215,9 +215,15 @@ SET skill_events_seen = %(skill)s, suspension_events_seen = %(suspension)s, even
 -- What people have decided of these tenants, key by key, and of which it stands: its number, the state, from when until
 -- when, and the id of the first event that it wrote. A decision without a state takes a row back.
 SELECT tenant_name, subject, number, reason = 'recorded', observed, not_before, not_after, event_id
-FROM reconciler.corrections
+FROM reconciler.corrections c
 WHERE tenant_name = ANY (%(names)s::text[]) AND decision IS NOT NULL AND run_id IS NULL AND taken_back_at IS NULL
       AND action = 'append' AND (reason = 'retracted' OR occurred_at = not_before)
+      -- else an unknown hand took it out
+      AND (EXISTS (SELECT FROM public.tenant_skill_events e
+                   WHERE c.event_table = 'tenant_skill_events' AND e.id = c.event_id)
+           OR EXISTS (SELECT FROM public.tenant_suspension_events e
+                      WHERE c.event_table = 'tenant_suspension_events' AND e.id = c.event_id)
+           OR c.event_id IS NULL)
 ORDER BY tenant_name, subject, number, id
 
 -- name: decided_tenants

@@ -78,7 +78,9 @@ WITH asked AS (
   WHERE event_table = %(table)s::text AND event_id = %(event_id)s AND %(number)s::bigint IS NULL
 )
 SELECT c.number, c.tenant_name, c.subject, c.reason, c.event_table, c.decision, c.observed, c.occurred_at,
-       coalesce(c.taken_back_by::text, CASE WHEN c.taken_back_at IS NOT NULL THEN 'an unknown hand' END), c.event_id
+       CASE WHEN c.taken_back_by IS NOT NULL THEN concat('number ', c.taken_back_by)
+            WHEN c.taken_back_at IS NOT NULL THEN 'an unknown hand' END,
+       c.event_id
 FROM reconciler.corrections c JOIN asked ON asked.number = c.number
 ORDER BY c.id
 

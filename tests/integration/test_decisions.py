@@ -23,7 +23,7 @@ from reconciler.core.reasons import REPORTING, Reason
 from reconciler.db import connection as database
 from reconciler.db import decisions
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
-from reconciler.db.decisions import NotTheOwner
+from reconciler.db.decisions import DecisionDenied
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
@@ -731,7 +731,7 @@ def test_the_role_of_the_runs_learns_who_may_reopen(system: System, command: Com
 def test_a_denied_reopening_is_not_a_missing_grant(system: System, role_url: str) -> None:
     record_closed_lifetime(system)
     system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
-    with pytest.raises(NotTheOwner) as raised:
+    with pytest.raises(DecisionDenied) as raised:
         reopen(system, url=role_url)
     assert not isinstance(raised.value, LedgerDenied)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from reconciler.core.decisions import NotPutRight
 from reconciler.core.model import Result
@@ -21,9 +24,10 @@ from tests.support.command import Ran, invoke
 from tests.support.ledger_rows import all_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from reconciler.core.decisions import PutRight
+    from tests.conftest import Psql
     from tests.support.system import System
 
 AUTHOR = Author("m.keller", "the customer showed the log")
@@ -594,3 +598,92 @@ def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Call
     assert "retract" not in shown
     with pytest.raises(NotPutRight, match="is about a lifetime or who pays"):
         acme.retract(numbers[0][0])
+
+
+# --- who may, and what must not stop a run -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def login(acme: Ledger, psql: Psql) -> Iterator[Callable[[str], str]]:
+    """Returns the ledger's address for a new login with one of the two roles, `run` or `decide`."""
+    names = {role: f"{role}_{uuid4().hex}" for role in ("run", "decide")}
+    psql(acme.system.url, "roles.sql", role=names["run"], decider=names["decide"])
+    for name in names.values():
+        acme.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD 'plain'").format(sql.Identifier(name)))
+
+    def address(role: str) -> str:
+        parts = urlsplit(acme.system.url)
+        return parts._replace(netloc=f"{names[role]}:plain@{parts.netloc.rpartition('@')[2]}").geturl()
+
+    yield address
+    for name in names.values():
+        acme.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+EVENING = [
+    pytest.param(("record", "acme", "off", "mail", "--from", "2026-05-10", "--to", "2026-05-20"), id="record off"),
+    pytest.param(("record", "acme", "suspended", "--from", "2026-05-10", "--to", "2026-05-20"), id="record suspended"),
+    pytest.param(("record", "acme", "payer", "2872", "--from", "2026-05-10"), id="record payer"),
+    pytest.param(("record", "acme", "gone", "--from", "2026-05-10", "--to", "2026-05-20"), id="record gone"),
+    pytest.param(("record", "acme", "alive", "--from", "2026-03-10"), id="record alive"),
+    pytest.param(("retract", "skill:1"), id="retract"),
+]
+
+
+@pytest.mark.parametrize("arguments", EVENING)
+def test_each_decision_works_with_its_own_role_alone(
+    acme: Ledger,
+    login: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    acme.execute("ALTER SEQUENCE tenant_skill_events_id_seq RESTART WITH 1")
+    acme.says(1, "enabled")
+    acme.says(30, "disabled")
+    acme.system.run()
+    before = all_rows(acme.system.url)
+
+    def decide(role: str) -> Ran:
+        said = [*arguments, "--note", "why", "--by", "me", *acme.kubeconfig]
+        return invoke(monkeypatch, capsys, *said, environment={"DATABASE_URL": login(role)})
+
+    denied = decide("run")
+    assert (denied.code, all_rows(acme.system.url)) == (1, before)
+    assert "The role of the runs may not decide" in denied.complaint["error"]
+    assert decide("decide").code == 0
+
+
+def test_a_name_that_nobody_knows_was_not_gone(command: Callable[..., Ran], acme: Ledger) -> None:
+    ran = command("record", "acne", "gone", "--from", "2026-05-10", "--note", "why", "--by", "me")
+    assert (ran.code, acme.fee()) == (3, 31)
+    assert "Did you mean acme?" in ran.complaint["remedy"]
+
+
+def test_a_row_left_out_was_undone_by_no_unknown_hand(acme: Ledger, command: Callable[..., Ran]) -> None:
+    row = acme.says(5_000, "enabled")
+    acme.retract(f"skill:{row}")
+    assert "unknown hand" not in command("explain", "acme").out
+    assert "taken back" not in command("status").out.lower()
+
+
+def test_a_decision_taken_out_by_hand_stops_no_run(acme: Ledger) -> None:
+    acme.record("enabled", 10, 20)
+    acme.retract(acme.record("disabled", 12, 14).number or 0)
+    acme.execute("DELETE FROM tenant_skill_events")
+    acme.system.api.create(tenant("other"), at=may(1))
+    ran = acme.system.run()
+    assert (ran.failure, [each.tenant for each in ran.findings]) == (None, ["other"])
+    assert acme.mail() == 0
+
+
+def test_what_an_unknown_hand_undid_is_not_taken_back_again(acme: Ledger) -> None:
+    number = acme.record("enabled", 10, 20).number
+    acme.execute("UPDATE reconciler.corrections SET taken_back_at = now()")
+    with pytest.raises(NotPutRight, match="was taken back already, by an unknown hand"):
+        acme.retract(number or 0)
+
+
+def test_in_json_what_holds_on_and_on_has_no_end(command: Callable[..., Ran]) -> None:
+    given = ["--from", "2026-05-15", "--note", "sold", "--by", "me", "--output", "json"]
+    assert command("record", "acme", "payer", OTHER, *given).document["to"] is None
