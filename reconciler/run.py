@@ -23,12 +23,12 @@ from reconciler.core.model import Mode, Outcome, Result
 from reconciler.core.plan import TooMuchDrift, build_plan, refuse_empty
 from reconciler.core.recheck import confirm, is_relisting_cheaper, needs_recheck, refuse_incomplete
 from reconciler.db import runs
-from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, invoiced_periods, stage
+from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, stage
 from reconciler.db.changes import Settlement
 from reconciler.db.connection import Ledger
 from reconciler.db.contradictions import look_at_events
 from reconciler.db.positions import Sightings
-from reconciler.db.usage import histories, prices
+from reconciler.db.usage import Billed, histories, prices
 from reconciler.sources.listing import list_tenants, read_again
 
 if TYPE_CHECKING:
@@ -192,21 +192,21 @@ def _recheck(
 
 
 def _mark(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | None]:
-    """Add contradictions and who is restless, mark what was invoiced or accepted; also say which events were seen."""
+    """Add contradictions and who is restless, mark what is accepted; also say which events were seen."""
     if not (plan.findings or job.source.is_live):
         return plan, None
     with ledger.transaction(job.deadline.left()) as cursor:
         plan, seen = look_at_events(cursor, plan, job.options.settle) if job.source.is_live else (plan, None)
         plan = runs.report_restless(cursor, plan, as_of)
-        return plan.marked(invoiced_periods(cursor, plan.dated_orgs), accepted_reports(cursor)), seen
+        return plan.marked(accepted_reports(cursor)), seen
 
 
 def _add_impact(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> Plan:
-    """Add each correction's impact up to the observation, at today's prices."""
+    """Add each correction's impact up to the observation: in closed months at their kept prices, else at today's."""
     if not any(map(is_priced, plan.findings)):
         return plan
     with ledger.transaction(job.deadline.left()) as cursor:
-        return add_impact(plan, prices(cursor), as_of, partial(histories, cursor))
+        return add_impact(plan, prices(cursor), as_of, partial(histories, cursor), Billed(cursor))
 
 
 def _with_plan(known: Outcome, plan: Plan, first: Comparison) -> Outcome:

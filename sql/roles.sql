@@ -50,6 +50,7 @@ GRANT SELECT, INSERT, UPDATE (deleted_at, zitadel_org_id) ON public.tenant_billi
 GRANT UPDATE (created_at) ON public.tenant_billing_lifecycle TO :"decider";
 
 GRANT SELECT ON public.platform_pricing, public.skill_pricing, public.invoices TO :"role", :"decider";
+GRANT SELECT ON public.invoice_lines TO :"decider";
 
 -- a role that could rewrite the proof would prove nothing: of runs and corrections, a later run fills in what it was
 -- notified of, or taken back by. Nor can a run decide in a person's name: it has no right to say who decided, and
@@ -66,6 +67,7 @@ GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, 
 GRANT INSERT, UPDATE, DELETE ON reconciler.changes, reconciler.reports, reconciler.exceptions TO :"role";
 
 GRANT INSERT ON reconciler.corrections, reconciler.closed_lives, reconciler.payers TO :"decider";
+GRANT INSERT ON reconciler.closings, reconciler.closed_lines TO :"decider";
 GRANT USAGE ON SEQUENCE reconciler.corrections_id_seq TO :"decider";
 GRANT INSERT, UPDATE ON reconciler.exceptions TO :"decider";
 GRANT UPDATE (taken_back_at, taken_back_by) ON reconciler.corrections TO :"role", :"decider";

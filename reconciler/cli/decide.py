@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reconciler.db.apply import Author
     from reconciler.db.connection import Cursor
 
-_BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
+BY = click.option("--by", type=settings.text, help="Who decides; by default the name of this account.")
 
 _TIME = "An instant, as 2026-05-10T08:00Z, or the beginning of a UTC day, as 2026-05-10."
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger("reconciler")
     help="Until the end of this UTC day, as 2026-12-31, or until this instant, as 2026-12-31T18:00Z.",
 )
 @click.option("--note", type=settings.text, help="Why it is decided.")
-@_BY
+@BY
 @click.option("--revoke", is_flag=True, help="Stop accepting the report, from now on.")
 def except_(
     *, tenant: str, reason: str, until: datetime | None, note: str | None, by: str | None, revoke: bool
@@ -53,13 +53,13 @@ def except_(
         raise click.UsageError("--revoke takes effect now: it takes neither --until nor --note.")
     if not revoke and not (until and note):
         raise click.UsageError("Give either both --until and --note, or --revoke.")
-    decider = _decider(by)
+    by = decider(by)
     with brief_transaction(settings.database_url()) as cursor:
         if until and note:
-            text = view.accepted(decisions.accept(cursor, tenant, reason, until=until, note=note, by=decider))
+            text = view.accepted(decisions.accept(cursor, tenant, reason, until=until, note=note, by=by))
         else:
             text = view.revoked(tenant, reason, decisions.revoke(cursor, tenant, reason))
-    _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=decider)
+    _log.info("report.decided", tenant=tenant, reason=reason, accepted=not revoke, by=by)
     say(text, stands="The decision was written")
 
 
@@ -73,7 +73,7 @@ def except_(
     "last run that proved the tenant counts.",
 )
 @click.option("--note", type=settings.text, required=True, help="Why it is decided.")
-@_BY
+@BY
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
 @settings.SETTLE
@@ -100,17 +100,17 @@ def reopen(
     from reconciler.sources.lookup import look_up
     from reconciler.views import decisions as view
 
-    ends, decider = Deadline.after(deadline.total_seconds()), _decider(by)
+    ends, by = Deadline.after(deadline.total_seconds()), decider(by)
     url = settings.database_url()
     # no connection idles while the cluster answers
     lookup = look_up(make_source(cluster, ends, tenants), tenant)
     with brief_transaction(url, ends.left()) as cursor:
-        done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=decider)
-    _log.info("tenant.reopened", tenant=tenant, by=decider)
+        done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=by)
+    _log.info("tenant.reopened", tenant=tenant, by=by)
     say(lambda: view.reopened(done), stands="The new lifetime was written")
 
 
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what they are worth, and write nothing.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what they are worth, and write nothing.")
 
 
 @click.command()
@@ -128,8 +128,8 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what 
 )
 @click.option("--org", type=settings.text, help="With alive, where the ledger has no row: who pays.")
 @click.option("--note", type=settings.text, required=True, help="Why it is decided.")
-@_BY
-@_DRY_RUN
+@BY
+@DRY_RUN
 @settings.OUTPUT
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
@@ -158,7 +158,7 @@ def record(
     from reconciler.db.apply import Author
 
     _check_said(state, what, (since, until), org)
-    said, author = _Said(tenant, state, what, since, until, org), Author(_decider(by), note)
+    said, author = _Said(tenant, state, what, since, until, org), Author(decider(by), note)
 
     def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
         return _record(cursor, said, author, lookup, dry_run=dry_run)
@@ -170,8 +170,8 @@ def record(
 @click.command()
 @click.argument("target", metavar="NUMBER")
 @click.option("--note", type=settings.text, required=True, help="Why it is decided.")
-@_BY
-@_DRY_RUN
+@BY
+@DRY_RUN
 @settings.OUTPUT
 @settings.TENANTS
 @settings.options(cluster=ClusterSettings)
@@ -195,7 +195,7 @@ def retract(
     from reconciler.db import put_right
     from reconciler.db.apply import Author
 
-    author = Author(_decider(by), note)
+    author = Author(decider(by), note)
 
     def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
         return put_right.retract(cursor, target, author=author, lookup=lookup, dry_run=dry_run)
@@ -276,7 +276,7 @@ def _say_put_right(done: PutRight, output: str) -> None:
         say(view.put_right(done), stands="The decision was written")
 
 
-def _decider(by: str | None) -> str:
+def decider(by: str | None) -> str:
     """Return who decides: the given name, or the account's."""
     try:
         return by or getpass.getuser()

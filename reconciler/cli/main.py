@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from reconciler import __version__, logs
+from reconciler.cli.close import close
 from reconciler.cli.decide import except_, record, reopen, retract
 from reconciler.cli.output import INTERRUPTED, USAGE, Unprinted, complain, say, standard_streams, warn
 from reconciler.cli.read import explain, status, usage
@@ -42,7 +43,7 @@ def demo() -> None:
     tell(say)
 
 
-for _command in (migrate, plan, run, serve, explain, status, usage, except_, record, retract, reopen):
+for _command in (migrate, plan, run, serve, explain, status, usage, except_, record, retract, reopen, close):
     cli.add_command(_command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -11,7 +11,10 @@ from reconciler.cli import options as settings
 from reconciler.cli.output import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from datetime import date
+
+_Found = TypeVar("_Found")
 
 
 @click.command()
@@ -73,6 +76,8 @@ def status(*, settle: timedelta, output: str) -> None:
 )
 @click.option("--tenant", type=settings.text, help="Only this tenant.")
 @click.option("--verified", is_flag=True, help="Refuse a period that no run has verified to its end.")
+@click.option("--changes", is_flag=True, help="Of a month, only what its next closing would hold.")
+@click.option("--closing", type=click.IntRange(min=1), help="Of a month, only what its closing of this number holds.")
 @settings.SETTLE
 @settings.OUTPUT_OR_CSV
 def usage(
@@ -83,16 +88,33 @@ def usage(
     org: str | None,
     tenant: str | None,
     verified: bool,
+    changes: bool,
+    closing: int | None,
     settle: timedelta,
     output: str,
 ) -> None:
-    """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill."""
+    """Show what is billed for a period: days and CHF before VAT, by organisation, tenant and skill.
+
+    A whole month that is closed is shown as it was closed.
+    """
+    if changes or closing is not None:
+        if not month or first or last or verified or (changes and closing is not None):
+            raise click.UsageError("--changes and --closing go with --month, --org and --tenant, and not together.")
+        _show_differences(month, closing, org, tenant, output)
+    else:
+        _show_usage(_period(month, first, last), org, tenant, settle if verified else None, output)
+
+
+def _show_usage(
+    period: tuple[date, date], org: str | None, tenant: str | None, settle: timedelta | None, output: str
+) -> None:
+    """Show a period's lines; with `settle`, only if it is proven."""
     from reconciler.db import usage as used
     from reconciler.db.certificate import read_certificate, refuse_unproven
     from reconciler.db.connection import snapshot
     from reconciler.views import usage as view
 
-    begins, until = _period(month, first, last)
+    begins, until = period
     with snapshot(settings.database_url()) as cursor:
         today = used.as_of(cursor).date()
         if begins > today:
@@ -101,14 +123,39 @@ def usage(
                 "Give a period that has begun; it is counted up to now.",
             )
         statement = used.statement(cursor, begins, until, org, tenant)
-        if verified:
+        if settle is not None:
             refuse_unproven(read_certificate(cursor, begins, until, settle=settle, org=org, tenant=tenant))
+    _say(statement, output, view.document, view.table_of_values, view.printed)
+
+
+def _show_differences(month: date, closing: int | None, org: str | None, tenant: str | None, output: str) -> None:
+    """Show what a closing of the month holds, or what the next one would."""
+    from reconciler.db import closing as closings
+    from reconciler.db.connection import snapshot
+    from reconciler.views import closing as view
+
+    with snapshot(settings.database_url()) as cursor:
+        if closing is None:
+            found = closings.due(cursor, month, org=org, tenant=tenant)
+        else:
+            found = closings.closed(cursor, month, closing, org=org, tenant=tenant)
+    _say(found, output, view.differences_document, view.differences_table_of_values, view.differences)
+
+
+def _say(
+    found: _Found,
+    output: str,
+    document: Callable[[_Found], Iterator[str]],
+    table_of_values: Callable[[_Found], Iterator[str]],
+    printed: Callable[[_Found], str],
+) -> None:
+    """Show something as JSON, as CSV or for people."""
     if output == "json":
-        say(view.document(statement), for_programs=True)
+        say(document(found), for_programs=True)
     elif output == "csv":
-        say(view.table_of_values(statement), for_programs=True, end="")
+        say(table_of_values(found), for_programs=True, end="")
     else:
-        say(view.printed(statement))
+        say(printed(found))
 
 
 def _period(month: date | None, first: date | None, last: date | None) -> tuple[date, date]:

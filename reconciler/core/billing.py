@@ -17,7 +17,8 @@ A day is owed by the organisation of its lifetime, or by another where a person 
 changes neither lifetimes nor events, whatever organisation those carry.
 
 There is one rounding. A line is what one item of one tenant costs one organisation in one calendar month; it is rounded
-to 0.01 CHF, half away from zero. Totals are sums of lines. The query `usage` computes the same in SQL.
+to 0.01 CHF, half away from zero. Totals are sums of lines. A month that is closed has the prices that were kept then,
+every other one today's. The query `usage` computes the same in SQL.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ _ON = {"enabled", "resumed"}
 
 DayRange = tuple[int, int]
 """Consecutive days: the ordinals of the first and of the last one."""
+Days = dict[str, tuple[DayRange, ...]]
+"""The days on which an item was billable, by organisation, in their order; adjoining days are one range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,22 @@ class Prices:
     monthly_fee_chf: Decimal = NOTHING
     daily_chf: Mapping[str, Decimal] = field(default_factory=dict)
     """By skill id; a skill without an entry is not billable."""
+    vat_rate: Decimal = NOTHING
+    """In percent. No amount includes it."""
+    kept: Mapping[date, Prices] = field(default_factory=dict)
+    """Those of the months that are closed, by their first day."""
 
     def price(self, item: str | None) -> Decimal | None:
         """Return the price of an item: the fee's for a month, a skill's for a day."""
         return self.monthly_fee_chf if item is FEE else self.daily_chf.get(item)
+
+    def of(self, month: date) -> Prices:
+        """Return the prices that a month has."""
+        return self.kept.get(month, self)
+
+    def is_billable(self, item: str | None) -> bool:
+        """True if an item costs something in any month."""
+        return bool(self.price(item)) or any(each.price(item) for each in self.kept.values())
 
 
 class Payer(NamedTuple):
@@ -157,6 +172,29 @@ class Line:
     """Rounded to 0.01; 0.00 if there is no price."""
 
 
+class LineChange(NamedTuple):
+    """What becomes of a line: by a decision, or by what was written since its month was closed."""
+
+    org: str
+    tenant: str
+    item: str | None
+    """The skill id, or `FEE`."""
+    month: date
+    """Its first day."""
+    days_before: int
+    days_after: int
+    price_chf: Decimal | None
+    chf_before: Decimal
+    chf_after: Decimal
+    causes: tuple[str, ...] = ()
+    """The numbers and rows behind it, as people call them, where its month was closed before."""
+
+    @property
+    def difference_chf(self) -> Decimal:
+        """What the organisation owes in addition; negative: what is owed to it."""
+        return self.chf_after - self.chf_before
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """What was used from the UTC day `first` to the day before `until`; nothing counts from `as_of` on."""
@@ -166,6 +204,18 @@ class Statement:
     as_of: datetime
     lines: Iterable[Line]
     """In the order of `in_order`. There may be millions: they are read anew each time that they are asked for."""
+    vat_rate: Decimal = NOTHING
+    """Today's, in percent; no amount includes it."""
+    kept_vat_rates: Mapping[date, Decimal] = field(default_factory=dict)
+    """Those of the months that are closed, by their first day."""
+    closed: Mapping[date, int] = field(default_factory=dict)
+    """How many closings the months have that are shown as they were closed, by their first day."""
+    changes: Iterable[LineChange] = ()
+    """What no closing of those months has taken in yet, in the same order."""
+
+    def vat_rate_of(self, month: date) -> Decimal:
+        """Return the VAT rate of a month, in percent."""
+        return self.kept_vat_rates.get(month, self.vat_rate)
 
     @property
     def last(self) -> date:
@@ -198,8 +248,8 @@ def lines(
             item=item,
             month=month,
             days=days,
-            price_chf=prices.price(item),
-            amount_chf=_amount(item, prices.price(item), days, _length(month)),
+            price_chf=prices.of(month).price(item),
+            amount_chf=_amount(item, prices.of(month).price(item), days, _length(month)),
         )
         for item, events in history.items.items()
         for org, ranges in _billable_days(_states(item, events), history.lifetimes, begins, min(ends, as_of)).items()
@@ -213,15 +263,28 @@ def in_order(line: Line) -> tuple[bool, str, str, bool, str, date]:
     return line.org == UNKNOWN_ORG, line.org, line.tenant, line.item is not FEE, line.item or "", line.month
 
 
-def cost_of(
-    item: str | None, price: Decimal, events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...], as_of: datetime
-) -> Decimal:
-    """Return what an item has ever cost until `as_of`, in CHF: the sum of its lines."""
-    ranges = _billable_days(_states(item, events), lifetimes, FIRST, as_of)
-    cost = NOTHING
-    for each in ranges.values():
+def days_of(item: str | None, events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...], as_of: datetime) -> Days:
+    """Return all days until `as_of` on which an item was billable."""
+    return _billable_days(_states(item, events), lifetimes, FIRST, as_of)
+
+
+def cost_of(item: str | None, prices: Prices, days: Days) -> Decimal:
+    """Return what an item costs for these days, in CHF: the sum of its lines."""
+    cost, price = NOTHING, prices.price(item) or NOTHING
+    for each in days.values():
         cost += (_owed if len(each) <= _CACHED_RANGES else _owed.__wrapped__)(item, price, each)
+        for month, kept in prices.kept.items():
+            if (then := kept.price(item) or NOTHING) != price:
+                length = _length(month)
+                its = sum(last - first + 1 for first, last in within(each, month.toordinal(), length))
+                cost += _amount(item, then, its, length) - _amount(item, price, its, length)
     return cost
+
+
+def within(ranges: Iterable[DayRange], begins: int, length: int) -> tuple[DayRange, ...]:
+    """Return the part of some days that lies among so many days from the day with the ordinal `begins` on."""
+    last = begins + length - 1
+    return tuple((max(a, begins), min(b, last)) for a, b in ranges if a <= last and b >= begins)
 
 
 def condensed(events: Iterable[Event], cuts: Sequence[datetime]) -> Iterator[Event]:
@@ -269,7 +332,7 @@ def _stretches(events: Iterable[Event]) -> Iterator[tuple[datetime, datetime]]:
 @lru_cache(_CACHED_ITEMS)
 def _billable_days(
     events: tuple[Event, ...], lifetimes: tuple[Lifetime, ...], begins: datetime, ends: datetime
-) -> Mapping[str, tuple[DayRange, ...]]:
+) -> Days:
     """Return the days on which an item was billable between two instants, by organisation; each day once."""
     stretches = list(_stretches(events))
     ranges: dict[str, list[DayRange]] = {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.billing import NOTHING, lines
+from reconciler.core.billing import NOTHING, LineChange, lines
 from reconciler.core.compare import compare
 from reconciler.core.dating import SHORTEST_LIFETIME
 from reconciler.core.errors import Refusal
@@ -46,25 +46,6 @@ class Acceptance(NamedTuple):
     """Until when it was accepted before; None: it was not."""
 
 
-class LineChange(NamedTuple):
-    """What a decision changes in what one item costs one organisation in one calendar month."""
-
-    month: date
-    """Its first day."""
-    org: str
-    item: str | None
-    """The skill, or `core.billing.FEE`."""
-    days_before: int
-    days_after: int
-    chf_before: Decimal
-    chf_after: Decimal
-
-    @property
-    def difference_chf(self) -> Decimal:
-        """What the customer owes in addition; negative: what is owed to the customer."""
-        return self.chf_after - self.chf_before
-
-
 class PutRight(NamedTuple):
     """What a person put right about a key, a skill of a tenant or its suspension, or would put right."""
 
@@ -89,23 +70,25 @@ class PutRight(NamedTuple):
 
     @property
     def difference_chf(self) -> Decimal:
-        """What all of it is worth, before VAT, at today's prices."""
+        """What all of it is worth, before VAT: in closed months at their kept prices, else at today's."""
         return sum((change.difference_chf for change in self.changes), NOTHING)
 
 
 def line_changes(tenant: str, before: History, after: History, prices: Prices, now: datetime) -> Iterator[LineChange]:
     """Yield the lines of a tenant up to now that differ, by month, organisation and item."""
     began = (one.began_at for one in (*before.lifetimes, *after.lifetimes) if one.began_at > FIRST)
-    days = {"first": min(began, default=now).date(), "until": (now.astimezone(UTC) + timedelta(days=1)).date()}
+    period = {"first": min(began, default=now).date(), "until": (now.astimezone(UTC) + timedelta(days=1)).date()}
     old, new = (
-        {(line.month, line.org, line.item): line for line in lines(tenant, each, prices, **days, as_of=now)}
+        {(line.month, line.org, line.item): line for line in lines(tenant, each, prices, **period, as_of=now)}
         for each in (before, after)
     )
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key[0], key[1], key[2] or "")):
         was, then = old.get(key), new.get(key)
-        numbers = was.days if was else 0, then.days if then else 0
-        if numbers[0] != numbers[1]:
-            yield LineChange(*key, *numbers, was.amount_chf if was else NOTHING, then.amount_chf if then else NOTHING)
+        days = was.days if was else 0, then.days if then else 0
+        if days[0] != days[1]:
+            month, org, item = key
+            amounts = was.amount_chf if was else NOTHING, then.amount_chf if then else NOTHING
+            yield LineChange(org, tenant, item, month, *days, prices.of(month).price(item), *amounts)
 
 
 def refuse_against_cluster(lookup: Lookup, skill: str | None, state: str, uid: str | None) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.certificate import OpenGap
+    from reconciler.core.closing import ClosedShare
     from reconciler.core.status import Exemption, OpenReport
 
 
@@ -128,6 +129,8 @@ class Story:
     """Time of which nobody knows what happened."""
     reports: tuple[OpenReport, ...] = ()
     exceptions: tuple[Exemption, ...] = ()
+    closings: tuple[ClosedShare, ...] = ()
+    """What the closed months hold of it, the latest last."""
 
     def accepts(self, gap: OpenGap) -> bool:
         """Return whether people accept a gap: they decided so after it ended."""

@@ -1,24 +1,28 @@
-"""The impact of a correction: the usage with it less the usage without it, in CHF before VAT. Pure."""
+"""The impact of a correction: the usage with it less the usage without it, in CHF before VAT. Pure.
+
+It also says whether the correction changes the bill of a day that was billed: in a month that is closed, or that is
+invoiced, for the organisation that pays for the day with the correction or without it.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
-from reconciler.core.billing import FEE, NOTHING, Lifetime, condensed, cost_of
+from reconciler.core.billing import FEE, NOTHING, Lifetime, condensed, cost_of, days_of, within
 from reconciler.core.model import Action, Event, Table
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
 
-    from reconciler.core.billing import Prices
+    from reconciler.core.billing import Days, Prices
     from reconciler.core.model import Finding
     from reconciler.core.plan import Plan
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     """Everything of one tenant that can be billed, each item once with its events."""
     ReadHistories = Callable[[set[str], set[tuple[str, str | None]]], Iterable[tuple[str, tuple[Lifetime, ...], Items]]]
     """Reads the whole histories of some tenants, and of others that of one item each, one tenant after another."""
+    ReadBilled = Callable[[set[str]], Mapping[str, Sequence[tuple[int, int]]]]
+    """Reads which days were billed to these organisations: the ordinal of the first day, and how many days."""
 
 TENANTS_BATCH = 500
 """Tenants whose histories are asked for at once."""
@@ -35,14 +41,17 @@ _CACHED_ITEMS = 2**6
 _occurred_at = attrgetter("occurred_at")
 
 
-def add_impact(plan: Plan, prices: Prices, as_of: datetime, read_histories: ReadHistories) -> Plan:
+def add_impact(
+    plan: Plan, prices: Prices, as_of: datetime, read_histories: ReadHistories, read_billed: ReadBilled
+) -> Plan:
     """Return the plan with what each of its corrections is worth; usage is counted up to `as_of`."""
     findings: list[Finding] = []
     by_tenant = ((name, tuple(found)) for name, found in groupby(plan.findings, attrgetter("tenant")))
     while batch := dict(islice(by_tenant, TENANTS_BATCH)):
         corrections = [finding for found in batch.values() for finding in found if is_priced(finding)]
+        read_billed({finding.org for finding in corrections})  # at once, not tenant by tenant
         for name, lifetimes, items in read_histories(*needed_histories(corrections)):
-            batch[name] = with_impact(batch[name], lifetimes, items, prices, as_of)
+            batch[name] = with_impact(batch[name], lifetimes, items, prices, as_of, read_billed)
         findings += chain.from_iterable(batch.values())
     return replace(plan, findings=tuple(findings))
 
@@ -62,8 +71,13 @@ def needed_histories(corrections: Sequence[Finding]) -> tuple[set[str], set[tupl
     return whole, {(finding.tenant, finding.subject) for finding in corrections if finding.tenant not in whole}
 
 
-def with_impact(
-    findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], items: Items, prices: Prices, as_of: datetime
+def with_impact(  # noqa: PLR0917 - all that an impact follows from
+    findings: Sequence[Finding],
+    lifetimes: tuple[Lifetime, ...],
+    items: Items,
+    prices: Prices,
+    as_of: datetime,
+    read_billed: ReadBilled = lambda _: {},
 ) -> tuple[Finding, ...]:
     """Return the findings of one tenant, each correction among them with its impact.
 
@@ -79,18 +93,21 @@ def with_impact(
     for change in changes:
         if change.kind:
             of_item.setdefault(change.finding.subject, []).append(change)
+    orgs = {each.org for each in lifetimes} | {payer.org for each in lifetimes for payer in each.payers}
+    billed = read_billed(orgs.union(finding.org for finding in findings))
+    may_be_billed = any(billed.values())
     cuts: list[datetime] = []
     for item, events in items:
         cuts = cuts or _cuts(changes, lifetimes, as_of)
         its = of_item.pop(item, [])
-        if price := prices.price(item):
-            _make(_in_order(of_row, its), item, price, tuple(condensed(events, cuts)), as_of)
+        if may_be_billed or prices.is_billable(item):
+            _make(_in_order(of_row, its), item, prices, tuple(condensed(events, cuts)), as_of)
     for item, its in of_item.items():
-        if price := prices.price(item):
-            _make(_in_order(of_row, its), item, price, (), as_of)
+        if may_be_billed or prices.is_billable(item):
+            _make(_in_order(of_row, its), item, prices, (), as_of)
     priced = list(findings)
     for change in changes:
-        priced[change.number] = change.priced()
+        priced[change.number] = change.priced(billed)
     return tuple(priced)
 
 
@@ -109,19 +126,29 @@ class _Change:
     """Before it, and of a changed row after it, for each instant."""
     worth: Sequence[Decimal] = ()
     """For each instant."""
+    days: list[tuple[Days, Days]] = field(default_factory=list)
+    """Of each item whose days it changes: those without it, and those with it."""
 
-    def add(self, without: Decimal, costs: Sequence[Decimal]) -> None:
+    def add(self, item: str | None, prices: Prices, without: Days, with_it: Sequence[Days]) -> None:
         """Add what it is worth in one item."""
-        worth = [cost - without for cost in costs]
+        if with_it[0] != without:
+            self.days.append((without, with_it[0]))
+        cost = cost_of(item, prices, without)
+        worth = [cost_of(item, prices, days) - cost for days in with_it]
         self.worth = list(map(add, self.worth, worth)) if self.worth else worth
 
-    def priced(self) -> Finding:
-        """Return the finding with its impact."""
+    def priced(self, billed: Mapping[str, Sequence[tuple[int, int]]]) -> Finding:
+        """Return the finding with its impact, and whether it changes the bill of a day that was billed."""
         impact, *others = self.worth or [NOTHING]
-        if not others:
-            return self.finding.with_impact(impact)
-        low, high = min(self.worth), max(self.worth)
-        return self.finding.with_impact(impact, (low, high) if low < high else None)
+        low, high = min(self.worth, default=NOTHING), max(self.worth, default=NOTHING)
+        priced = self.finding.with_impact(impact, (low, high) if others and low < high else None)
+        is_closed = priced.action.writes and any(
+            within(before.get(org, ()), *period) != within(after.get(org, ()), *period)
+            for before, after in self.days
+            for org in before.keys() | after.keys()
+            for period in billed.get(org, ())
+        )
+        return priced._replace(closed_period=True) if is_closed else priced
 
 
 def _in_order(of_row: list[_Change], of_item: list[_Change]) -> list[_Change]:
@@ -153,20 +180,20 @@ def _changes(findings: Sequence[Finding], lifetimes: tuple[Lifetime, ...], as_of
 
 
 def _make(
-    changes: Iterable[_Change], item: str | None, price: Decimal, events: tuple[Event, ...], as_of: datetime
+    changes: Iterable[_Change], item: str | None, prices: Prices, events: tuple[Event, ...], as_of: datetime
 ) -> None:
     """Make the corrections that concern an item, one after another, and add what each is worth in it."""
     for change in changes:
         if not (change.kind or events or item is FEE):
             continue  # a skill without events costs nothing, whenever the tenant lived
         before, *after = change.lifetimes
-        without = cost_of(item, price, events, before, as_of)
+        without = days_of(item, events, before, as_of)
         if change.kind:
             corrected = [_append(events, change.kind, at) for at in change.instants]
-            change.add(without, [cost_of(item, price, each, before, as_of) for each in corrected])
+            change.add(item, prices, without, [days_of(item, each, before, as_of) for each in corrected])
             events = corrected[0]
         else:
-            change.add(without, [cost_of(item, price, events, each, as_of) for each in after])
+            change.add(item, prices, without, [days_of(item, events, each, as_of) for each in after])
 
 
 @lru_cache(_CACHED_ITEMS)

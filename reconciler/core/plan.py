@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,11 +15,9 @@ from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime
 
     from reconciler.core.compare import Comparison
-
-Period = tuple[date, date]
-"""The first and the last UTC day of an invoice."""
 
 _ORDER = {reason: number for number, reason in enumerate(Reason)}
 
@@ -68,19 +65,11 @@ class Plan:
         """The tenants that kept changing, so that something about them is deferred, sorted."""
         return sorted({finding.tenant for finding in self.findings if finding.changing})
 
-    @property
-    def dated_orgs(self) -> list[str]:
-        """The organisations for which something is corrected at a moment, sorted."""
-        return sorted({finding.org for finding in self.findings if finding.moment})
-
-    def marked(self, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]) -> Plan:
-        """Return the plan with the corrections in invoiced periods marked, and the accepted reports.
-
-        The periods are by organisation; until when reports are accepted is by tenant and reason.
-        """
-        if not closed and not accepted:
+    def marked(self, accepted: Mapping[tuple[str, str], datetime]) -> Plan:
+        """Return the plan with the accepted reports marked; until when they are is by tenant and reason."""
+        if not accepted:
             return self
-        return replace(self, findings=tuple(_mark(finding, closed, accepted) for finding in self.findings))
+        return replace(self, findings=tuple(_mark(finding, accepted) for finding in self.findings))
 
     def limit(self, limits: Limits) -> int:
         """Return how many tenants a run over this ledger may correct for one reason."""
@@ -115,7 +104,7 @@ class Plan:
             for tenant, org in orgs.items()
         ]
         kept = (f.deferred() if f.tenant in orgs and f.action.writes else f for f in self.findings)
-        return replace(self, findings=_sorted([*kept, *(_mark(report, {}, accepted) for report in reports)]))
+        return replace(self, findings=_sorted([*kept, *(_mark(report, accepted) for report in reports)]))
 
     def raise_if_unsafe(self, limits: Limits) -> None:
         """Refuse a plan that looks like a fault of what was observed, not of the ledger.
@@ -168,12 +157,7 @@ def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda f: (f.tenant, _ORDER[f.reason], f.subject or "")))
 
 
-def _mark(
-    finding: Finding, closed: Mapping[str, list[Period]], accepted: Mapping[tuple[str, str], datetime]
-) -> Finding:
+def _mark(finding: Finding, accepted: Mapping[tuple[str, str], datetime]) -> Finding:
     if finding.action is Action.REPORT:
         return finding._replace(accepted_until=accepted.get((finding.tenant, finding.reason)))
-    if finding.moment is None:
-        return finding
-    day = finding.moment.occurred_at.astimezone(UTC).date()
-    return finding._replace(closed_period=any(start <= day <= end for start, end in closed.get(finding.org, ())))
+    return finding

@@ -197,6 +197,15 @@ class Reason(enum.StrEnum):
         "take a wrong row back with `reconciler retract`. If nothing is wrong, accept the report with `reconciler "
         "except TENANT history_contradicts --until DAY --note WHY`.",
     )
+    CLOSED_MONTH_CHANGED = _Entry(
+        name="closed_month_changed",
+        summary="A line of a closed month is not what was closed.",
+        meaning="Rows, decisions or payers that came after a month was closed change what is billed for it. The ledger "
+        "holds what is true; the invoice of that month does not have the difference yet.",
+        remedy="`reconciler usage --month MONTH --changes` shows the lines. If they are right, take them in with "
+        "`reconciler close MONTH --note WHY` and invoice the difference. If not, put the rows right with `reconciler "
+        "record` or `retract`.",
+    )
     CORRECTION_SUPERSEDED = _Entry(
         name="correction_superseded",
         writes=(Action.APPEND, Table.SKILL_EVENTS, None),

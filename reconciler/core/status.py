@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reconciler.core.certificate import Certificate
+    from reconciler.core.closing import ClosedMonth
 
 
 class Unverified(NamedTuple):
@@ -151,6 +152,8 @@ class Status:
     owed: tuple[OwedNotification, ...] = ()
     """The longest first."""
     owed_count: int = 0
+    closed_months: tuple[ClosedMonth, ...] = ()
+    """The latest first."""
     corrections: tuple[Corrected, ...] = ()
     """A count for each of the last UTC days, today the last of them."""
     runs: tuple[Run, ...] = ()

@@ -22,7 +22,6 @@ from reconciler.db.spool import CopySpool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import date
 
     from reconciler.db.connection import Cursor
 
@@ -195,15 +194,6 @@ def _resolve_duplicates(cursor: Cursor) -> None:
         namespaces.setdefault(name, []).append(namespace)
     problem = "the name stands in more than one namespace: "
     _copy(cursor, [_row(Observed(name=name, problem=problem + ", ".join(sorted(n)))) for name, n in namespaces.items()])
-
-
-def invoiced_periods(cursor: Cursor, orgs: list[str]) -> dict[str, list[tuple[date, date]]]:
-    """Return the invoiced periods of these organisations, as their first and last UTC days."""
-    periods: dict[str, list[tuple[date, date]]] = {}
-    if orgs:
-        for org, start, end in cursor.execute(query("invoiced_periods"), {"orgs": orgs}):
-            periods.setdefault(org, []).append((start, end))
-    return periods
 
 
 def accepted_reports(cursor: Cursor) -> dict[tuple[str, str], datetime]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ def read_certificate(
 ) -> Certificate:
     """Return whether a period is proven: UTC days, `until` is the day after its last one.
 
-    `org` restricts it to what this organisation may have to pay, `tenant` to this tenant. The transaction must be one
+    `org` restricts it to what this organisation may have to pay, `tenant` to this tenant. What the closings of a month
+    accept of it is accepted, of that month only. The transaction must be one
     of `reconciler.db.connection.snapshot`.
     """
     begins, ends = (datetime.combine(day, time(), UTC) for day in (first, until))
@@ -65,7 +67,14 @@ def read_certificate(
     with cursor.connection.cursor("facts") as stream:
         stream.itersize = ROWS_BATCH
         rows = stream.execute(query("certificate_facts"), asked)
-        return certify(question, verified_until, (_facts(row, proofs) for row in rows))
+        certificate = certify(question, verified_until, (_facts(row, proofs) for row in rows))
+    if not certificate.refused or until != (first + timedelta(days=31)).replace(day=1):
+        return certificate
+    pairs = {*cursor.execute(query("accepted_of_month"), {"month": first})}
+    doubts = (
+        each._replace(accepted=each.accepted or (each.tenant, each.cause) in pairs) for each in certificate.doubts
+    )
+    return replace(certificate, doubts=tuple(doubts))
 
 
 def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int, timedelta]:
@@ -80,15 +89,17 @@ def read_unverified(cursor: Cursor, *, settle: timedelta, max_rows: int | None =
     return [Unverified(*row) for row in cursor.execute(query("unverified"), bounds)]
 
 
-def refuse_unproven(certificate: Certificate) -> None:
-    """Raise unless the period is proven.
+def refuse_unproven(
+    certificate: Certificate, *, helps: str = "Without --verified the lines are shown as they stand."
+) -> None:
+    """Raise unless the period is proven. `helps` is what else the command can do.
 
     Raises:
         NotVerified: what is not, for whom, and what would help.
     """
     if certificate.is_proven:
         return
-    said, helps = [], []
+    said, remedies = [], [helps]
     last = (certificate.until - timedelta(days=1)).date()
     for cause in Cause:
         doubts = [doubt for doubt in certificate.refused if doubt.cause is cause]
@@ -101,8 +112,8 @@ def refuse_unproven(certificate: Certificate) -> None:
         else:
             more = f" and {len(doubts) - MAX_NAMES} more" if len(doubts) > MAX_NAMES else ""
             said.append(f"Not proven ({cause}): {'; '.join(map(_named, doubts[:MAX_NAMES]))}{more}.")
-        helps.append(f"{cause}: {HELP[cause]}.")
-    raise NotVerified(" ".join(said), " ".join(["Without --verified the lines are shown as they stand.", *helps]))
+        remedies.append(f"{cause}: {HELP[cause]}.")
+    raise NotVerified(" ".join(said), " ".join(remedies))
 
 
 def _named(doubt: Doubt) -> str:

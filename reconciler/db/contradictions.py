@@ -1,4 +1,4 @@
-"""Find the recorded events that contradict each other, and the corrections that the portal's later rows disprove.
+"""Find what new rows say: contradictions, corrections that they disprove, and closed months that they change.
 
 Only what is new since the run before is looked at, and once a day all of it. The ids of events are drawn in order and
 committed in any, so a later event may have a lower id: a run keeps how many events it saw near the highest one.
@@ -15,6 +15,7 @@ from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, STATES, Action, Event, Evidence, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import NOTHING as NO_EVENT
+from reconciler.db.closing import find_changed_months
 from reconciler.db.keys import KEYS_BATCH, key_rows, standing_decisions, upheld
 from reconciler.db.queries import query
 from reconciler.db.usage import histories, prices
@@ -40,9 +41,12 @@ class EventsSeen(NamedTuple):
 
     skill: int
     suspension: int
+    correction: int
     near: str
     checked_at: datetime | None
     """When, if it has looked at all of them."""
+    month: str | None = None
+    """The closed month of which it has looked at all lines."""
 
     def keep(self, cursor: Cursor) -> None:
         """Keep it, in the transaction of the run's row, which has pinned the source."""
@@ -56,15 +60,18 @@ def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan,
     """
     ((now, is_recent, *ids, is_undisturbed, near),) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
     margin = 0 if is_undisturbed else REACH
-    above = {"skill": ids[0] - margin, "suspension": ids[1] - margin} if is_recent else _ALL
-    names = [name for (name,) in cursor.execute(query("tenants_with_news"), above)] if is_recent else None
-    seen = EventsSeen(ids[2], ids[3], near, None if is_recent else now)
-    if names == []:
-        return plan, seen
+    above = {"skill": ids[0] - margin, "suspension": ids[1] - margin, "correction": ids[2]}
+    news = [name for (name,) in cursor.execute(query("tenants_with_news"), above)]
+    changed, month = find_changed_months(cursor, news)
+    seen = EventsSeen(ids[3], ids[4], ids[5], near, None if is_recent else now, month)
+    if is_recent and not news:
+        return plan.with_findings(changed), seen
+    names, above = (news, above) if is_recent else (None, _ALL)
     moved = {finding.tenant for finding in plan.findings if finding.reason is Reason.ORG_MOVED}
     moved.update(name for (name,) in cursor.execute(query("moved_tenants")))
     written = {_key(finding) for finding in plan.corrections if finding.event_kind}
     found = [
+        *changed,
         *_contradictions(cursor, {"names": names, **above}, moved, as_of=now, settle=settle),
         *(
             each.deferred() if _key(each) in written else each

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.certificate import OpenGap
+from reconciler.core.closing import ClosedShare
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.explanation import Correction, Entry, RecordedLifetime, Story, join_corrections
 from reconciler.core.status import Exemption, OpenReport
@@ -48,11 +49,12 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
     gaps = tuple(OpenGap(*row) for row in rows("explain_gaps"))
     reports = tuple(OpenReport(*row) for row in rows("explain_reports"))
     exceptions = tuple(Exemption(*row) for row in rows("explain_exceptions"))
+    closings = tuple(ClosedShare(*row) for row in rows("explain_closings"))
     with cursor.connection.cursor("events") as stream:
         stream.itersize = ROWS_BATCH
         events = (Entry(*row) for row in stream.execute(query("explain_events"), {"tenant": tenant}))
         entries = Rows(Entry, join_corrections(lifetimes, events, corrections))
-    if not (corrections or gaps or reports or exceptions or any(True for _ in entries)):
+    if not (corrections or gaps or reports or exceptions or closings or any(True for _ in entries)):
         raise unknown_tenant(cursor, tenant)
     ((as_of,),), ((verified_at,),) = rows("clock"), rows("explain_verified")
     ((known_since,),) = rows("explain_known_since")
@@ -67,6 +69,7 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
         gaps=gaps,
         reports=reports,
         exceptions=exceptions,
+        closings=closings,
     )
 
 

@@ -14,6 +14,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from reconciler import __version__
+from reconciler.core.certificate import NOT_ABOUT_PROOF
 from reconciler.core.errors import Failure, as_failure
 from reconciler.core.history import Position, left_unwritten
 from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
@@ -254,7 +255,11 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tenants_recorded": outcome.tenants_recorded,
         "counts": Jsonb(counts),
         "unverified": sorted(
-            outcome.unproven.union(finding.tenant for finding in outcome.findings if not finding.action.writes)
+            outcome.unproven.union(
+                finding.tenant
+                for finding in outcome.findings
+                if not finding.action.writes and finding.reason not in NOT_ABOUT_PROOF
+            )
         ),
         "changing": sorted({finding.tenant for finding in outcome.findings if finding.changing}),
         "error": str(outcome.failure) if outcome.failure else None,

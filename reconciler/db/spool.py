@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from contextlib import contextmanager, suppress
+from io import SEEK_END
 from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
 import msgspec
@@ -33,11 +34,20 @@ class Rows(Generic[_Row]):
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._decode = msgspec.json.Decoder(kind).decode
-        encode = msgspec.json.Encoder().encode
+        self._encode = msgspec.json.Encoder().encode
         with on_disk("What is to be shown"):
             for row in rows:
-                # no line feed is left in JSON
-                self._file.write(encode(row) + b"\n")
+                self._write(row)
+
+    def append(self, row: _Row) -> None:
+        """Add one more row at the end."""
+        with on_disk("What is to be shown"):
+            self._file.seek(0, SEEK_END)
+            self._write(row)
+
+    def _write(self, row: _Row) -> None:
+        # no line feed is left in JSON
+        self._file.write(self._encode(row) + b"\n")
 
     def __iter__(self) -> Iterator[_Row]:
         """Read every row, from the first."""

@@ -18,6 +18,7 @@ from reconciler.core.status import (
     last_month,
 )
 from reconciler.db.certificate import read_certificate, read_unverified, read_verification
+from reconciler.db.closing import closed_months
 from reconciler.db.queries import query
 from reconciler.db.standing import read_standing
 
@@ -64,6 +65,7 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
         taken_back_count=len(taken_back),
         owed=tuple(OwedNotification(*row[:-1]) for row in owed),
         owed_count=owed[0][-1] if owed else 0,
+        closed_months=tuple(closed_months(cursor)),
         corrections=tuple(Corrected(day, corrected.get(day, 0)) for day in days),
         runs=tuple(Run(*row) for row in runs),
         future_runs=future_runs,

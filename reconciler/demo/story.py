@@ -14,16 +14,19 @@ import sys
 import tempfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.resources import files
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 import yaml
 
 from reconciler import ledger, logs
-from reconciler.core.model import Mode
-from reconciler.db.connection import connect, transaction
+from reconciler.core.model import ChangeLog, Listing, LogRead, Mode
+from reconciler.db.apply import Author
+from reconciler.db.closing import close, due
+from reconciler.db.connection import connect, snapshot, transaction
 from reconciler.db.explain import read_story
 from reconciler.db.migrate import migrate
 from reconciler.deadline import Deadline
@@ -31,17 +34,21 @@ from reconciler.demo import postgres
 from reconciler.job import Job, RunOptions
 from reconciler.run import reconcile
 from reconciler.sources.file import FileSource
+from reconciler.views import closing as closings
 from reconciler.views import explain, findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reconciler.core.model import Outcome
+    from reconciler.core.model import Outcome, Spool
 
 GROUP = "pieced.ch"
 ORG_LABEL = "pieced.ch/zitadel-org-id"
 PRICES = {"bexio-accounting": "1.20", "nextcloud-files": "0.80", "searxng-local-search": "0.25"}
 """CHF a day. A skill without a price, such as threema-messenger, is not billed."""
+LATE_SKILL = "nextcloud-files"
+LATE_FROM, LATE_UNTIL = datetime(2026, 5, 25, 9, tzinfo=UTC), datetime(2026, 5, 27, 17, tzinfo=UTC)
+MAY = date(2026, 5, 1)
 DEADLINE_SECONDS = 60
 """How long one run may take."""
 
@@ -98,7 +105,24 @@ The ledger now agrees with the cluster, so the next run has nothing to write. we
 still listed, because Kubernetes is still removing it:
 """
 
-CLOSING = """
+CLOSED = """
+June has begun, and May is to be invoiced. `reconciler close 2026-05` keeps what it costs, with its
+prices. What is not proven has to be accepted, and is kept with the closing: here what happened
+before the reconciler was installed, and prices that were set after May had begun. Only a list of
+a cluster can prove a month, so from here on the file stands for one.
+"""
+
+LATE = """
+Then a row of the portal's comes late: nextcloud-files was on at hotel-seeblick from 25 to 27 May.
+The next run reports it, and the invoice of May stays as it is:
+"""
+
+ADJUSTED = """
+`reconciler usage --month 2026-05 --changes` shows what the next closing would hold, and closing
+the month once more keeps it. That difference is one line on the next invoice, and owed once:
+"""
+
+END = """
 That was the whole job. In a cluster it runs every five minutes: see cronjob.yaml and the README.
 
 Try next, on your own tenants: let DATABASE_URL name an empty database, in which `migrate` creates
@@ -121,7 +145,27 @@ def tell(say: Callable[[str], object]) -> None:
             story.first_run()
             story.rows_are_lost()
             story.nothing_is_left()
-    say(f"\n{CLOSING.strip()}")
+            story.a_month_is_closed()
+    say(f"\n{END.strip()}")
+
+
+class _Cluster(FileSource):
+    """The file as a cluster would list it, without a change log."""
+
+    is_live: ClassVar[bool] = True
+
+    def identity(self) -> str:
+        """Return what identifies it."""
+        return "the demo's cluster"
+
+    def observe(self, spool: Spool) -> Listing:
+        """Put every tenant into the spool."""
+        FileSource.observe(self, spool)
+        return Listing(self.identity(), resource_version="1")
+
+    def read_log(self, position: str, until: str) -> ChangeLog:  # noqa: ARG002 - there is none
+        """Return that the change log is lost."""
+        return ChangeLog(LogRead.LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +217,31 @@ class _Story:
         self._chapter("3. The next run", NOTHING)
         self._show(self._reconcile(Mode.RUN))
 
-    def _reconcile(self, mode: Mode) -> Outcome:
+    def a_month_is_closed(self) -> None:
+        """Close May, let a row come late, and close it again."""
+        self._chapter("4. A month is closed", CLOSED)
+        self._reconcile(Mode.RUN, _Cluster)
+        prices: dict[str, Decimal | None] = dict.fromkeys(["fee", "vat", *PRICES])
+        self._close("the invoices of May", accepted=["known_since"], prices=prices)
+        with closing(connect(self.url)) as connection:
+            hotel = "hotel-seeblick", self.tenants["hotel-seeblick"]["metadata"]["labels"][ORG_LABEL]
+            ledger.record_skills(connection, *hotel, enabled=[LATE_SKILL], occurred_at=LATE_FROM)
+            ledger.record_skills(connection, *hotel, disabled=[LATE_SKILL], occurred_at=LATE_UNTIL)
+        self.say(f"{LATE.rstrip()}\n")
+        self._show(self._reconcile(Mode.RUN, _Cluster))
+        self.say(f"{ADJUSTED.rstrip()}\n")
+        with snapshot(self.url) as cursor:
+            self.say(f"{closings.differences(due(cursor, MAY))}\n")
+        self._close("late rows", accepted=[], prices={})
+
+    def _close(self, note: str, *, accepted: list[str], prices: dict[str, Decimal | None]) -> None:
+        """Close May, and print that as the command does."""
+        with closing(connect(self.url)) as connection, transaction(connection) as cursor:
+            author, settle = Author("finance", note), RunOptions().settle
+            done = close(cursor, MAY, author=author, accepted=accepted, prices=prices, settle=settle)
+        self.say(closings.closed(done))
+
+    def _reconcile(self, mode: Mode, source: type[FileSource] = FileSource) -> Outcome:
         """Run once over the tenants as they are now."""
         self.file.seek(0)
         self.file.truncate()
@@ -182,9 +250,9 @@ class _Story:
         self.file.seek(0)
         job = Job(
             database_url=self.url,
-            source=FileSource(path=f"/dev/fd/{self.file.fileno()}", group=GROUP, org_label=ORG_LABEL),
+            source=source(path=f"/dev/fd/{self.file.fileno()}", group=GROUP, org_label=ORG_LABEL),
             deadline=Deadline.after(DEADLINE_SECONDS),
-            options=RunOptions(mode=mode),
+            options=RunOptions(mode=mode, accept_source=source.is_live),
         )
         outcome = reconcile(job)
         if outcome.failure:

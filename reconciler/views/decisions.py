@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from reconciler.core.billing import LineChange
 from reconciler.core.decisions import second
 from reconciler.core.model import LAST
 from reconciler.views import json_in_parts
@@ -72,7 +73,11 @@ def document(done: PutRight) -> Iterator[str]:
                 }
                 for row in done.appended
             ],
-            "lines": [{**line._asdict(), "difference_chf": line.difference_chf} for line in done.changes],
+            "lines": [
+                {name: getattr(line, name) for name in LineChange._fields if name != "causes"}
+                | {"difference_chf": line.difference_chf}
+                for line in done.changes
+            ],
         }
     )
 
@@ -118,7 +123,7 @@ def _show(done: PutRight, console: Console) -> None:
     ]
     print_table(console, columns, lines, right={*columns[3:]})
     owed = "the customer owes it" if done.difference_chf > 0 else "it is owed to the customer"
-    worth = f"Together CHF {done.difference_chf:+} before VAT, at today's prices"
+    worth = f"Together CHF {done.difference_chf:+} before VAT, at today's prices, in closed months at theirs"
     console.print(Text(f"{worth}: {owed}." if done.difference_chf else f"{worth}."))
 
 

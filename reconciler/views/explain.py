@@ -221,6 +221,7 @@ def _drawn(story: Story, *, width: int, period: Period | None, max_events: int |
         _gaps(story, gaps, max_events),
         _reports(story),
         _exceptions(story),
+        _closings(story, period),
         _events(story, period, known, max_events),
     )
     is_first = True
@@ -343,6 +344,16 @@ def _exceptions(story: Story) -> Iterator[RenderableType]:
         yield _block(Text("~", "cyan"), Text(f"{visible(each.reason)}  until {instant(each.expires_at)}{over}"), facts)
 
 
+def _closings(story: Story, period: Period | None) -> Iterator[RenderableType]:
+    """Yield what the closed months hold of it; of a period, only those that lie in it."""
+    shown = [each for each in story.closings if period is None or each.month == period.start.date()]
+    if shown:
+        yield Text("Closed: what its months cost, in CHF before VAT", style="bold")
+    for each in shown:
+        number = f"{each.month:%Y-%m}, closing {each.number}"
+        yield Text(f"  {number}  {each.chf:+}  for {visible(each.org)}, {instant(each.closed_at)}")
+
+
 def _events(story: Story, period: Period | None, known: Survey, max_events: int | None) -> Iterator[RenderableType]:
     """Yield every event by time, each marked as the portal's own or a correction."""
     if max_events is not None and known.listed > max_events:
@@ -430,6 +441,11 @@ def document(story: Story, *, period: Period | None = None) -> Iterator[str]:
                 if period is None or period.touches(gap)
             ],
             "reports": [{key: getattr(report, key) for key in REPORT_KEYS} for report in story.reports],
+            "closings": [
+                {**each._asdict(), "month": f"{each.month:%Y-%m}"}
+                for each in story.closings
+                if period is None or each.month == period.start.date()
+            ],
             "exceptions": [{key: getattr(each, key) for key in EXCEPTION_KEYS} for each in story.exceptions],
         }
     )

@@ -67,6 +67,7 @@ def document(status: Status) -> str:
         "taken_back": [one._asdict() for one in status.taken_back],
         "owed_count": status.owed_count,
         "owed": [one._asdict() for one in status.owed],
+        "closed_months": [{**one._asdict(), "month": f"{one.month:%Y-%m}"} for one in status.closed_months],
         "corrections": [one._asdict() for one in status.corrections],
         "runs": [{**run._asdict(), "seconds": run.seconds} for run in status.runs],
         "future_runs": status.future_runs,
@@ -103,6 +104,8 @@ def show(status: Status, console: Console) -> None:
     _print(console, title, columns, _taken_back(status), status.taken_back_count)
     columns = ("RECIPIENT", "RUN", "SINCE (UTC)", "FOR")
     _print(console, "NOTIFICATIONS OWED", columns, _owed(status), status.owed_count)
+    columns = ("MONTH", "CLOSINGS", "FOR", "CHF", "VAT", "LAST CLOSED (UTC)", "NOT TAKEN IN")
+    _print(console, "CLOSED MONTHS", columns, _closed_months(status), len(status.closed_months))
     for title, lines in (("CORRECTIONS A DAY (UTC)", _chart(status.corrections)), ("LAST RUNS", _runs(status))):
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
@@ -243,6 +246,19 @@ def _exceptions(status: Status) -> Iterator[Row]:
             f"{tenant}: {reason}, until {until}",
             f"{by}: {note}",
             "red" if one.expired else "",
+        )
+
+
+def _closed_months(status: Status) -> Iterator[Row]:
+    for one in status.closed_months:
+        whom = "everybody" if one.is_for_everybody else "some"
+        changed = f"{one.not_taken_in_chf:+} of {plural(one.tenants_changed, 'tenant')}" if one.tenants_changed else "-"
+        month, total, at = f"{one.month:%Y-%m}", str(one.total_chf), _minute(one.closed_at)
+        yield _row(
+            (month, str(one.closings), whom, total, f"{one.vat_rate} %", at, changed),
+            f"{month}: CHF {total} in {plural(one.closings, 'closing')} for {whom}",
+            f"closed {at}, not taken in: {changed}",
+            "yellow" if one.tenants_changed else "",
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from reconciler.core.billing import FEE, NOTHING
+from reconciler.core.closing import NOT_INCLUDED
 from reconciler.core.model import UNKNOWN_ORG
 from reconciler.views import ROWS_BATCH, json_in_parts, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from reconciler.core.billing import Line, Statement
 
 COLUMNS = ("org", "tenant", "item", "month", "days", "price_chf", "amount_chf")
-"""Of the CSV: the fields of a line."""
+"""Of the CSV: the fields of a line; more columns follow."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How text begins that a spreadsheet would compute."""
 MAX_ROWS = 1_000
 """Lines that the table shows; its totals are those of all."""
 
@@ -40,6 +43,12 @@ def document(statement: Statement) -> Iterator[str]:
             "as_of": statement.as_of,
             "total_chf": statement.total_chf,
             "unknown_chf": statement.unknown_chf,
+            "vat_rate": statement.vat_rate,
+            "kept_vat_rates": {f"{month:%Y-%m}": rate for month, rate in statement.kept_vat_rates.items()},
+            "closings": {f"{month:%Y-%m}": number for month, number in statement.closed.items()},
+            "time_zone": "UTC",
+            "not_included": NOT_INCLUDED,
+            "not_taken_in_chf": not_taken_in(statement),
             "lines": iter(statement.lines),
         }
     )
@@ -47,12 +56,34 @@ def document(statement: Statement) -> Iterator[str]:
 
 def table_of_values(statement: Statement) -> Iterator[str]:
     """Yield the statement as CSV, in parts: a row of names, then a row for each line."""
-    rows = ([getattr(line, column) for column in COLUMNS] for line in statement.lines)
-    every_row: Iterator[Sequence[object]] = chain([COLUMNS], rows)
+    rows = (
+        [*(getattr(line, name) for name in COLUMNS), statement.vat_rate_of(line.month), "UTC", NOT_INCLUDED]
+        for line in statement.lines
+    )
+    return csv_in_parts((*COLUMNS, "vat_rate", "time_zone", "not_included"), rows)
+
+
+def csv_in_parts(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Yield rows as CSV below a row of their names. No text of it is a formula for a spreadsheet."""
+    every_row: Iterator[Sequence[object]] = chain([names], ([*map(_cell, row)] for row in rows))
     while some := list(islice(every_row, ROWS_BATCH)):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(some)
         yield text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def name_of(item: str | None) -> str:
+    """Return how an item is called."""
+    return "monthly fee" if item is FEE else item
+
+
+def not_taken_in(statement: Statement) -> Decimal:
+    """Return what no closing of the closed months has taken in yet, in CHF."""
+    return sum((change.difference_chf for change in statement.changes), NOTHING)
 
 
 def printed(statement: Statement) -> str:
@@ -72,7 +103,8 @@ def show(statement: Statement, console: Console) -> None:
         if count > MAX_ROWS:
             console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
         console.print()
-    console.print(Text(summary(statement)), soft_wrap=True)
+    for sentences in (summary(statement), *_of_closed_months(statement), _not_included(statement)):
+        console.print(Text(sentences), soft_wrap=True)
 
 
 def _rows(lines: Iterable[Line], subtotals: Mapping[str, Decimal]) -> Iterator[Row]:
@@ -85,7 +117,7 @@ def _rows(lines: Iterable[Line], subtotals: Mapping[str, Decimal]) -> Iterator[R
             cells = (
                 named,
                 line.tenant if line.tenant != tenant else "",
-                "monthly fee" if line.item is FEE else line.item,
+                name_of(line.item),
                 f"{line.month:%Y-%m}",
                 str(line.days),
                 "-" if line.price_chf is None else str(line.price_chf),
@@ -109,3 +141,25 @@ def summary(statement: Statement) -> str:
     if statement.as_of < datetime.combine(statement.until, time(), UTC):
         sentences.append(f"The period is not over: it is counted up to {statement.as_of:%Y-%m-%d %H:%M:%S} UTC.")
     return " ".join(sentences)
+
+
+def _of_closed_months(statement: Statement) -> Iterator[str]:
+    """Yield what is said of the months that are shown as they were closed."""
+    changed = sorted({change.month for change in statement.changes})
+    for month, number in statement.closed.items():
+        yield f"{month:%Y-%m} is shown as it was closed, in {plural(number, 'closing')}."
+    if changed:
+        count, months = sum(1 for _ in statement.changes), " and ".join(f"{month:%Y-%m}" for month in changed)
+        yield (
+            f"CHF {not_taken_in(statement):+} in {plural(count, 'line')} of {months} is not taken in yet: "
+            f"`reconciler usage --month {changed[0]:%Y-%m} --changes` shows it."
+        )
+
+
+def _not_included(statement: Statement) -> str:
+    """Say what the amounts leave out."""
+    kept = {
+        month: rate for month, rate in statement.kept_vat_rates.items() if statement.first <= month < statement.until
+    }
+    others = "".join(f", {month:%Y-%m} {rate} %" for month, rate in kept.items() if rate != statement.vat_rate)
+    return f"VAT ({statement.vat_rate} %{others}), {NOT_INCLUDED} are not included. Days are UTC days."

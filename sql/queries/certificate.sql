@@ -67,6 +67,11 @@ WHERE (%(tenant)s::text IS NULL OR d.tenant_name IN (%(tenant)s, '*'))
            OR NOT EXISTS (SELECT FROM payer p WHERE p.tenant_name = d.tenant_name))
 ORDER BY d.tenant_name COLLATE "C"
 
+-- name: accepted_of_month
+-- What the closings of a month accept of it.
+SELECT DISTINCT one ->> 'tenant', one ->> 'cause'
+FROM reconciler.closings CROSS JOIN jsonb_array_elements(accepted) AS one WHERE month = %(month)s
+
 -- name: last_proof
 -- The clock, and the last run that proved anything: one over a cluster that was not stopped. The portal may still have
 -- been writing the rows of what changed within settle of it: the run's own, or what is asked where that is longer.

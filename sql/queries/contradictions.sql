@@ -7,16 +7,18 @@
 -- has it, beside what the run before had.
 WITH mark AS MATERIALIZED (
   SELECT coalesce(s.skill_events_seen, 0) AS skill_seen, coalesce(s.suspension_events_seen, 0) AS suspension_seen,
-         s.events_near, s.events_checked_at, newest.skill, newest.suspension
+         coalesce(s.corrections_seen, 0) AS correction_seen, s.events_near, s.events_checked_at,
+         newest.skill, newest.suspension, newest.correction
   FROM (
     SELECT coalesce((SELECT max(id) FROM public.tenant_skill_events), 0) AS skill,
-           coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0) AS suspension
+           coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0) AS suspension,
+           coalesce((SELECT max(id) FROM reconciler.corrections), 0) AS correction
   ) newest LEFT JOIN reconciler.source s ON true
 )
 SELECT now(),
        coalesce(m.events_checked_at > now() - interval '1 day' AND m.events_checked_at <= now(), false)
        AND m.skill_seen <= m.skill AND m.suspension_seen <= m.suspension,
-       m.skill_seen, m.suspension_seen, m.skill, m.suspension,
+       m.skill_seen, m.suspension_seen, least(m.correction_seen, m.correction), m.skill, m.suspension, m.correction,
        m.events_near IS NOT DISTINCT FROM concat_ws(' ', before.skill, before.suspension),
        CASE WHEN (m.skill, m.suspension) = (m.skill_seen, m.suspension_seen)
             THEN concat_ws(' ', before.skill, before.suspension)
@@ -35,13 +37,15 @@ FROM mark m CROSS JOIN LATERAL (
 ) before
 
 -- name: tenants_with_news
--- The tenants with events of a higher id, with open reports of contradictions, with a gap that the last run has found,
--- and those of the last run, if it has left corrections that are disproved.
+-- The tenants with events or corrections of a higher id, with open reports of contradictions or closed months, with a gap
+-- that the last run has found, and those of the last run, if it has left corrections that are disproved.
 SELECT tenant_name FROM public.tenant_skill_events WHERE id > %(skill)s
 UNION
 SELECT tenant_name FROM public.tenant_suspension_events WHERE id > %(suspension)s
 UNION
-SELECT tenant_name FROM reconciler.reports WHERE reason = 'history_contradicts'
+SELECT tenant_name FROM reconciler.corrections WHERE id > %(correction)s
+UNION
+SELECT tenant_name FROM reconciler.reports WHERE reason IN ('history_contradicts', 'closed_month_changed')
 UNION
 SELECT g.tenant_name FROM reconciler.gaps g JOIN reconciler.source s ON g.until_at >= s.position_at
 WHERE g.tenant_name <> '*'
@@ -208,7 +212,10 @@ SELECT tenant_name FROM reconciler.reports WHERE reason = 'org_moved'
 -- name: keep_events_seen
 -- What a run has looked at, in the transaction of its row. The run has pinned the source.
 UPDATE reconciler.source
-SET skill_events_seen = %(skill)s, suspension_events_seen = %(suspension)s, events_near = %(near)s,
+SET skill_events_seen = %(skill)s, suspension_events_seen = %(suspension)s, corrections_seen = %(correction)s,
+    events_near = %(near)s,
+    closed_months_checked = CASE WHEN %(month)s::text IS NULL THEN closed_months_checked
+                                 ELSE closed_months_checked || jsonb_build_object(%(month)s::text, now()) END,
     events_checked_at = coalesce(%(checked_at)s::timestamptz, events_checked_at)
 
 -- name: decisions_of

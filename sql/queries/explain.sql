@@ -50,6 +50,13 @@ SELECT tenant_name, reason, note, created_by, created_at, expires_at, expires_at
 FROM reconciler.exceptions WHERE tenant_name = %(tenant)s
 ORDER BY reason
 
+-- name: explain_closings
+-- What the closings hold of it, for each organisation.
+SELECT c.month, c.number, l.org, sum(l.amount_chf), c.closed_at
+FROM reconciler.closed_lines l JOIN reconciler.closings c ON c.id = l.closing
+WHERE l.tenant_name = %(tenant)s
+GROUP BY c.id, l.org ORDER BY c.month, c.number, l.org COLLATE "C"
+
 -- name: explain_known_since
 -- From when the history is known of the resource of its name that was created last.
 SELECT (SELECT since FROM reconciler.tenants WHERE tenant_name = %(tenant)s ORDER BY created_at DESC, since LIMIT 1)

@@ -253,7 +253,9 @@ FROM (VALUES
   ('reconciler.exceptions', 'SELECT', NULL), ('reconciler.closed_lives', 'SELECT', NULL),
   ('reconciler.earlier_lifetimes', 'SELECT', NULL),
   ('reconciler.left_out', 'SELECT', NULL),
-  ('reconciler.payers', 'SELECT', NULL), ('reconciler.paid_days', 'SELECT', NULL)
+  ('reconciler.payers', 'SELECT', NULL), ('reconciler.paid_days', 'SELECT', NULL),
+  ('reconciler.closings', 'SELECT', NULL), ('reconciler.closed_lines', 'SELECT', NULL),
+  ('reconciler.kept_prices', 'SELECT', NULL), ('reconciler.closed_months', 'SELECT', NULL)
 ) AS needed (name, privilege, "column")
 WHERE NOT CASE WHEN privilege = 'SELECT' THEN has_any_column_privilege(name, privilege)
                WHEN "column" IS NULL THEN has_table_privilege(name, privilege)

@@ -3,13 +3,14 @@
 -- name: usage
 -- What every item of every tenant costs each organisation in each calendar month of a period. It reads the events once,
 -- in the order of the covering index. An item is a skill id, or null: the monthly fee. reconciler/core/billing.py has
--- the same rules in Python, and a test compares the two.
+-- the same rules in Python, and a test compares the two. The months that are closed have the prices that their closings
+-- keep; `prices` are those to use in their place. What stands after it, see db/usage.py, says what becomes of the lines.
 --
 -- Intervals are half-open; the last moment that counts is a microsecond before their end, or before now.
 WITH paid AS (
   SELECT tenant_name, org, from_day::timestamp AT TIME ZONE 'UTC' AS begins_at,
          until_day::timestamp AT TIME ZONE 'UTC' AS ends_at
-  FROM reconciler.paid_days WHERE %(tenant)s::text IS NULL OR tenant_name = %(tenant)s
+  FROM reconciler.paid_days WHERE %(tenants)s::text[] IS NULL OR tenant_name = ANY (%(tenants)s)
 ), payer AS (
   -- all time, of the tenants with payers: without an organisation where that of the lifetime pays
   SELECT tenant_name, org, begins_at, ends_at FROM paid
@@ -31,7 +32,7 @@ WITH paid AS (
 ), lifetime AS (
   -- an organisation's tenants with all their lifetimes: what another organisation pays may have billed a shared day
   SELECT * FROM every_lifetime
-  WHERE (%(tenant)s::text IS NULL OR tenant_name = %(tenant)s)
+  WHERE (%(tenants)s::text[] IS NULL OR tenant_name = ANY (%(tenants)s))
         AND (%(org)s::text IS NULL
              OR tenant_name IN (SELECT tenant_name FROM every_lifetime WHERE zitadel_org_id = %(org)s))
 ), month AS MATERIALIZED (
@@ -51,7 +52,7 @@ WITH paid AS (
   FROM public.tenant_skill_events
   WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
         AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
-        AND (%(org)s::text IS NULL AND %(tenant)s::text IS NULL
+        AND (%(org)s::text IS NULL AND %(tenants)s::text[] IS NULL
              OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
   WINDOW latest_first AS (PARTITION BY tenant_name, skill_id ORDER BY occurred_at DESC, id DESC)
   UNION ALL
@@ -62,7 +63,7 @@ WITH paid AS (
     FROM public.tenant_suspension_events
     WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
           AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
-          AND (%(org)s::text IS NULL AND %(tenant)s::text IS NULL
+          AND (%(org)s::text IS NULL AND %(tenants)s::text[] IS NULL
                OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
     UNION ALL
     -- a tenant runs until it is first suspended
@@ -92,27 +93,67 @@ WITH paid AS (
   SELECT zitadel_org_id, tenant_name, item, month, month_days, sum(days) AS days
   FROM counted WHERE days > 0 AND (%(org)s::text IS NULL OR zitadel_org_id = %(org)s)
   GROUP BY tenant_name, item, month, month_days, zitadel_org_id
+), kept AS MATERIALIZED (
+  SELECT month, prices FROM reconciler.kept_prices WHERE %(prices)s::jsonb IS NULL
+  UNION ALL SELECT month, %(prices)s::jsonb FROM month WHERE %(prices)s::jsonb IS NOT NULL
 ), price AS (
-  SELECT skill_id, daily_price_chf FROM public.skill_pricing
-), fee AS (
-  SELECT coalesce(max(tenant_monthly_fee_chf), 0) AS chf FROM public.platform_pricing WHERE id = 1
+  -- the fee has the item ''
+  SELECT month, skill_id AS item, daily_price_chf AS chf
+  FROM month CROSS JOIN public.skill_pricing WHERE month NOT IN (SELECT month FROM kept)
+  UNION ALL
+  SELECT month, '', coalesce((SELECT tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1), 0)
+  FROM month WHERE month NOT IN (SELECT month FROM kept)
+  UNION ALL SELECT month, each.key, each.value::numeric FROM kept CROSS JOIN jsonb_each_text(prices -> 'skills') AS each
+  UNION ALL SELECT month, '', (prices ->> 'fee')::numeric FROM kept
 )
-SELECT zitadel_org_id, tenant_name, item, month, days,
-       CASE WHEN item IS NULL THEN fee.chf ELSE daily_price_chf END,
-       coalesce(round(CASE WHEN item IS NULL THEN fee.chf * days / month_days ELSE daily_price_chf * days END, 2), 0.00)
-FROM line LEFT JOIN price ON price.skill_id = item CROSS JOIN fee
-ORDER BY zitadel_org_id = 'unknown', zitadel_org_id COLLATE "C", tenant_name COLLATE "C",
-         item COLLATE "C" NULLS FIRST, month
+SELECT line.zitadel_org_id AS org, line.tenant_name, line.item, line.month, line.days, price.chf AS price,
+       coalesce(round(CASE WHEN line.item IS NULL THEN chf * days / month_days ELSE chf * days END, 2), 0.00) AS amount
+FROM line LEFT JOIN price ON price.month = line.month AND price.item = coalesce(line.item, '')
+
+-- name: usage_lines
+-- After `usage`: its lines.
+SELECT org, tenant_name, item, month, days, price, amount FROM usage
+ORDER BY org = 'unknown', org COLLATE "C", tenant_name COLLATE "C", item COLLATE "C" NULLS FIRST, month
+
+-- name: settled_lines
+-- After `usage`: each of its lines beside what the closings of its month hold of it, if the month is one of `whole`, and
+-- whether it is closed for its organisation; also the lines that only closings have. With `due`, only those that differ.
+, held AS (
+  SELECT c.month, l.org, l.tenant_name, l.item, sum(l.days) AS days, max(l.price_chf) AS price,
+         sum(l.amount_chf) AS amount
+  FROM reconciler.closings c JOIN reconciler.closed_lines l ON l.closing = c.id
+  WHERE c.month = ANY (%(whole)s::date[]) AND (%(org)s::text IS NULL OR l.org = %(org)s)
+        AND (%(tenants)s::text[] IS NULL OR l.tenant_name = ANY (%(tenants)s))
+  GROUP BY c.month, l.org, l.tenant_name, l.item
+), settled AS (
+  SELECT coalesce(u.org, h.org) AS org, coalesce(u.tenant_name, h.tenant_name) AS tenant_name,
+         CASE WHEN u.org IS NULL THEN h.item ELSE u.item END AS item, coalesce(u.month, h.month) AS month,
+         coalesce(h.days, 0) AS days_before, coalesce(u.days, 0) AS days_after, coalesce(u.price, h.price) AS price,
+         coalesce(h.amount, 0.00) AS amount_before, coalesce(u.amount, 0.00) AS amount_after
+  FROM usage u FULL JOIN held h
+       ON (h.month, h.org, h.tenant_name, coalesce(h.item, '')) = (u.month, u.org, u.tenant_name, coalesce(u.item, ''))
+)
+SELECT s.org, tenant_name, item, s.month, days_before, days_after, price, amount_before, amount_after,
+       coalesce(s.month = ANY (%(whole)s::date[]) AND (c.is_for_everybody OR s.org = ANY (c.orgs)), false)
+FROM settled s LEFT JOIN reconciler.closed_months c ON c.month = s.month
+WHERE NOT %(due)s OR (days_before, amount_before) <> (days_after, amount_after)
+ORDER BY s.org = 'unknown', s.org COLLATE "C", tenant_name COLLATE "C", item COLLATE "C" NULLS FIRST, s.month
 
 -- name: as_of
 -- The instant up to which `usage` counts: the beginning of this transaction.
 SELECT now()
 
 -- name: prices
--- What things cost: the monthly fee under null, a skill's day under its id.
-SELECT NULL, tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1
+-- What things cost, and since when: the monthly fee under null, a skill's day under its id.
+SELECT NULL, tenant_monthly_fee_chf, updated_at FROM public.platform_pricing WHERE id = 1
 UNION ALL
-SELECT skill_id, daily_price_chf FROM public.skill_pricing
+SELECT skill_id, daily_price_chf, greatest(created_at, updated_at) FROM public.skill_pricing
+
+-- name: vat_rate
+SELECT vat_rate_chli, updated_at FROM public.platform_pricing WHERE id = 1
+
+-- name: kept_prices
+SELECT month, prices::text FROM reconciler.kept_prices
 
 -- name: tenant_lifetimes
 -- Every lifetime of these tenants, by its beginning.
@@ -150,3 +191,14 @@ FROM (
 ) event
 WHERE NOT EXISTS (SELECT FROM reconciler.left_out l WHERE (l.event_table, l.event_id) = (event.event_table, event.id))
 ORDER BY tenant_name, skill_id, occurred_at, id
+
+-- name: closed_months
+-- For whom each month is closed: for everybody, or for these organisations.
+SELECT month, is_for_everybody, orgs FROM reconciler.closed_months
+
+-- name: closed_numbers
+-- How many closings each closed month has; of an organisation, the months that are closed for it.
+SELECT month, max(number) FROM reconciler.closings c
+WHERE %(org)s::text IS NULL OR EXISTS (SELECT FROM reconciler.closed_months m
+                                       WHERE m.month = c.month AND (m.is_for_everybody OR %(org)s::text = ANY (m.orgs)))
+GROUP BY month ORDER BY month

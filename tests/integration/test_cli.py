@@ -686,7 +686,7 @@ def test_an_option_beats_its_variable_which_beats_the_default(
 
     def value(*arguments: str) -> Any:
         demanded = [
-            one.type.choices[0] if isinstance(one.type, click.Choice) else "acme"
+            one.type.choices[0] if isinstance(one.type, click.Choice) else "2026-05" if one.name == "month" else "acme"
             for one in command.params
             if isinstance(one, click.Argument)
         ]

@@ -1,4 +1,4 @@
-"""A correction inside a month that is invoiced already is written at its true time, and marked."""
+"""A correction that changes a day which is invoiced already is written at its true time, and marked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CREATED = datetime(2026, 3, 10, 9, tzinfo=UTC)
 CHANGED = datetime(2026, 4, 30, 23, 59, 59, tzinfo=UTC)
 APRIL = ("2026-04-01", "2026-04-30")
+MARCH = ("2026-03-01", "2026-03-31")
 MAY = ("2026-05-01", "2026-05-31")
 
 
@@ -23,18 +24,19 @@ MAY = ("2026-05-01", "2026-05-31")
     [
         *(("2871", APRIL, status, True) for status in ("open", "paid", "overdue", "uncollectible")),
         *(("2871", APRIL, status, False) for status in ("draft", "void")),
-        ("2871", MAY, "open", False),
+        ("2871", MAY, "open", True),
+        ("2871", MARCH, "open", False),
         ("2872", APRIL, "open", False),
     ],
 )
-def test_a_correction_is_marked_where_its_day_is_invoiced_to_its_organisation(
+def test_a_correction_is_marked_where_it_changes_an_invoiced_day(
     system: System,
     org: str,
     month: tuple[str, str],
     status: str,
     closed: bool,  # noqa: FBT001 - of the table above
 ) -> None:
-    """The last second of a month belongs to it, in UTC."""
+    """The last second of a month belongs to it, in UTC; what was turned on then is on in the next one, too."""
     system.api.create(tenant("acme", ["search"]), at=CREATED)
     system.record("acme", CREATED - system.now, search=CREATED - system.now)
     system.api.patch("acme", {"spec": {"packages": ["mail", "search"]}}, at=CHANGED)

@@ -113,6 +113,14 @@ def test_the_third_run_finds_nothing(story: str) -> None:
     assert not re.search(r"^[-+~!?] ", nothing, flags=re.MULTILINE)
 
 
+def test_a_closed_month_owes_a_late_row_once(story: str) -> None:
+    closed = chapter(story, 4)
+    assert "Closed 2026-05, number 1, for everybody, by finance: the invoices of May" in closed
+    assert "Accepted, though not proven (known_since): " in closed
+    assert re.search(r"!  hotel-seeblick +closed_month_changed +2026-05 .* \(\+2\.40\): nextcloud-files ", closed)
+    assert "CHF 2.40 before VAT in 1 line." in closed.split("number 2")[1]
+
+
 def test_the_last_lines_say_what_to_try_next(story: str) -> None:
     assert "| reconciler plan --tenants -\n" in story[-100:]
 
@@ -123,7 +131,7 @@ def test_the_story_is_the_same_every_time(story: str) -> None:
 
 
 def test_its_prose_fits_a_narrow_terminal(story: str) -> None:
-    prose = [line for line in story.splitlines() if not re.match(r"[-+~!?] |   TENANT", line)]
+    prose = [line for line in story.splitlines() if not re.match(r"[-+~!?] |   TENANT|ORGANISATION|[0-9]{18} ", line)]
     wide = [line for line in prose if len(line) > 100 and "observed" not in line and "organisation" not in line]
     assert wide == []
     assert not re.search(r"\x1b|[ \t]$", story, flags=re.MULTILINE), "no colours and no blanks at the ends in a file"

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 OWN = [
     *(
         "changes",
+        "closed_lines",
         "closed_lives",
+        "closings",
         "corrections",
         "exceptions",
         "gaps",
@@ -37,7 +39,7 @@ OWN = [
     ),
 ]
 """The tables of schema reconciler."""
-VIEWS = ["earlier_lifetimes", "left_out", "paid_days", "proving_runs"]
+VIEWS = ["closed_months", "earlier_lifetimes", "kept_prices", "left_out", "paid_days", "proving_runs"]
 """Its views."""
 PATIENCE = 60
 """Seconds for what takes a moment on an idle machine."""

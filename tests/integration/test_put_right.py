@@ -315,7 +315,10 @@ def test_record_prints_its_rows_and_what_they_are_worth(acme: Ledger, command: C
     ran = command("record", "acme", "off", "mail", *given)
     assert ran.code == 0
     assert "the skill mail of acme was disabled from 2026-05-10 00:00:00 to 2026-05-20 00:00:00 UTC" in ran.out
-    assert "Together CHF -10.00 before VAT, at today's prices: it is owed to the customer." in ran.out
+    assert (
+        "Together CHF -10.00 before VAT, at today's prices, in closed months at theirs: it is owed to the customer."
+        in ran.out
+    )
     assert acme.mail() == 20
 
 

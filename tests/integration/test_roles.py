@@ -69,6 +69,7 @@ PERMITTED = [
     "SELECT * FROM reconciler.migrations",
     "SELECT * FROM reconciler.payers",
     "SELECT * FROM reconciler.paid_days",
+    "SELECT * FROM reconciler.closings, reconciler.closed_lines, reconciler.kept_prices, reconciler.closed_months",
     "UPDATE reconciler.runs SET notified = '{}'",
     "UPDATE reconciler.corrections SET taken_back_at = now()",
 ]
@@ -93,6 +94,12 @@ FORBIDDEN = [
     "INSERT INTO reconciler.payers VALUES ('', 'acme', 1, '1', '2026-05-15')",
     "UPDATE reconciler.payers SET org = '1'",
     "DELETE FROM reconciler.payers",
+    "INSERT INTO reconciler.closings (month) VALUES ('2026-05-01')",
+    "INSERT INTO reconciler.closed_lines (closing) VALUES (1)",
+    "UPDATE reconciler.closings SET total_chf = 0",
+    "UPDATE reconciler.closed_lines SET amount_chf = 0",
+    "DELETE FROM reconciler.closings",
+    "DELETE FROM reconciler.closed_lines",
     "ALTER TABLE tenant_skill_events ADD COLUMN note text",
     "ALTER TABLE reconciler.corrections DROP COLUMN reason",
     "DROP TABLE tenant_skill_events",
@@ -193,8 +200,19 @@ DECIDER_MAY = [
     ),
     pytest.param("UPDATE reconciler.corrections SET taken_back_by = 1", id="take back"),
     pytest.param("UPDATE reconciler.exceptions SET expires_at = now()", id="end an exception"),
+    pytest.param(
+        "INSERT INTO reconciler.closings (source, month, number, by, note, run_id, prices, accepted, total_chf, "
+        "corrections_seen, skill_events_seen, suspension_events_seen) "
+        "VALUES ('', '2026-05-01', 1, 'me', 'why', gen_random_uuid(), '{}', '[]', 0, 0, 0, 0)",
+        id="close",
+    ),
+    pytest.param("INSERT INTO reconciler.closed_lines VALUES (1, '1', 'acme', 's', 1, 1, 1)", id="keep lines"),
+    pytest.param("SELECT * FROM invoice_lines", id="compare invoices"),
 ]
-PROOFS = ["runs", "corrections", "closed_lives", "payers", "source", "tenants", "changes", "gaps", "totals", "reports"]
+PROOFS = [
+    *("runs", "corrections", "closed_lives", "payers", "closings", "closed_lines"),
+    *("source", "tenants", "changes", "gaps", "totals", "reports"),
+]
 
 
 @pytest.fixture
@@ -231,7 +249,7 @@ def test_no_role_changes_a_proof_but_where_a_run_fills_in_later(role: Connection
     may = {
         (name, table, column)
         for name, connection in (("run", role), ("decider", decider))
-        for table in ("runs", "corrections", "closed_lives", "payers")
+        for table in PROOFS[:6]
         for column in _columns(connection, table)
         if connection.execute(
             "SELECT has_column_privilege(%s::regclass, %s, 'UPDATE')", [f"reconciler.{table}", column]

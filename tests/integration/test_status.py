@@ -680,7 +680,7 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
         *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "history"),
         *("reports_count", "reports"),
         *("exceptions_count", "exceptions", "taken_back_count", "taken_back", "owed_count", "owed"),
-        *("corrections", "runs", "future_runs", "future_runs_until"),
+        *("closed_months", "corrections", "runs", "future_runs", "future_runs_until"),
     ]
     assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert found["unverified"] == [{"tenant": "acme", "verified_until": None}]

@@ -407,9 +407,11 @@ def make_line(org: str, tenant: str, item: str | None, amount: str, price: str |
 
 
 def make_statement(*of: Line, at: datetime = test_billing.LATER) -> Statement:
-    return Statement(first=MAY, until=JUNE, as_of=at, lines=of)
+    return Statement(first=MAY, until=JUNE, as_of=at, lines=of, vat_rate=Decimal("8.10"))
 
 
+NOT_INCLUDED = "VAT (8.10 %), setup fees, AI usage and messages are not included. Days are UTC days."
+LEFT_OUT = ["8.10", "UTC", "setup fees, AI usage and messages"]
 SOME = make_statement(
     make_line("1", "acme", FEE, "26.87", "49.00"),
     make_line("1", "acme", "files", "0.63"),
@@ -420,7 +422,7 @@ SOME = make_statement(
 
 
 def test_the_table_has_subtotals_and_lists_the_unknown_organisation_apart() -> None:
-    *made, _, said = printed(SOME).splitlines()
+    *made, _, said, left_out = printed(SOME).splitlines()
     assert made == [
         "ORGANISATION  TENANT  ITEM         MONTH    DAYS    PRICE    CHF",
         "1             acme    monthly fee  2026-05     5    49.00  26.87",
@@ -438,6 +440,7 @@ def test_the_table_has_subtotals_and_lists_the_unknown_organisation_apart() -> N
         "2026-05-01 to 2026-05-31: CHF 28.63 before VAT, 4 tenants, 2 organisations. "
         "CHF 0.50 of it cannot be invoiced: the organisation is unknown."
     )
+    assert left_out == NOT_INCLUDED
 
 
 def test_an_open_period_says_up_to_when_it_is_counted() -> None:
@@ -449,7 +452,7 @@ def test_an_open_period_says_up_to_when_it_is_counted() -> None:
 
 def test_a_long_table_is_cut_and_the_rest_counted() -> None:
     many = make_statement(*(make_line("1", f"t{number:05}", "files", "0.01") for number in range(MAX_ROWS + 7)))
-    *_, subtotal, more, _, said = printed(many).splitlines()
+    *_, subtotal, more, _, said, _ = printed(many).splitlines()
     assert subtotal.split() == ["1", "10.07"]
     assert more == "… and 7 more; --output csv shows all"
     assert "CHF 10.07 before VAT, 1007 tenants" in said
@@ -462,12 +465,12 @@ def test_what_could_steer_a_terminal_is_shown_as_text() -> None:
 
 def test_the_csv_has_a_row_for_each_line() -> None:
     rows = list(csv.reader(io.StringIO("".join(table_of_values(SOME)))))
-    assert rows[0] == list(COLUMNS)
+    assert rows[0] == [*COLUMNS, "vat_rate", "time_zone", "not_included"]
     assert rows[1:3] == [
-        ["1", "acme", "", "2026-05-01", "5", "49.00", "26.87"],
-        ["1", "acme", "files", "2026-05-01", "5", "0.12500", "0.63"],
+        ["1", "acme", "", "2026-05-01", "5", "49.00", "26.87", *LEFT_OUT],
+        ["1", "acme", "files", "2026-05-01", "5", "0.12500", "0.63", *LEFT_OUT],
     ]
-    assert rows[3][5:] == ["", "0.00"]
+    assert rows[3][5:7] == ["", "0.00"]
     assert len(rows) == 1 + len([*SOME.lines])
 
 
@@ -478,6 +481,13 @@ def test_the_csv_can_hold_any_text(text: str) -> None:
     assert row[1:3] == [text, text]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
+def test_no_cell_of_the_csv_is_a_formula(text: str) -> None:
+    made = "".join(table_of_values(make_statement(make_line("1", text, text, "0.63"))))
+    (_, row) = csv.reader(io.StringIO(made))
+    assert row[1:3] == [f"'{text}"] * 2
+
+
 def test_the_json_has_chf_as_text_and_days_as_days() -> None:
     made = json.loads("".join(document(SOME)))
     assert made | {"lines": []} == {
@@ -486,6 +496,12 @@ def test_the_json_has_chf_as_text_and_days_as_days() -> None:
         "as_of": "2026-09-01T00:00:00Z",
         "total_chf": "28.63",
         "unknown_chf": "0.50",
+        "vat_rate": "8.10",
+        "kept_vat_rates": {},
+        "closings": {},
+        "time_zone": "UTC",
+        "not_included": "setup fees, AI usage and messages",
+        "not_taken_in_chf": "0.00",
         "lines": [],
     }
     assert made["lines"][0] == {
@@ -501,7 +517,8 @@ def test_the_json_has_chf_as_text_and_days_as_days() -> None:
 
 
 def test_a_period_without_usage_says_so_and_shows_no_table() -> None:
-    assert printed(make_statement()) == "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
+    said = "2026-05-01 to 2026-05-31: CHF 0.00 before VAT, 0 tenants, 0 organisations."
+    assert printed(make_statement()) == f"{said}\n{NOT_INCLUDED}"
 
 
 # --- the docs' month --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.billing import FEE, History, Lifetime, Line, Payer, Prices, condensed, cost_of, lines
+from reconciler.core.billing import FEE, History, Lifetime, Line, Payer, Prices, condensed, cost_of, days_of, lines
 from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, Action, Event, Evidence, Finding, Moment, Table
 from reconciler.core.reasons import CORRECTING, Reason
@@ -575,9 +575,20 @@ def test_condensed_events_bill_the_same_whatever_is_cut_where(
         added = Event(99, data.draw(st.sampled_from(kinds)), data.draw(instants_))
         for more in ([], [added]):
             whole, part = (tuple(sorted([*some, *more], key=attrgetter("occurred_at"))) for some in (its, fewer))
-            assert cost_of(item, Decimal(1), part, lifetimes, as_of) == cost_of(
-                item, Decimal(1), whole, lifetimes, as_of
-            )
+            assert days_of(item, part, lifetimes, as_of) == days_of(item, whole, lifetimes, as_of)
+
+
+@given(histories(), st.dictionaries(st.sampled_from([MAY, JUNE]), st.integers(0, 9)))
+def test_a_cost_is_the_sum_of_the_lines(of: History, kept: dict[date, int]) -> None:
+    """Whatever prices the closed months keep."""
+    every = {
+        month: Prices(monthly_fee_chf=Decimal(chf), daily_chf={"mail": Decimal(chf) / 3}) for month, chf in kept.items()
+    }
+    prices = Prices(monthly_fee_chf=Decimal(49), daily_chf={"mail": Decimal("0.35")}, kept=every)
+    made = lines("acme", of, prices, first=date(1, 1, 1), until=LATER.date(), as_of=LATER)
+    for item, its in of.items.items():
+        costs = cost_of(item, prices, days_of(item, its, of.lifetimes, LATER))
+        assert costs == sum((line.amount_chf for line in made if line.item == item), Decimal(0))
 
 
 def test_events_of_one_day_condense_to_two() -> None:

@@ -44,6 +44,7 @@ ACTION = {
     Reason.EVENTS_WITHOUT_TENANT: Action.REPORT,
     Reason.EVENT_TIME_INVALID: Action.REPORT,
     Reason.HISTORY_CONTRADICTS: Action.REPORT,
+    Reason.CLOSED_MONTH_CHANGED: Action.REPORT,
     Reason.CORRECTION_SUPERSEDED: Action.APPEND,
     Reason.RECORDED: Action.APPEND,
     Reason.RETRACTED: Action.APPEND,
@@ -603,6 +604,7 @@ def test_the_truth_table(observed: Observed | None, recorded: Recorded, expected
 
 def test_every_reason_has_a_row() -> None:
     found_later = {Reason.TENANT_RESTLESS, Reason.HISTORY_CONTRADICTS, Reason.CORRECTION_SUPERSEDED}
+    found_later.add(Reason.CLOSED_MONTH_CHANGED)
     found_by_a_look = set(Reason) - found_later - {Reason.RECORDED, Reason.RETRACTED}
     assert {finding.reason for _, _, expected in TABLE.values() for finding in expected} == found_by_a_look
 

@@ -1,0 +1,224 @@
+"""Closed months in words: what a closing holds, and what has changed since."""
+
+from __future__ import annotations
+
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from reconciler.core.billing import NOTHING
+from reconciler.core.closing import NOT_INCLUDED
+from reconciler.views import json_in_parts
+from reconciler.views.terminal import Row, plural, print_table, printed, visible
+from reconciler.views.usage import MAX_ROWS, csv_in_parts, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
+    from rich.console import Console
+
+    from reconciler.core.billing import LineChange
+    from reconciler.core.closing import Closing, Differences, Invoice, OrgTotal
+
+MAX_NAMES = 3
+"""Tenants that a sentence names."""
+COLUMNS = (
+    "org",
+    "tenant",
+    "item",
+    "month",
+    "days_before",
+    "days_after",
+    "price_chf",
+    "chf_before",
+    "chf_after",
+    "difference_chf",
+)
+"""Of the CSV: the fields of a changed line; more columns follow."""
+
+
+def closed(done: Closing) -> str:
+    """Say what closing a month has added, or would add."""
+    return printed(lambda console: _show_closing(done, console))
+
+
+def closing_document(done: Closing) -> Iterator[str]:
+    """Yield what closing a month has added as one JSON document, in parts: CHF as text."""
+    return json_in_parts(
+        {
+            "month": f"{done.month:%Y-%m}",
+            "number": done.number if done.adds else None,
+            "written": done.written,
+            "org": done.org,
+            "by": done.by,
+            "note": done.note,
+            "total_chf": done.total_chf,
+            "lines": done.lines,
+            "vat_rate": done.prices.vat,
+            "prices": done.prices,
+            "unpriced": done.unpriced,
+            "accepted": [one._asdict() for one in done.accepted],
+            "time_zone": "UTC",
+            "not_included": NOT_INCLUDED,
+            "orgs": ({**_total(each), "invoices": [*map(_invoice, each.invoices)]} for each in done.totals),
+        }
+    )
+
+
+def _total(total: OrgTotal) -> dict[str, object]:
+    names = ("org", "before", "chf", "after", "not_invoiced")
+    return {
+        f"{name}_chf" if name in {"before", "after", "not_invoiced"} else name: getattr(total, name) for name in names
+    }
+
+
+def _invoice(invoice: Invoice) -> dict[str, object]:
+    return invoice._asdict()
+
+
+def _show_closing(done: Closing, console: Console) -> None:
+    month, whom = f"{done.month:%Y-%m}", visible(done.org) if done.org else "everybody"
+    what = f"{month}, number {done.number}, for {whom}, by {visible(done.by)}: {visible(done.note)}"
+    if not done.adds:
+        console.print(Text(f"{month} is closed for {whom}, and nothing has changed since: nothing was written."))
+    elif done.written:
+        console.print(Text(f"Closed {what}"), soft_wrap=True)
+    else:
+        console.print(Text(f"Nothing is written: this is a dry run. It would close {what}"), soft_wrap=True)
+    if done.totals:
+        console.print()
+        _print_totals(done, console)
+    console.print()
+    for sentence in _sentences(done):
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def _print_totals(done: Closing, console: Console) -> None:
+    columns = ("ORGANISATION", "BEFORE", "CHF", "TOGETHER", "INVOICES", "INVOICED", "TO ADJUST")
+    rows = [
+        Row(
+            [
+                visible(each.org),
+                *(str(chf) for chf in (each.before, each.chf, each.after)),
+                visible(", ".join(one.number for one in each.invoices)) or "-",
+                str(sum((one.chf for one in each.invoices), NOTHING)) if each.invoices else "-",
+                "-" if each.not_invoiced is None else f"{each.not_invoiced:+}",
+            ]
+        )
+        for each in done.totals[:MAX_ROWS]
+    ]
+    print_table(console, columns, rows, right={*columns} - {"ORGANISATION", "INVOICES"})
+    if len(done.totals) > MAX_ROWS:
+        console.print(Text(f"… and {len(done.totals) - MAX_ROWS} more; --output json has all"))
+
+
+def _sentences(done: Closing) -> Iterator[str]:
+    month = f"{done.month:%Y-%m}"
+    yield f"CHF {done.total_chf} before VAT in {plural(done.lines, 'line')}."
+    yield not_included(done.prices.vat)
+    if done.number == 1:
+        priced = f"the monthly fee, CHF {done.prices.fee}, and {plural(len(done.prices.skills), 'price')} of skills"
+        yield f"From now on {month} has these prices: {priced}."
+    if done.unpriced:
+        yield f"On, and without a price, so that it costs nothing: {', '.join(map(visible, done.unpriced))}."
+    for cause, its in groupby(sorted(done.accepted, key=attrgetter("cause")), attrgetter("cause")):
+        names = [visible(name) for name in dict.fromkeys(one.tenant for one in its)]
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        yield f"Accepted, though not proven ({cause}): {', '.join(names[:MAX_NAMES])}{more}."
+    if rates := sorted({one.vat_rate for each in done.totals for one in each.invoices} - {done.prices.vat}):
+        yield f"Some invoices have another VAT rate: {', '.join(f'{rate} %' for rate in rates)}."
+    if done.written:
+        yield f"`reconciler usage --month {month} --closing {done.number}` shows its lines."
+
+
+def not_included(vat_rate: Decimal) -> str:
+    """Say what the amounts leave out, and which days are counted."""
+    return f"VAT ({vat_rate} %), {NOT_INCLUDED} are not included. Days are UTC days."
+
+
+def differences_document(found: Differences) -> Iterator[str]:
+    """Yield changed lines as one JSON document, in parts: days in ISO 8601, CHF as text."""
+    return json_in_parts(
+        {
+            "month": f"{found.month:%Y-%m}",
+            "closing": found.number,
+            "difference_chf": found.difference_chf,
+            "vat_rate": found.vat_rate,
+            "time_zone": "UTC",
+            "not_included": NOT_INCLUDED,
+            "lines": (
+                {
+                    **{name: getattr(line, name) for name in (*COLUMNS, "causes")},
+                    "invoices": [one.number for one in found.invoices.get(line.org, ())],
+                }
+                for line in found.lines
+            ),
+        }
+    )
+
+
+def differences_table_of_values(found: Differences) -> Iterator[str]:
+    """Yield changed lines as CSV, in parts: a row of names, then a row for each line."""
+    rows = (
+        [
+            *(getattr(line, name) for name in COLUMNS),
+            found.vat_rate,
+            " ".join(line.causes),
+            " ".join(one.number for one in found.invoices.get(line.org, ())),
+            "UTC",
+            NOT_INCLUDED,
+        ]
+        for line in found.lines
+    )
+    return csv_in_parts((*COLUMNS, "vat_rate", "causes", "invoices", "time_zone", "not_included"), rows)
+
+
+def differences(found: Differences) -> str:
+    """Return changed lines for people, as they fit standard output."""
+    return printed(lambda console: _show_differences(found, console))
+
+
+def _show_differences(found: Differences, console: Console) -> None:
+    columns = (
+        "ORGANISATION",
+        "TENANT",
+        "ITEM",
+        "DAYS",
+        "CHF",
+        "DAYS NOW",
+        "CHF NOW",
+        "DIFFERENCE",
+        "BECAUSE OF",
+        "INVOICE",
+    )
+    count = sum(1 for _ in found.lines)
+    if count:
+        rows = (Row(_cells(line, found)) for line in islice(found.lines, MAX_ROWS))
+        print_table(console, columns, rows, right={*columns[3:8]})
+        if count > MAX_ROWS:
+            console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
+        console.print()
+    what = (
+        f"closing {found.number} of {found.month:%Y-%m}" if found.number else f"the next closing of {found.month:%Y-%m}"
+    )
+    owes = "the customers owe it" if found.difference_chf > 0 else "it is owed to the customers"
+    worth = f"CHF {found.difference_chf:+} before VAT in {plural(count, 'line')} of {what}"
+    console.print(Text(f"{worth}: {owes}." if found.difference_chf else f"{worth}."), soft_wrap=True)
+    console.print(Text(not_included(found.vat_rate)), soft_wrap=True)
+
+
+def _cells(line: LineChange, found: Differences) -> list[str]:
+    invoices = ", ".join(one.number for one in found.invoices.get(line.org, ()))
+    shown = (
+        line.org,
+        line.tenant,
+        name_of(line.item),
+        *(str(cell) for cell in (line.days_before, line.chf_before, line.days_after, line.chf_after)),
+        f"{line.difference_chf:+}",
+        ", ".join(line.causes) or "-",
+        invoices or "-",
+    )
+    return [visible(cell) for cell in shown]
