@@ -1,7 +1,10 @@
-"""How long it takes to bill a month of a large ledger, beside only reading its events; and to value a backfill of it.
+"""How long it takes to bill and to close a month of a large ledger, beside only reading its events.
+
+Also how long it takes to close it again when nothing has changed, and to value a backfill.
 
 The two queries run on one database in turn, without their rows being sent. The third way is the program's own,
-`reconciler.db.usage.statement`, which gets every line. The table shows medians.
+`reconciler.db.usage.statement`, which gets every line. A first closing is undone after each repetition. The table shows
+medians.
 """
 
 from __future__ import annotations
@@ -12,21 +15,24 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from reconciler.core.closing import FEE_NAME, VAT_NAME
 from reconciler.core.compare import compare
 from reconciler.core.dating import Dating
 from reconciler.core.impact import with_impact
 from reconciler.core.model import Recorded
-from reconciler.db.connection import connect, transaction
+from reconciler.db.apply import Author
+from reconciler.db.closing import close, due
+from reconciler.db.connection import brief_transaction, connect, transaction
 from reconciler.db.migrate import migrate
 from reconciler.db.queries import query
-from reconciler.db.usage import prices, statement
+from reconciler.db.usage import asked, price_list, prices, statement
 from reconciler.views.terminal import WIDTH_OF_A_FILE
 from tests.bench import server, workload
 
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.core.billing import Prices
+    from reconciler.core.closing import Closing
     from reconciler.core.model import Finding, Observed
 
 MEASURED = "measured"
@@ -49,6 +56,17 @@ WHERE occurred_at < %(until)s::date::timestamp AT TIME ZONE 'UTC'
 ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
 """
 """Reads the events as `usage` does. Beside them, lifetimes and suspensions are few."""
+PROVEN = """
+INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, settle)
+VALUES (gen_random_uuid(), now(), now(), 'run', 'clean', '1', 'cluster', '0');
+INSERT INTO reconciler.source (identity) VALUES ('cluster');
+INSERT INTO reconciler.tenants
+       (source, uid, tenant_name, resource_version, packages, suspended, suspend_is_set, created_at, since)
+SELECT 'cluster', tenant_name, tenant_name, '1', '{}', false, true, created_at, created_at
+FROM public.tenant_billing_lifecycle;
+ANALYZE reconciler.tenants;
+"""
+"""A run has seen every tenant since its creation."""
 PRICED = """
 UPDATE public.platform_pricing SET tenant_monthly_fee_chf = 49;
 INSERT INTO public.skill_pricing SELECT DISTINCT skill_id, 0.33333 FROM public.tenant_skill_events;
@@ -86,7 +104,7 @@ class Meter:
 
 def executed(cursor: psycopg.Cursor[Any], statement: bytes) -> int:
     """Execute a query of that month without sending its rows; return how many there are."""
-    parameters = {"first": FIRST, "until": UNTIL, "org": None, "tenant": None}
+    parameters = asked(FIRST, UNTIL)
     ((((plan,)),),) = cursor.execute(b"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement, parameters).fetchall()
     return int(plan["Plan"]["Actual Rows"])
 
@@ -102,7 +120,38 @@ def measured(url: str, repeat: int, meter: Meter, console: Console) -> dict[str,
         "the events alone": lambda cursor: executed(cursor, EVENTS),
         "the query usage": lambda cursor: executed(cursor, query("usage")),
         "statement(), every line": got,
+        "a first closing": lambda cursor: closed(cursor, dry_run=True).lines,
     }
+    first = _measured(url, ways, repeat, meter, console)
+    lines = int(first["a first closing"].rows)
+    with brief_transaction(url) as cursor:
+        closed(cursor, dry_run=False)
+
+    def again(cursor: psycopg.Cursor[Any]) -> int:
+        assert not closed(cursor, dry_run=False).adds
+        return lines
+
+    def changes(cursor: psycopg.Cursor[Any]) -> int:
+        assert not [*due(cursor, FIRST).lines]
+        return lines
+
+    return first | _measured(url, {"a second closing": again, "what has changed": changes}, repeat, meter, console)
+
+
+def closed(cursor: psycopg.Cursor[Any], *, dry_run: bool) -> Closing:
+    """Close the month for everybody."""
+    author = Author("bench", "to measure")
+    every = {FEE_NAME: None, VAT_NAME: None} | dict.fromkeys(price_list(cursor).skills)
+    return close(cursor, FIRST, author=author, prices=every, settle=timedelta(), dry_run=dry_run)
+
+
+def _measured(
+    url: str,
+    ways: dict[str, Callable[[psycopg.Cursor[Any]], int]],
+    repeat: int,
+    meter: Meter,
+    console: Console,
+) -> dict[str, Cost]:
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     with closing(connect(url)) as ledger, console.status("") as status:
         for number in range(1, repeat + 1):
@@ -170,6 +219,7 @@ def main(*, to_value: int, repeat: int, **size_options: int) -> None:
                 migrate(ledger)
                 recorded = workload.load(ledger_url, observed, events=size.events)
                 ledger.execute(PRICED)
+                ledger.execute(PROVEN)
         costs = measured(ledger_url, repeat, Meter(server.postmaster(url)), console)
         with closing(connect(ledger_url)) as ledger, transaction(ledger) as cursor:
             at = prices(cursor)

@@ -55,6 +55,7 @@ PAIRING_TESTS = "tests/unit/test_pairing.py"
 WORLD_TESTS = "tests/integration/test_history_between_runs.py"
 CONTRADICTION_TESTS = "tests/unit/test_contradictions.py"
 ALERTS = "tests/integration/test_alerts.py"
+CLOSING_TESTS = "tests/integration/test_closing.py"
 RECHECK = "tests/unit/test_recheck.py"
 RESTLESS = "tests/integration/test_recheck.py"
 OUTPUTS = "tests/faults/test_outputs.py"
@@ -981,6 +982,111 @@ GUARDS = (
         "  UNION ALL SELECT tenant_name, org FROM reconciler.paid_days\n",
         "",
         "tests/integration/test_certificate.py",
+    ),
+    Guard(
+        "closing: what is not proven is refused",
+        "db/closing.py",
+        "        refuse_unproven(certificate, helps=",
+        "        (lambda *_, **__: None)(certificate, helps=",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: that the month is over is never accepted",
+        "core/closing.py",
+        "not doubt.accepted and doubt.tenant and {",
+        "not doubt.accepted and {",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: what was accepted holds for its month alone",
+        "db/certificate.py",
+        "if not certificate.refused or until != (first + timedelta(days=31)).replace(day=1):",
+        "if not certificate.refused:",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a price that was changed since is refused",
+        "core/closing.py",
+        "        if since > begins and skill not in given:",
+        "        if False:",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a fee that was changed since is refused",
+        "core/closing.py",
+        "elif row[1] > begins and not (",
+        "elif False and not (",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a price that was removed is refused",
+        "core/closing.py",
+        "if skill not in today.skills and skill not in given:",
+        "if False:",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: the prices of the month are kept",
+        "queries/usage.sql",
+        "SELECT month, prices FROM reconciler.kept_prices WHERE %(prices)s::jsonb IS NULL",
+        "SELECT month, prices FROM reconciler.kept_prices WHERE false",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: an impact has the kept prices",
+        "core/billing.py",
+        "if (then := kept.price(item) or NOTHING) != price:",
+        "if False and (then := kept.price(item) or NOTHING) != price:",
+        "tests/unit/test_billing.py",
+    ),
+    Guard(
+        "closing: each difference is owed once",
+        "queries/closing.sql",
+        "days_after - days_before, price, amount_after - amount_before\nFROM pg_temp",
+        "days_after - days_before, price, amount_after\nFROM pg_temp",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a line that is gone is credited",
+        "queries/usage.sql",
+        "FROM usage u FULL JOIN held h",
+        "FROM usage u LEFT JOIN held h",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: only what is closed can have changed",
+        "db/closing.py",
+        "for *row, is_closed in rows if is_closed)",
+        "for *row, is_closed in rows)",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: all lines of a month are looked at once a day",
+        "db/closing.py",
+        "    if due:\n        changes.update(",
+        "    if False:\n        changes.update(",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: decisions are looked at like rows",
+        "queries/contradictions.sql",
+        "SELECT tenant_name FROM reconciler.corrections WHERE id > %(correction)s\nUNION\n",
+        "",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a changed month leaves its tenant proven",
+        "db/runs.py",
+        "if not finding.action.writes and finding.reason not in NOT_ABOUT_PROOF",
+        "if not finding.action.writes",
+        CLOSING_TESTS,
+    ),
+    Guard(
+        "closing: a correction asks who had paid",
+        "core/impact.py",
+        "            for org in before.keys() | after.keys()\n",
+        "            for org in [self.finding.org]\n",
+        CLOSING_TESTS,
     ),
     Guard(
         "replay: a decision holds against later rows",
