@@ -131,6 +131,9 @@ def _contradictions(
             key: [(one.begins_at, one.ends_at) for one in known.standing]
             for key, known in standing_decisions(cursor, names).items()
         }
+        gone: dict[str, list[Stretch]] = {}
+        for tenant, *said in cursor.execute(query("decided_lifetimes"), {"names": names, "last": LAST}):
+            gone.setdefault(tenant, []).append((said[0], said[1]))
         found: list[tuple[Finding, Contradiction]] = []
         for (tenant, skill), rows in key_rows(cursor, batch):
             its, unknown = lifetimes.get(tenant, []), gaps.get(tenant, [])
@@ -143,6 +146,7 @@ def _contradictions(
                 settle=settle,
                 org_moved=tenant in moved,
                 decided=decided.get((tenant, skill), ()),
+                gone=gone.get(tenant, ()),
             )
             if one:
                 reason = Reason.HISTORY_CONTRADICTS

@@ -1025,6 +1025,27 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "changes: whose row a person took back waits no longer",
+        "db/changes.py",
+        "    if retracted:\n",
+        "    if False:\n",
+        "tests/integration/test_decided_changes.py",
+    ),
+    Guard(
+        "changes: dated outside of what a person decided",
+        "core/pairing.py",
+        "    return later if later <= min([end, *ends]) else",
+        "    return at if later else",
+        "tests/integration/test_decided_changes.py",
+    ),
+    Guard(
+        "contradictions: nothing in a time decided to be gone",
+        "core/contradictions.py",
+        "any(begins <= row.occurred_at <= ends for begins, ends in gone)",
+        "False",
+        "tests/integration/test_decided_changes.py",
+    ),
+    Guard(
         "contradictions: the end of an earlier lifetime",
         "core/contradictions.py",
         "is_odd = (before or not ends_earlier) and not",
