@@ -22,7 +22,7 @@ from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from reconciler.core.decisions import Lookup
@@ -63,9 +63,8 @@ def record_lifetime(
     until = until or next_end(lived, since)
     after = edited(lived, said, since, until, _new(lived, since, until, org))
     uid = _confirmed(cursor, tenant, lived, after, lookup)
-    keys = [read_key(cursor, (tenant, skill)) for skill in before.skills]
-    closed = removed_ends(lived, after)
-    new_gaps = gaps(lived, after)
+    closed, new_gaps = removed_ends(lived, after), gaps(lived, after)
+    keys = [*_without_closing(cursor, tenant, before.skills, closed)]
     appended = tuple(each for known in keys for each in _restated(known, closed, new_gaps, after[-1].org, now))
     billed = replace(with_appended(before, appended), lifetimes=after)
     changes = tuple(line_changes(tenant, before, billed, prices(cursor), now))
@@ -75,7 +74,8 @@ def record_lifetime(
     gone = [row.id for known in keys for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
     done = write(cursor, done)
     with deciding():
-        _keep(cursor, done, lived, after, uid, gone)
+        # who it is was decided with its last lifetime, and not with an earlier one
+        _keep(cursor, done, lived, after, uid if after[-1] not in lived else None, gone)
     return done
 
 
@@ -124,13 +124,24 @@ def _confirmed(
     return resource.uid if resource else uid
 
 
+def _without_closing(
+    cursor: Cursor, tenant: str, skills: Iterable[str], closed: frozenset[datetime]
+) -> Iterator[KeyHistory]:
+    """Yield the skills without the decisions about lifetimes that closed them at a removed end."""
+    numbers = {number for (number,) in cursor.execute(query("lifetime_decisions"), {"tenant": tenant})}
+    for skill in skills:
+        known = read_key(cursor, (tenant, skill))
+        standing = (one for one in known.decisions.standing if one.number not in numbers or one.begins_at not in closed)
+        yield known._replace(decisions=known.decisions._replace(standing=tuple(standing)))
+
+
 def _restated(
     known: KeyHistory, closed: frozenset[datetime], new_gaps: Sequence[Gap], org: str, now: datetime
 ) -> list[Finding]:
     """Return what is appended to a skill: its closing at a removed end is taken back, and it goes off at a new one."""
     rows = [row for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
     aside = known.aside | {row.id for row in rows}
-    standing = [one for one in known.decisions.standing if one.kind != "disabled" or one.begins_at not in closed]
+    standing = known.decisions.standing
     states = reading([event for event in known.events if event.id not in aside], standing, known.nothing)
     new = [
         Decided(0, "disabled", gap.begins_at, gap.ends_at or gap.begins_at, NEXT)

@@ -1046,6 +1046,20 @@ GUARDS = (
         "tests/integration/test_decided_changes.py",
     ),
     Guard(
+        "lifetimes: an earlier one does not decide whose the row is",
+        "db/lifetimes.py",
+        "uid if after[-1] not in lived else None",
+        "uid",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "lifetimes: what a person said of a skill is no closing row",
+        "db/lifetimes.py",
+        "one.number not in numbers or one.begins_at not in closed",
+        "one.begins_at not in closed",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "contradictions: the end of an earlier lifetime",
         "core/contradictions.py",
         "is_odd = (before or not ends_earlier) and not",
