@@ -42,6 +42,11 @@ class Decider:
         with brief_transaction(self.world.url) as cursor:
             return record_lifetime(cursor, self.world.name, "gone", **given, author=AUTHOR)
 
+    def state(self, at: str) -> str:
+        rows = "SELECT event_kind FROM tenant_skill_events WHERE occurred_at <= %s ORDER BY occurred_at, id"
+        *_, (kind,) = self.world.ledger.execute(rows, [self.world.time(at)])
+        return str(kind)
+
     def reports(self) -> list[tuple[str, str]]:
         return self.world.ledger.execute("SELECT reason, recorded FROM reconciler.reports ORDER BY 1, 2").fetchall()
 
@@ -104,6 +109,25 @@ def test_a_correction_that_was_taken_back_is_not_appended_again(world: World, de
     for minute in range(31, 60, 5):
         world.run(f"9:{minute}:0")
     assert decider.days("wiki") == 0
+
+
+def test_a_guess_that_a_late_row_disproves_leaves_what_was_decided(world: World, decider: Decider) -> None:
+    world.at("9:20:0").packages()
+    world.api.forget()
+    world.run("9:30:0")
+    assert world.events()[-1] == ("disabled", "08:59:00")
+    decider.record("disabled", "8:50:0", "9:10:0")
+    world.row("disabled", "9:20:0")
+    found = {each.reason for each in world.run("9:40:0").findings}
+    assert found == {"correction_superseded"}
+    assert decider.state("9:5:0") == "disabled"
+    assert [world.run(f"9:{minute}:0").result for minute in (45, 50, 55)] == ["corrected", "clean", "clean"]
+    assert [decider.state(at) for at in ("8:40:0", "9:5:0", "9:15:0", "9:25:0")] == [
+        "enabled",
+        "disabled",
+        "enabled",
+        "disabled",
+    ]
 
 
 def test_rows_in_a_time_that_was_decided_gone_contradict_nothing(world: World, decider: Decider) -> None:
