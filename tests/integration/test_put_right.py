@@ -617,6 +617,23 @@ def test_what_a_person_said_of_a_skill_stays_where_an_end_moves(acme: Ledger, co
     assert acme.mail() == 20
 
 
+def test_a_gap_that_shrinks_closes_skills_in_what_is_left(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.system.run()
+    assert life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20").code == 0
+    assert life(acme, command, "alive", "--from", "2026-05-15", "--to", "2026-05-20").code == 0
+    assert (acme.fee(), acme.mail()) == (26, 26)
+    acme.says(16, "disabled")
+    acme.says(17, "enabled")
+    acme.says(18, "disabled")
+    acme.says(25, "enabled")
+    acme.system.run()
+    assert acme.mail() == 9 + 1 + 1 + 7
+    acme.system.run()
+    assert acme.execute("SELECT reason, recorded, observed FROM reconciler.reports").fetchall() == []
+
+
 def test_a_lifetime_that_was_never_stands_in_no_others_way(acme: Ledger, command: Callable[..., Ran]) -> None:
     acme.delete(5)
     assert life(acme, command, "gone", "--from", "2026-03-01").code == 0

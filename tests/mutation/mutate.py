@@ -1020,7 +1020,7 @@ GUARDS = (
     Guard(
         "lifetimes: closing rows move with their end",
         "db/lifetimes.py",
-        "aside = known.aside | {row.id for row in rows}",
+        "aside = known.aside | skill.closing_ids",
         "aside = known.aside",
         "tests/integration/test_put_right.py",
     ),
@@ -1055,8 +1055,15 @@ GUARDS = (
     Guard(
         "lifetimes: what a person said of a skill is no closing row",
         "db/lifetimes.py",
-        "one.number not in numbers or one.begins_at not in closed",
-        "one.begins_at not in closed",
+        "one.number in numbers and (one.begins_at in closed",
+        "(one.begins_at in closed",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "lifetimes: a time that is gone in part closes that part",
+        "db/lifetimes.py",
+        "(one.begins_at in closed or _lives(after, one))",
+        "one.begins_at in closed",
         "tests/integration/test_put_right.py",
     ),
     Guard(
