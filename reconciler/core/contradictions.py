@@ -12,6 +12,8 @@ of them contradict each other and no run could prove what happened in between, a
     the same, and it is a correction that ends what an earlier   anywhere             nothing
     lifetime left on, or suspended
     more than settle outside of every lifetime                   anywhere             it lies outside of every lifetime
+    the same, in a time in which a person decided that it was    anywhere             nothing
+    gone
     the portal's, of an organisation that never paid             anywhere             its organisation never paid
     the same, `unknown`, or while `org_moved` is open            anywhere             nothing
     the same, and a person decided that it pays for a day of     anywhere             nothing
@@ -121,10 +123,12 @@ def contradiction(
     settle: timedelta,
     org_moved: bool = False,
     decided: Sequence[Stretch] = (),
+    gone: Sequence[Stretch] = (),
 ) -> Contradiction | None:
     """Return the first contradiction among the events of one key; None if there is none.
 
-    What rows say in the time that a person `decided`, its ends included, contradicts nothing.
+    What rows say in the time that a person `decided`, its ends included, contradicts nothing; nor does a row outside of
+    every lifetime in one that was decided to be `gone`.
 
     `rows` are those that count, by time and id; `lifetimes` are all of the tenant's, by their beginning, and none of
     them is later than `as_of`; `gaps` is when it is not known what happened to the tenant.
@@ -136,6 +140,8 @@ def contradiction(
         if row.occurred_at > as_of or not lifetimes:
             break
         lifetime = _lifetime(row, lifetimes, settle)
+        if lifetime is None and any(begins <= row.occurred_at <= ends for begins, ends in gone):
+            continue
         if ancient or (lifetime is None and row.occurred_at > FIRST):
             return Contradiction(_words(ancient or row), "it lies outside of every lifetime")
         if lifetime is None:

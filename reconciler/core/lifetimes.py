@@ -21,7 +21,7 @@ from reconciler.core.decisions import NotPutRight
 from reconciler.core.model import LAST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from reconciler.core.billing import Lifetime
@@ -52,8 +52,10 @@ def edited(
         NotPutRight: it changes nothing, or joins lifetimes of two organisations.
     """
     ends = until or LAST
+    # of a tenant that never lived, the row is left
+    real = [one for one in lived if one.ended_at != one.began_at]
     if said == ALIVE:
-        touched = [one for one in lived if one.began_at <= ends and since <= _end(one)]
+        touched = [one for one in real if one.began_at <= ends and since <= _end(one)]
         if not touched and new is None:
             raise NotPutRight(
                 "No lifetime is near that time, so nobody knows which organisation pays.",
@@ -69,16 +71,10 @@ def edited(
         whole = (touched[0] if touched else new)._replace(  # type: ignore[union-attr]
             began_at=first, ended_at=None if last == LAST else last
         )
-        after = [*(one for one in lived if one not in touched), whole]
+        after = [*(one for one in real if one not in touched), whole]
     else:
-        after = []
-        for one in lived:
-            if one.began_at < min(since, _end(one)):
-                after.append(one._replace(ended_at=since) if since < _end(one) else one)
-            if max(ends, one.began_at) < _end(one):
-                after.append(one._replace(began_at=max(ends, one.began_at)))
         # the row of a tenant is never removed
-        after = after or [lived[-1]._replace(ended_at=lived[-1].began_at)]
+        after = [*_without(real, since, ends)] or [lived[-1]._replace(ended_at=lived[-1].began_at)]
     result = tuple(sorted(after, key=lambda one: one.began_at))
     if result == tuple(lived):
         raise NotPutRight(
@@ -86,6 +82,15 @@ def edited(
             "Nothing was written, and nothing needs to be.",
         )
     return result
+
+
+def _without(lived: Iterable[Lifetime], since: datetime, until: datetime) -> Iterator[Lifetime]:
+    """Yield what is left of lifetimes outside of a time."""
+    for one in lived:
+        if one.began_at < min(since, _end(one)):
+            yield one._replace(ended_at=since) if since < _end(one) else one
+        if max(until, one.began_at) < _end(one):
+            yield one._replace(began_at=max(until, one.began_at))
 
 
 def gaps(before: Sequence[Lifetime], after: Sequence[Lifetime]) -> tuple[Gap, ...]:

@@ -17,7 +17,7 @@ their order: as many as can be, of those the changes that are due, and of those 
     waits
     of a tenant that no lifetime holds         it waits, reported as tenant_recreated
     any other                                  it is appended, between the rows of the changes before and after it,
-                                               and inside its lifetime
+                                               inside its lifetime, and outside of the time that a person decided
 
 A change is due settle and the tolerance after its not_after. A pair is kept until the list lies so far past its row.
 """
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from reconciler.core.contradictions import Row
+    from reconciler.core.replay import Decided
 
 REASONS = {
     Kind.CREATED: Reason.TENANT_UNRECORDED,
@@ -60,6 +61,7 @@ STATES = {
 STARTS_TO_COST = {Kind.ENABLED, Kind.RESUMED}
 TURNS_ON = {"enabled", "suspended"}
 """What an event before a lifetime can say that is still true in it."""
+NOTHING_DECIDED: Mapping[str | None, Sequence[Decided]] = {}
 LARGEST = 50
 """Changes of one key that are paired at once; a controller may make thousands."""
 
@@ -141,11 +143,12 @@ def settle_tenant(
     *,
     can_insert: bool,
     newest: Mapping[str | None, int],
+    decided: Mapping[str | None, Sequence[Decided]] = NOTHING_DECIDED,
 ) -> Settled:
     """Return what follows from the changes of one tenant, in their order.
 
-    `life` is the lifetime that holds it, `rows` are the rows of each key that count, by time and id, and `newest` is
-    the highest id of each; `can_insert` is true if the name has no lifetime at all.
+    `life` is the lifetime that holds it, `rows` are the rows of each key that count, by time and id, `newest` is the
+    highest id of each, and `decided` what people said of it; `can_insert` is true if the name has no lifetime at all.
     """
     if life is None and not can_insert:
         return Settled((_recreated(changes[-1]),), {})
@@ -162,7 +165,7 @@ def settle_tenant(
     for skill, its in groupby(events, attrgetter("skill")):
         key = [*its]
         pairs = pair(key, rows.get(skill, ()), life, rules)
-        missing, left_out = _placed(key, pairs, life, rules)
+        missing, left_out = _placed(key, pairs, life, rules, decided.get(skill, ()))
         explained |= {change: row.occurred_at for change, row in pairs.items()} | left_out
         placed += missing
     ended = next((moment for change, moment in placed if change.kind is Kind.DELETED), None)
@@ -292,7 +295,7 @@ def _overlap(change: Change, interval: tuple[datetime, datetime], tolerance: tim
 
 
 def _placed(
-    changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, rules: Rules
+    changes: Sequence[Change], pairs: Mapping[Change, Row], life: Life, rules: Rules, decided: Sequence[Decided]
 ) -> tuple[_Placed, dict[Change, datetime]]:
     """Return the changes of one key that no row explains, each with its moment, in their order; and what is left out.
 
@@ -322,10 +325,26 @@ def _placed(
         if after and last and after <= last + INSTANT:
             left_out[change] = last
             continue
-        at = max(min([rules.date(change), *ends]), *starts)
+        at = _outside(max(min([rules.date(change), *ends]), *starts), change, starts, ends, decided)
         placed.append((change, _moment(change, at)))
         last, appended = at, appended + 1
     return placed, left_out
+
+
+def _outside(
+    at: datetime, change: Change, starts: Sequence[datetime], ends: Sequence[datetime], decided: Sequence[Decided]
+) -> datetime:
+    """Return the moment of a change outside of the time that a person decided, where its interval has room for that.
+
+    After it rather than before: at the end of a decision the key is again as it was read before that.
+    """
+    start, end = (change.at, change.at) if change.at else (change.not_before, change.not_after)
+    later = earlier = at
+    while held := next((one for one in decided if one.holds(later)), None):
+        later = held.ends_at
+    while held := next((one for one in decided if one.holds(earlier)), None):
+        earlier = held.begins_at - INSTANT
+    return later if later <= min([end, *ends]) else earlier if earlier >= max([start, *starts]) else at
 
 
 def _finding(change: Change, moment: Moment | None, newest: Mapping[str | None, int], payer: str | None) -> Finding:

@@ -6,14 +6,16 @@ The rules are those of `reconciler.core.changes` and `reconciler.core.pairing`. 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
 from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
-from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, settle_tenant
+from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
 from reconciler.core.reasons import Reason
 from reconciler.db.contradictions import known_lifetimes
 from reconciler.db.copied import escape
@@ -21,7 +23,8 @@ from reconciler.db.keys import key_rows, standing_decisions
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from uuid import UUID
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from reconciler.core.contradictions import Known, Row
     from reconciler.core.model import Finding, Version
     from reconciler.db.connection import Cursor
+    from reconciler.db.keys import Decisions, Key
+
+_Value = TypeVar("_Value")
 
 MAX_RUNS = 1_000
 """Earlier lists that are asked for, to date a change."""
@@ -98,10 +104,16 @@ class Told:
 def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) -> Settlement:
     """Return what follows from what the log has told, now and in earlier runs; note what is to be kept of it."""
     by_uid = _changes(cursor, told, rules)
-    names = sorted({its[0].tenant for its in by_uid.values()})
-    lives = known_lifetimes(cursor, names, rules.settle)
+    decided = standing_decisions(cursor, {its[0].tenant for its in by_uid.values()}) if by_uid else {}
+    _drop(told, by_uid, {uid: {one for one in its if _is_decided(one, decided)} for uid, its in by_uid.items()})
+    lives = known_lifetimes(cursor, sorted({its[0].tenant for its in by_uid.values()}), rules.settle)
     held = _held(cursor, told.source, by_uid, lives, rules)
-    rows, newest = _rows(cursor, by_uid)
+    rows, newest, retracted = _rows(cursor, by_uid, {name for name, _ in decided})
+    if retracted:
+        taken = {uid: _retracted(its, held.get(uid), rows, retracted, rules) for uid, its in by_uid.items()}
+        _drop(told, by_uid, taken)
+    rows_of, newest_of = _by_tenant(rows), _by_tenant(newest)
+    decided_of = _by_tenant({key: known.standing for key, known in decided.items()})
     found: list[Finding] = []
     waiting: set[str] = set()
     inserted: set[str] = set()
@@ -113,11 +125,12 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
         settled = settle_tenant(
             its,
             held.get(uid),
-            rows.get(name, {}),
+            rows_of[name],
             # what a later log will show may undo it
             rules._replace(as_of=FIRST) if name in told.pending or is_second else rules,
             can_insert=name not in lives,
-            newest=newest.get(name, {}),
+            newest=newest_of[name],
+            decided=decided_of[name],
         )
         found += settled.findings
         told.done += _expired(its, settled, rules)
@@ -125,11 +138,7 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
             waiting.add(name)
         if settled.ended:
             found += _closed(its, settled, settled.ended, first.findings.get(name, ()))
-    # of a name that no lifetime holds there may be several tenants, and the comparison may report it too
-    reported = {each.tenant: each for each in found if each.action is Action.REPORT}
-    for tenant in {tenant for tenant, its in first.findings.items() for each in its if each.reason is RECREATED}:
-        reported.pop(tenant, None)
-    found = [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
+    found = _reported_once(found, first)
     settlement = Settlement(tuple(found), frozenset(waiting), frozenset(map(_key, found)))
     if told.log.position is not None:
         opposed = tuple(_opposed(cursor, told, settlement.without(first), rules))
@@ -137,6 +146,17 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
             findings=settlement.findings + opposed, decided=settlement.decided.union(map(_key, opposed))
         )
     return settlement
+
+
+def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
+    """Return what was found, with one report a name: of one that no lifetime holds there may be several tenants.
+
+    The comparison may report it too.
+    """
+    reported = {each.tenant: each for each in found if each.action is Action.REPORT}
+    for tenant in {tenant for tenant, its in first.findings.items() for each in its if each.reason is RECREATED}:
+        reported.pop(tenant, None)
+    return [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
 
 
 def keep_changes(cursor: Cursor, told: Told, run_id: UUID) -> None:
@@ -177,27 +197,43 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
             new = [*first_changes(known[uid], found[uid], told.last_at, rules.tolerance)]
             told.new += new
             found[uid] += new
-    _drop_decided(cursor, told, found)
     return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
 
 
-def _drop_decided(cursor: Cursor, told: Told, found: dict[str, list[Change]]) -> None:
-    """Drop the changes that a person decided: their whole interval lies inside a decision, which stands."""
-    decided = standing_decisions(cursor, {its[0].tenant for its in found.values()}) if found else {}
-    if not decided:
-        return
-    for uid, its in [*found.items()]:
-        done = [
-            one
-            for one in its
-            if (known := decided.get((one.tenant, one.skill)))
-            and not one.kind.is_of_lifetime
-            and any(each.begins_at <= one.not_before and one.not_after <= each.ends_at for each in known.standing)
-        ]
-        told.done += done
-        found[uid] = [one for one in its if one not in done]
-        if not found[uid]:
-            del found[uid]
+def _drop(told: Told, by_uid: dict[str, list[Change]], done: Mapping[str, Collection[Change]]) -> None:
+    """Drop the changes that a person has decided, by the uid of their tenant."""
+    for uid, some in done.items():
+        told.done += some
+        by_uid[uid] = [change for change in by_uid[uid] if change not in some]
+        if not by_uid[uid]:
+            del by_uid[uid]
+
+
+def _is_decided(change: Change, decided: Mapping[Key, Decisions]) -> bool:
+    """True if a person decided it: its whole interval lies inside a decision, which stands."""
+    known = decided.get((change.tenant, change.skill))
+    if known is None or change.kind.is_of_lifetime:
+        return False
+    start, end = (change.at, change.at) if change.at else (change.not_before, change.not_after)
+    return any(one.begins_at <= start and end <= one.ends_at for one in known.standing)
+
+
+def _retracted(
+    changes: Iterable[Change],
+    life: Life | None,
+    rows: Mapping[Key, Sequence[Row]],
+    retracted: Mapping[Key, Sequence[Row]],
+    rules: Rules,
+) -> set[Change]:
+    """Return the changes of a tenant whose rows a person took back: no other row explains them."""
+    lost: set[Change] = set()
+    of_events = sorted((each for each in changes if not each.kind.is_of_lifetime), key=lambda each: each.skill or "")
+    for (tenant, skill), its in groupby(of_events, attrgetter("tenant", "skill")):
+        if life and (gone := retracted.get((tenant, skill))):
+            key = [*its]
+            pairs = pair(key, rows.get((tenant, skill), ()), life, rules)
+            lost |= pair([change for change in key if change not in pairs], gone, life, rules).keys()
+    return lost
 
 
 def _held(
@@ -220,18 +256,33 @@ def _held(
 
 
 def _rows(
-    cursor: Cursor, by_uid: Mapping[str, Iterable[Change]]
-) -> tuple[dict[str, dict[str | None, list[Row]]], dict[str, dict[str | None, int]]]:
-    """Return the rows of each key that count, and the highest id of each."""
+    cursor: Cursor, by_uid: Mapping[str, Iterable[Change]], decided: AbstractSet[str]
+) -> tuple[dict[Key, list[Row]], dict[Key, int], dict[Key, list[Row]]]:
+    """Return the rows of each key that count, the highest id of each, and the rows that a person took back.
+
+    `decided` are the tenants of which people have decided something.
+    """
     keys = {(one.tenant, one.skill) for its in by_uid.values() for one in its if not one.kind.is_of_lifetime}
-    rows: dict[str, dict[str | None, list[Row]]] = {}
-    newest: dict[str, dict[str | None, int]] = {}
-    for (name, skill), its in key_rows(cursor, sorted(keys, key=lambda key: (key[0], key[1] or ""))):
+    by_hand = {*cursor.execute(query("retracted_events"), {"names": [*decided]})} if decided else set()
+    rows: dict[Key, list[Row]] = {}
+    newest: dict[Key, int] = {}
+    retracted: dict[Key, list[Row]] = {}
+    for key, its in key_rows(cursor, sorted(keys, key=lambda key: (key[0], key[1] or ""))):
         for row, counts in its:
-            newest.setdefault(name, {})[skill] = max(row.id, newest.get(name, {}).get(skill, 0))
+            newest[key] = max(row.id, newest.get(key, 0))
             if counts:
-                rows.setdefault(name, {}).setdefault(skill, []).append(row)
-    return rows, newest
+                rows.setdefault(key, []).append(row)
+            elif (*key, row.id) in by_hand:
+                retracted.setdefault(key, []).append(row)
+    return rows, newest, retracted
+
+
+def _by_tenant(keys: Mapping[Key, _Value]) -> Mapping[str, Mapping[str | None, _Value]]:
+    """Return what is known of keys, by tenant."""
+    found = defaultdict[str, dict[str | None, _Value]](dict)
+    for (tenant, skill), value in keys.items():
+        found[tenant][skill] = value
+    return found
 
 
 def _expired(some: Iterable[Change], settled: Settled, rules: Rules) -> Iterator[Change]:

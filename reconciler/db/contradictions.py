@@ -15,8 +15,9 @@ from reconciler.core.impact import needed_histories, with_impact
 from reconciler.core.model import FIRST, LAST, STATES, Action, Event, Evidence, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import NOTHING as NO_EVENT
+from reconciler.core.replay import reading, state_of
 from reconciler.db.closing import find_changed_months
-from reconciler.db.keys import KEYS_BATCH, key_rows, standing_decisions, upheld
+from reconciler.db.keys import KEYS_BATCH, Decisions, key_rows, standing_decisions, upheld
 from reconciler.db.queries import query
 from reconciler.db.usage import histories, prices
 
@@ -70,13 +71,14 @@ def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan,
     moved = {finding.tenant for finding in plan.findings if finding.reason is Reason.ORG_MOVED}
     moved.update(name for (name,) in cursor.execute(query("moved_tenants")))
     written = {_key(finding) for finding in plan.corrections if finding.event_kind}
+    disproved = [*_superseded(cursor, names)]
+    # without what is taken back now, a decision may ask for other rows
+    moving = written.union(map(_key, disproved))
     found = [
         *changed,
         *_contradictions(cursor, {"names": names, **above}, moved, as_of=now, settle=settle),
-        *(
-            each.deferred() if _key(each) in written else each
-            for each in (*_superseded(cursor, names), *upheld(cursor, names, now))
-        ),
+        *(each.deferred() if _key(each) in written else each for each in disproved),
+        *(each.deferred() if _key(each) in moving else each for each in upheld(cursor, names, now)),
     ]
     return plan.with_findings(found), seen
 
@@ -92,11 +94,17 @@ def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
         query("disproved_corrections"), {"names": names}
     ):
         found.setdefault((tenant, skill), {})[Guess(Event(*event), not_before, not_after)] = org
+    decided = standing_decisions(cursor, {tenant for tenant, _ in found}) if found else {}
     for (tenant, skill), rows in key_rows(cursor, found):
         orgs, events = found[tenant, skill], [*rows]
         newest_id = max(row.id for row, _ in events)
         counting = [row for row, counts in events if counts]
-        for guess, kind in superseded([*orgs], counting, NO_EVENT[skill is not None]):
+        nothing = NO_EVENT[skill is not None]
+        taken_back = [guess for guess, _ in superseded([*orgs], counting, nothing)]
+        without = {guess.event.id for guess in taken_back}
+        standing = decided.get((tenant, skill), Decisions()).standing
+        states = reading((row.event for row in counting if row.id not in without), standing, nothing)
+        for guess in taken_back:
             at = guess.event.occurred_at
             yield Finding(
                 Reason.CORRECTION_SUPERSEDED,
@@ -105,7 +113,7 @@ def _superseded(cursor: Cursor, names: list[str] | None) -> Iterator[Finding]:
                 Action.APPEND,
                 skill,
                 STATES[guess.event.kind],
-                STATES[kind],
+                STATES[state_of(states, at, nothing)],
                 guess.event,
                 Moment(at, at, at, Evidence.NONE),
                 newest_id=newest_id,
@@ -131,6 +139,9 @@ def _contradictions(
             key: [(one.begins_at, one.ends_at) for one in known.standing]
             for key, known in standing_decisions(cursor, names).items()
         }
+        gone: dict[str, list[Stretch]] = {}
+        for tenant, *said in cursor.execute(query("decided_lifetimes"), {"names": names, "last": LAST}):
+            gone.setdefault(tenant, []).append((said[0], said[1]))
         found: list[tuple[Finding, Contradiction]] = []
         for (tenant, skill), rows in key_rows(cursor, batch):
             its, unknown = lifetimes.get(tenant, []), gaps.get(tenant, [])
@@ -143,6 +154,7 @@ def _contradictions(
                 settle=settle,
                 org_moved=tenant in moved,
                 decided=decided.get((tenant, skill), ()),
+                gone=gone.get(tenant, ()),
             )
             if one:
                 reason = Reason.HISTORY_CONTRADICTS

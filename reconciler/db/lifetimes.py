@@ -6,11 +6,11 @@ What closed the skills at an end that moves is taken back, and what is on at a n
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.billing import Lifetime
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes, second
-from reconciler.core.lifetimes import ALIVE, edited, gaps, next_end, removed_ends
+from reconciler.core.lifetimes import ALIVE, Gap, edited, gaps, next_end, removed_ends
 from reconciler.core.model import LAST, Evidence, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, reading, restate, state_of
@@ -22,14 +22,24 @@ from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from reconciler.core.decisions import Lookup
-    from reconciler.core.lifetimes import Gap
     from reconciler.core.model import Finding
     from reconciler.db.apply import Author
     from reconciler.db.connection import Cursor
+
+
+class _Skill(NamedTuple):
+    """A skill of a tenant whose lifetimes move."""
+
+    known: KeyHistory
+    """Without the decisions that closed it where the tenant is gone no more."""
+    closing_ids: frozenset[int]
+    """The events that closed it there."""
+    gaps: tuple[Gap, ...]
+    """Where it goes off."""
 
 
 def record_lifetime(
@@ -63,19 +73,18 @@ def record_lifetime(
     until = until or next_end(lived, since)
     after = edited(lived, said, since, until, _new(lived, since, until, org))
     uid = _confirmed(cursor, tenant, lived, after, lookup)
-    keys = [read_key(cursor, (tenant, skill)) for skill in before.skills]
-    closed = removed_ends(lived, after)
-    new_gaps = gaps(lived, after)
-    appended = tuple(each for known in keys for each in _restated(known, closed, new_gaps, after[-1].org, now))
+    skills = [*_skills(cursor, tenant, before.skills, lived, after)]
+    appended = tuple(each for skill in skills for each in _restated(skill, after[-1].org, now))
     billed = replace(with_appended(before, appended), lifetimes=after)
     changes = tuple(line_changes(tenant, before, billed, prices(cursor), now))
     done = PutRight(None, tenant, None, said, since, until or LAST, None, appended, changes, *author)
     if dry_run:
         return done
-    gone = [row.id for known in keys for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
+    gone = [number for skill in skills for number in skill.closing_ids]
     done = write(cursor, done)
     with deciding():
-        _keep(cursor, done, lived, after, uid, gone)
+        # who it is was decided with its last lifetime, and not with an earlier one
+        _keep(cursor, done, lived, after, uid if after[-1] not in lived else None, gone)
     return done
 
 
@@ -124,17 +133,42 @@ def _confirmed(
     return resource.uid if resource else uid
 
 
-def _restated(
-    known: KeyHistory, closed: frozenset[datetime], new_gaps: Sequence[Gap], org: str, now: datetime
-) -> list[Finding]:
+def _skills(
+    cursor: Cursor, tenant: str, names: Iterable[str], before: Sequence[Lifetime], after: Sequence[Lifetime]
+) -> Iterator[_Skill]:
+    """Yield the skills without what closed them where the tenant is gone no more, and where it is gone now."""
+    numbers = {number for (number,) in cursor.execute(query("lifetime_decisions"), {"tenant": tenant})}
+    closed, new = removed_ends(before, after), gaps(before, after)
+    for name in names:
+        known = read_key(cursor, (tenant, name))
+        standing = known.decisions.standing
+        over = [one for one in standing if one.number in numbers and (one.begins_at in closed or _lives(after, one))]
+        begins = {one.begins_at for one in over}
+        shorter = (gap for gap in gaps((), after) if gap.begins_at in begins and gap not in new)
+        ids = {row.id for row in known.rows if row.kind == "disabled" and row.occurred_at in closed}
+        kept = tuple(one for one in standing if one not in over)
+        yield _Skill(
+            known._replace(decisions=known.decisions._replace(standing=kept)),
+            frozenset(ids.union(one.place for one in over)),
+            (*new, *shorter),
+        )
+
+
+def _lives(lived: Iterable[Lifetime], closing: Decided) -> bool:
+    """True if the tenant lives in the time in which a decision about lifetimes closed a skill."""
+    return any(one.began_at < closing.ends_at and closing.begins_at < (one.ended_at or LAST) for one in lived)
+
+
+def _restated(skill: _Skill, org: str, now: datetime) -> list[Finding]:
     """Return what is appended to a skill: its closing at a removed end is taken back, and it goes off at a new one."""
-    rows = [row for row in known.rows if row.kind == "disabled" and row.occurred_at in closed]
-    aside = known.aside | {row.id for row in rows}
-    standing = [one for one in known.decisions.standing if one.kind != "disabled" or one.begins_at not in closed]
+    known = skill.known
+    rows = [row for row in known.rows if row.id in skill.closing_ids]
+    aside = known.aside | skill.closing_ids
+    standing = known.decisions.standing
     states = reading([event for event in known.events if event.id not in aside], standing, known.nothing)
     new = [
         Decided(0, "disabled", gap.begins_at, gap.ends_at or gap.begins_at, NEXT)
-        for gap in new_gaps
+        for gap in skill.gaps
         if state_of(states, gap.begins_at, known.nothing) == "enabled"
         or any(gap.begins_at < at < (gap.ends_at or at) and kind == "enabled" for at, kind in states.items())
     ]

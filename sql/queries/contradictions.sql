@@ -233,6 +233,20 @@ WHERE tenant_name = ANY (%(names)s::text[]) AND decision IS NOT NULL AND run_id 
            OR c.event_id IS NULL)
 ORDER BY tenant_name, subject, number, id
 
+-- name: retracted_events
+-- The events of these tenants that a person took back, each with its key.
+SELECT c.tenant_name, c.subject, c.event_id FROM reconciler.corrections c
+WHERE c.tenant_name = ANY (%(names)s::text[]) AND c.decision IS NULL
+      AND c.taken_back_by IN (SELECT decision FROM reconciler.corrections back WHERE back.tenant_name = c.tenant_name)
+UNION
+SELECT tenant_name, subject, takes_back_event_id FROM reconciler.corrections
+WHERE tenant_name = ANY (%(names)s::text[]) AND takes_back_event_id IS NOT NULL
+
+-- name: decided_lifetimes
+-- From when until when people said that these tenants lived, or were gone.
+SELECT tenant_name, not_before, coalesce(not_after, %(last)s) FROM reconciler.corrections
+WHERE tenant_name = ANY (%(names)s::text[]) AND event_table = 'tenant_billing_lifecycle' AND decision IS NOT NULL
+
 -- name: decided_tenants
 SELECT DISTINCT tenant_name FROM reconciler.corrections
 WHERE decision IS NOT NULL AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))

@@ -148,7 +148,16 @@ UPDATE reconciler.corrections c SET taken_back_at = now(), taken_back_by = %(num
 WHERE c.tenant_name = %(tenant)s AND c.taken_back_at IS NULL AND c.number <> %(number)s
       AND (c.event_table = 'tenant_billing_lifecycle' AND c.action IN ('insert', 'stamp')
            AND c.occurred_at <> ALL (%(bounds)s::timestamptz[])
-           OR c.event_table = 'tenant_skill_events' AND c.event_id = ANY (%(event_ids)s::bigint[]))
+           OR c.event_table = 'tenant_skill_events' AND c.event_id = ANY (%(event_ids)s::bigint[])
+              -- what a person said of a skill is no closing row
+              AND (c.decision IS NULL OR EXISTS (
+                SELECT FROM reconciler.corrections l
+                WHERE l.decision = c.decision AND l.event_table = 'tenant_billing_lifecycle')))
+
+-- name: lifetime_decisions
+-- The numbers of what people decided about this tenant's lifetimes.
+SELECT number FROM reconciler.corrections
+WHERE tenant_name = %(tenant)s AND event_table = 'tenant_billing_lifecycle' AND decision IS NOT NULL
 
 -- name: prove_lifetime
 INSERT INTO reconciler.corrections (

@@ -588,6 +588,61 @@ def test_a_recreated_tenant_is_reported_whatever_was_decided_before(acme: Ledger
     assert "tenant_recreated" in [each.reason for each in acme.system.run().findings]
 
 
+@pytest.mark.usefixtures("lost_log")
+def test_a_lifetime_besides_the_row_does_not_decide_whose_the_row_is(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    acme.system.api.delete("acme", at=may(10))
+    acme.system.api.create(tenant("acme"), at=may(20))
+    assert "tenant_recreated" in [each.reason for each in acme.system.run().findings]
+    assert life(acme, command, "alive", "--from", "2026-03-01", "--to", "2026-03-11").code == 0
+    assert "tenant_recreated" in [each.reason for each in acme.system.run().findings]
+
+
+def test_a_split_at_a_recreation_decides_whose_the_row_is(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    acme.system.api.delete("acme", at=may(10))
+    acme.system.api.create(tenant("acme"), at=may(20))
+    acme.system.run()
+    assert life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20").code == 0
+    assert acme.system.run().result is Result.CLEAN
+    assert acme.fee() == 21
+
+
+def test_what_a_person_said_of_a_skill_stays_where_an_end_moves(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.says(1, "enabled")
+    acme.record("disabled", 10, 20)
+    acme.delete(31)
+    assert life(acme, command, "gone", "--from", "2026-05-10").code == 0
+    assert life(acme, command, "alive", "--from", "2026-05-10", "--to", "2026-05-31").code == 0
+    assert acme.mail() == 20
+
+
+def test_a_gap_that_shrinks_closes_skills_in_what_is_left(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.system.run()
+    assert life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20").code == 0
+    assert life(acme, command, "alive", "--from", "2026-05-15", "--to", "2026-05-20").code == 0
+    assert (acme.fee(), acme.mail()) == (26, 26)
+    acme.says(16, "disabled")
+    acme.says(17, "enabled")
+    acme.says(18, "disabled")
+    acme.says(25, "enabled")
+    acme.system.run()
+    assert acme.mail() == 9 + 1 + 1 + 7
+    acme.system.run()
+    assert acme.execute("SELECT reason, recorded, observed FROM reconciler.reports").fetchall() == []
+
+
+def test_a_lifetime_that_was_never_stands_in_no_others_way(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.delete(5)
+    assert life(acme, command, "gone", "--from", "2026-03-01").code == 0
+    given = ["--from", "2026-03-20", "--to", "2026-04-11", "--org", OTHER]
+    assert life(acme, command, "alive", *given).code == 0
+    lived = acme.execute("SELECT zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle").fetchall()
+    assert lived == [(OTHER, may(-41), may(-19))]
+
+
 def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Callable[..., Ran]) -> None:
     acme.says(1, "enabled")
     life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20")

@@ -106,27 +106,28 @@ class World:
         """Run at that time."""
         self.at(at)
         deadline = Deadline.after(60)
-        source = Cluster(
-            resource=CustomResource(
-                api=Api(kubeconfig=self.kubeconfig, context=None, deadline=deadline),
-                group="pieced.ch",
-                plural="piecedtenants",
-            ),
-            org_label=ORG_LABEL,
-            page_size=2,
-        )
         given: dict[str, Any] = {
             "settle": self.settle,
             "fallback": self.fallback,
             "limits": Limits(count=100),
         } | options
         job = Job(
-            database_url=self.url, source=source, options=RunOptions(**given), deadline=deadline, sleep=self._sleep
+            database_url=self.url,
+            source=self.source(deadline),
+            options=RunOptions(**given),
+            deadline=deadline,
+            sleep=self._sleep,
         )
         outcome = reconcile(job)
         if outcome.failure and not options:
             raise outcome.failure
         return outcome
+
+    def source(self, deadline: Deadline | None = None) -> Cluster:
+        """The cluster, as a run or a person looks at it."""
+        api = Api(kubeconfig=self.kubeconfig, context=None, deadline=deadline or Deadline.after(60))
+        resource = CustomResource(api=api, group="pieced.ch", plural="piecedtenants")
+        return Cluster(resource=resource, org_label=ORG_LABEL, page_size=2)
 
     @property
     def ledger(self) -> psycopg.Connection[Any]:
