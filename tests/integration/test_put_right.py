@@ -657,6 +657,23 @@ def test_each_decision_works_with_its_own_role_alone(
     assert decide("decide").code == 0
 
 
+def test_reopening_with_another_payer_needs_the_role_for_decisions_alone(
+    acme: Ledger, login: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.system.run()
+    said = ("record", "acme", "payer", OTHER, "--from", "2026-05-10", "--note", "sold", "--by", "me")
+    acme.system.api.delete("acme", at=may(20))
+    acme.system.api.create(tenant("acme", ["mail"]), at=may(25))
+    again = ("reopen", "acme", "--ended", "2026-05-20T00:00Z", "--note", "back", "--by", "me", *acme.kubeconfig)
+    for arguments in (said, again):
+        ran = invoke(monkeypatch, capsys, *arguments, environment={"DATABASE_URL": login("decide")})
+        assert ran.code == 0, ran.err
+    assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 9 + 7, OTHER: 10}
+    assert acme.mail() == 19 + 7
+
+
 def test_a_name_that_nobody_knows_was_not_gone(command: Callable[..., Ran], acme: Ledger) -> None:
     ran = command("record", "acne", "gone", "--from", "2026-05-10", "--note", "why", "--by", "me")
     assert (ran.code, acme.fee()) == (3, 31)

@@ -1025,6 +1025,20 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "reopen: what the new tenant does not have stays off",
+        "db/lifetimes.py",
+        "goes_on = self.shown is None or skill in self.shown",
+        "goes_on = True",
+        "tests/integration/test_decisions.py",
+    ),
+    Guard(
+        "reopen: a new lifetime is paid by its own organisation",
+        "db/lifetimes.py",
+        "if pays_on else None",
+        "if False else None",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "contradictions: the end of an earlier lifetime",
         "core/contradictions.py",
         "is_odd = (before or not ends_earlier) and not",
@@ -1506,7 +1520,7 @@ GUARDS = (
     ),
     Guard(
         "a tenant is reopened under the lock of all runs",
-        "db/decisions.py",
+        "db/put_right.py",
         '    cursor.execute(query("lock"))\n',
         "",
         "tests/integration/test_decisions.py",
