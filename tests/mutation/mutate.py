@@ -1039,6 +1039,20 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "from python: what may be stale decides nothing",
+        "db/connection.py",
+        'if isolation != "read committed"',
+        "if False",
+        "tests/integration/test_ledger_decisions.py",
+    ),
+    Guard(
+        "from python: the caller's transaction keeps its settings",
+        "db/connection.py",
+        'cursor.execute(query("set_limits")',
+        '(lambda *_: None)(query("set_limits")',
+        "tests/integration/test_ledger_decisions.py",
+    ),
+    Guard(
         "contradictions: the end of an earlier lifetime",
         "core/contradictions.py",
         "is_odd = (before or not ends_earlier) and not",
@@ -1600,7 +1614,7 @@ GUARDS = (
     Guard(
         "what a policy may hide from the portal is no answer",
         "ledger/calls.py",
-        "        _refuse_hidden_rows(cursor, _tables(statement))\n",
+        "        refuse_hidden_rows(cursor, _tables(statement))\n",
         "",
         SETTINGS,
     ),
