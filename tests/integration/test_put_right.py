@@ -707,3 +707,70 @@ def test_what_an_unknown_hand_undid_is_not_taken_back_again(acme: Ledger) -> Non
 def test_in_json_what_holds_on_and_on_has_no_end(command: Callable[..., Ran]) -> None:
     given = ["--from", "2026-05-15", "--note", "sold", "--by", "me", "--output", "json"]
     assert command("record", "acme", "payer", OTHER, *given).document["to"] is None
+
+
+# --- what explain and status say of it ---------------------------------------------------------------------------
+
+
+def test_status_lists_decisions_and_what_became_of_them(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    upheld = acme.record("disabled", 10, 20).number
+    acme.says(15, "enabled")
+    acme.system.run()
+    undone = acme.record("suspended", 3, 9, skill=None).number
+    back = acme.retract(undone or 0).number
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "me")
+    life(acme, command, "gone", "--from", "2026-05-24", "--to", "2026-05-26")
+    shown = command("status", "--output", "json").document
+    assert shown["decisions_count"] == 5
+    assert [
+        (one["number"], one["subject"], one["said"], one["until_at"], one["upheld"], one["taken_back"])
+        for one in shown["decisions"][2:]
+    ] == [
+        (back, None, f"number {undone}", "2026-05-03T00:00:00Z", 0, None),
+        (undone, None, "suspended", "2026-05-09T00:00:00Z", 0, f"number {back}"),
+        (upheld, "mail", "disabled", "2026-05-20T00:00:00Z", 1, None),
+    ]
+    assert [(one["said"], one["until_at"]) for one in shown["decisions"][:2]] == [
+        (
+            "lived 2026-04-01 00:00:00 to 2026-05-24 00:00:00; 2026-05-26 00:00:00 to now",
+            "2026-05-26T00:00:00Z",
+        ),
+        (f"paid for by {OTHER}", None),
+    ]
+    text = command("status").out
+    assert f"takes back number {undone}" in text
+    assert "upheld by 1 row" in text
+
+
+def test_status_names_the_row_that_was_taken_back(acme: Ledger, command: Callable[..., Ran]) -> None:
+    row = acme.says(10, "enabled")
+    acme.says(12, "disabled")
+    acme.retract(f"skill:{row}")
+    assert [one["said"] for one in command("status", "--output", "json").document["decisions"]] == [f"skill:{row}"]
+
+
+def test_a_decision_of_long_ago_is_in_explain_alone(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.record("enabled", 10, 20)
+    acme.execute("UPDATE reconciler.corrections SET decided_at = now() - interval '29 days'")
+    assert command("status", "--output", "json").document["decisions"] == []
+    assert "by m.keller" in command("explain", "acme").out
+
+
+@pytest.mark.parametrize(
+    ("until", "text", "last"),
+    [
+        pytest.param((), "on", None, id="on and on - null"),
+        pytest.param(("--to", "2026-05-21"), "to 2026-05-20", "2026-05-20", id="up to a day - the last one"),
+    ],
+)
+@pytest.mark.usefixtures("acme")
+def test_explain_says_who_pays_for_which_days(
+    command: Callable[..., Ran], until: tuple[str, ...], text: str, last: str | None
+) -> None:
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", *until, "--note", "sold", "--by", "m.keller")
+    assert f"paid for by {OTHER} from 2026-05-15 {text}\n" in command("explain", "acme").out
+    assert command("explain", "acme", "--output", "json").document["payers"] == [
+        {"org": OTHER, "from_day": "2026-05-15", "to_day": last}
+    ]
