@@ -96,7 +96,7 @@ def _show(done: PutRight, console: Console) -> None:
     else:
         said = f"taken back of {what}: {visible(done.taken_back or '')}"
     head = f"Number {done.number}" if done.number is not None else "Nothing is written: this is a dry run"
-    console.print(Text(f"{head}: {said}, by {visible(done.by)}: {visible(done.note)}"), soft_wrap=True)
+    console.print(Text(f"{head}: {said},\nby {visible(done.by)}: {visible(done.note)}"), soft_wrap=True)
     if done.reopening:
         console.print(Text(_reopened(done.reopening)), soft_wrap=True)
     if done.latest:

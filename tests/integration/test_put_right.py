@@ -440,7 +440,7 @@ def paid(acme: Ledger) -> dict[str, tuple[int, Decimal]]:
 def test_who_pays_from_the_middle_of_a_month_divides_it(acme: Ledger, command: Callable[..., Ran]) -> None:
     ran = command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "m.keller")
     assert (ran.code, paid(acme)) == (0, {"2871": (14, Decimal("14.00")), OTHER: (17, Decimal("17.00"))})
-    assert "acme was paid for by 2872 from 2026-05-15 00:00:00 on, by m.keller: sold" in ran.out
+    assert "acme was paid for by 2872 from 2026-05-15 00:00:00 on,\nby m.keller: sold" in ran.out
     assert "Together CHF +0.00 before VAT" in ran.out
 
 
