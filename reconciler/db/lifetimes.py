@@ -148,8 +148,9 @@ def _begun(
     *gone, last = edited((*earlier, row._replace(ended_at=None)), GONE, ended_at, begun.created_at, None)
     # a day that the two lifetimes share is the earlier one's
     first = max(begun.created_at.astimezone(UTC).toordinal(), ended_at.astimezone(UTC).toordinal() + 1)
-    pays_on = any(payer.first < first and payer.last >= LAST.toordinal() for payer in row.payers)
-    payer = Payer(begun.org, first, LAST.toordinal()) if pays_on else None
+    own = Payer(begun.org, first, LAST.toordinal())
+    pays_on = any(one.first < first and one.last >= own.last and one.org != own.org for one in row.payers)
+    payer = own if pays_on else None
     payers = with_payer(row.payers, payer) if payer else row.payers
     return tuple(one._replace(payers=payers) for one in (*gone, last._replace(org=begun.org))), payer
 

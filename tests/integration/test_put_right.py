@@ -500,6 +500,17 @@ def test_a_payer_ends_with_its_lifetime(acme: Ledger, command: Callable[..., Ran
     assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14 + 7, OTHER: 5}
 
 
+def test_whoever_pays_for_both_lifetimes_is_named_once(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "me")
+    acme.system.api.delete("acme", at=may(20))
+    acme.system.api.create(tenant("acme", org=OTHER), at=may(25))
+    again = ("--ended", "2026-05-20T00:00Z", "--note", "back", "--by", "me", *acme.kubeconfig)
+    assert command("reopen", "acme", *again).code == 0
+    assert command("explain", "acme").out.count("paid for by") == 1
+    assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14, OTHER: 5 + 7}
+
+
 # --- lifetimes ---------------------------------------------------------------------------------------------------
 
 

@@ -1034,8 +1034,8 @@ GUARDS = (
     Guard(
         "reopen: a new lifetime is paid by its own organisation",
         "db/lifetimes.py",
-        "if pays_on else None",
-        "if False else None",
+        "payer = own if pays_on else None",
+        "payer = None",
         "tests/integration/test_put_right.py",
     ),
     Guard(
