@@ -599,6 +599,48 @@ def test_a_recreated_tenant_is_reported_whatever_was_decided_before(acme: Ledger
     assert "tenant_recreated" in [each.reason for each in acme.system.run().findings]
 
 
+@pytest.fixture
+def restored(acme: Ledger, command: Callable[..., Ran]) -> Ledger:
+    """Deleted and stamped on 13 May, restored at once, and a person said that it lived on."""
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.delete(13)
+    acme.system.api.finalize("acme")
+    acme.system.api.create(tenant("acme", ["mail", "wiki"], finalizers=["backup"]), at=may(13) + timedelta(minutes=15))
+    assert [each.reason for each in acme.system.run().findings] == ["tenant_recreated"]
+    assert life(acme, command, "alive", "--from", "2026-05-13").code == 0
+    return acme
+
+
+def test_a_restored_tenant_that_lived_on_is_one_tenant(restored: Ledger) -> None:
+    (appended,) = restored.system.run().findings
+    assert (appended.subject, appended.observed) == ("wiki", "enabled")
+    assert appended.moment
+    assert appended.moment.occurred_at == may(13) + timedelta(minutes=15)
+    assert [restored.system.run().result for _ in range(3)] == [Result.CLEAN] * 3
+    assert (restored.mail(), restored.fee()) == (31, 31)
+
+
+def test_the_deletion_before_a_restoration_is_not_stamped_again(restored: Ledger) -> None:
+    """The change log has shown it minutes ago, so that its change is still kept."""
+    restored.execute(
+        "INSERT INTO reconciler.changes (source, uid, tenant_name, resource_version, kind, not_before, not_after, at, "
+        "created_at) SELECT source, uid, 'acme', '2', 'deleted', %(at)s, %(at)s, %(at)s, created_at "
+        "FROM reconciler.tenants WHERE gone_at IS NOT NULL",
+        {"at": may(13)},
+    )
+    restored.system.run()
+    assert restored.execute("SELECT deleted_at FROM tenant_billing_lifecycle").fetchall() == [(None,)]
+
+
+def test_later_changes_of_a_restored_tenant_wait_for_the_portal(restored: Ledger) -> None:
+    restored.system.run()
+    restored.system.api.patch("acme", {"spec": {"packages": ["wiki"]}})
+    assert [(each.action, each.subject) for each in restored.system.run().findings] == [("defer", "mail")]
+    restored.says((restored.system.now - FROM) / timedelta(days=1) + 1, "disabled")
+    assert restored.system.run().result is Result.CLEAN
+
+
 def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Callable[..., Ran]) -> None:
     acme.says(1, "enabled")
     life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20")

@@ -1025,6 +1025,27 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "lifetimes: a restored tenant has its part of the one it lives on in",
+        "db/changes.py",
+        "held[uid] = life._replace(began_at=at)",
+        "pass",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "lifetimes: the deletion before a restoration is stamped no more",
+        "db/changes.py",
+        "held[other] = life._replace(ended_at=at)",
+        "pass",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "lifetimes: what was on when it was restored is no change",
+        "db/changes.py",
+        "one.kind in STARTS and one.skill in goes_on",
+        "False",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "reopen: what the new tenant does not have stays off",
         "db/lifetimes.py",
         "goes_on = self.shown is None or skill in self.shown",
