@@ -38,7 +38,8 @@ Raises:
         before, a serialization failure at a stricter isolation level, a missing table.
 """
 
-from reconciler.core.decisions import LineChange, NotPutRight, PutRight
+from reconciler.core.billing import LineChange
+from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.model import Lifecycle
 from reconciler.db.apply import NotDecided
 from reconciler.db.connection import IsolationTooStrict
