@@ -63,53 +63,6 @@ def except_(
     say(text, stands="The decision was written")
 
 
-@click.command()
-@click.argument("tenant", type=settings.text)
-@click.option(
-    "--ended",
-    type=settings.until,
-    metavar="TIME",
-    help="When it was deleted, if the ledger does not know: an instant, or the end of this UTC day. Without it, the "
-    "last run that proved the tenant counts.",
-)
-@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
-@BY
-@settings.TENANTS
-@settings.options(cluster=ClusterSettings)
-@settings.SETTLE
-@settings.DEADLINE
-def reopen(
-    *,
-    tenant: str,
-    ended: datetime | None,
-    note: str,
-    by: str | None,
-    tenants: str | None,
-    cluster: ClusterSettings,
-    settle: timedelta,
-    deadline: timedelta,
-) -> None:
-    """Begin a new lifetime for a tenant that was deleted and recreated, and keep the previous one.
-
-    The database role of the runs may not do this: set DATABASE_URL to the role for decisions, or the tables' owner.
-    """
-    from reconciler.cli.assemble import make_source
-    from reconciler.db import decisions
-    from reconciler.db.connection import brief_transaction
-    from reconciler.deadline import Deadline
-    from reconciler.sources.lookup import look_up
-    from reconciler.views import decisions as view
-
-    ends, by = Deadline.after(deadline.total_seconds()), decider(by)
-    url = settings.database_url()
-    # no connection idles while the cluster answers
-    lookup = look_up(make_source(cluster, ends, tenants), tenant)
-    with brief_transaction(url, ends.left()) as cursor:
-        done = decisions.reopen(cursor, lookup, ended_at=ended, settle=settle, note=note, by=by)
-    _log.info("tenant.reopened", tenant=tenant, by=by)
-    say(lambda: view.reopened(done), stands="The new lifetime was written")
-
-
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the rows and what they are worth, and write nothing.")
 
 
@@ -199,6 +152,55 @@ def retract(
 
     def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
         return put_right.retract(cursor, target, author=author, lookup=lookup, dry_run=dry_run)
+
+    done = _decided(decide, tenants, cluster, deadline)
+    _say_put_right(done, output)
+
+
+@click.command()
+@click.argument("tenant", type=settings.text)
+@click.option(
+    "--ended",
+    type=settings.until,
+    metavar="TIME",
+    help="When it was deleted, if the ledger does not know: an instant, or the end of this UTC day. Without it, the "
+    "last run that proved the tenant counts.",
+)
+@click.option("--note", type=settings.text, required=True, help="Why it is decided.")
+@BY
+@DRY_RUN
+@settings.OUTPUT
+@settings.TENANTS
+@settings.options(cluster=ClusterSettings)
+@settings.SETTLE
+@settings.DEADLINE
+def reopen(
+    *,
+    tenant: str,
+    ended: datetime | None,
+    note: str,
+    by: str | None,
+    dry_run: bool,
+    output: str,
+    tenants: str | None,
+    cluster: ClusterSettings,
+    settle: timedelta,
+    deadline: timedelta,
+) -> None:
+    """Begin a new lifetime for a tenant that was deleted and recreated, and keep the previous one.
+
+    It is short for `record TENANT gone`, from the end of the row's lifetime to the creation that the cluster shows. The
+    database role of the runs may not do this: set DATABASE_URL to the role for decisions, or the tables' owner.
+    """
+    from reconciler.db import lifetimes
+    from reconciler.db.apply import Author
+
+    author = Author(decider(by), note)
+
+    def decide(cursor: Cursor, lookup: Lookup | None) -> PutRight:
+        return lifetimes.reopen(
+            cursor, tenant, ended_at=ended, settle=settle, author=author, lookup=lookup, dry_run=dry_run
+        )
 
     done = _decided(decide, tenants, cluster, deadline)
     _say_put_right(done, output)

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 NOTHING_WRITTEN = "Nothing was written. The next run records a new tenant."
 
 
-class NotReopened(Refusal):
-    """The tenant was not deleted and recreated, or this source does not show it."""
-
-
 class NotPutRight(Refusal):
     """What a person says of the past cannot be, or the next run would undo it."""
 
@@ -67,6 +63,8 @@ class PutRight(NamedTuple):
     note: str
     latest: str | None = None
     """The latest state of the key from now on, where it is another one than before."""
+    reopening: Reopening | None = None
+    """The lifetime that begins anew, if one does."""
 
     @property
     def difference_chf(self) -> Decimal:
@@ -135,9 +133,8 @@ class Lookup(NamedTuple):
 
 
 class Reopening(NamedTuple):
-    """That a tenant has begun a new lifetime."""
+    """That a tenant begins a new lifetime."""
 
-    tenant: str
     closed: Lifecycle
     """The lifetime before, which is kept."""
     begun: Lifecycle
@@ -151,38 +148,38 @@ def new_lifetime(lookup: Lookup, recorded: Recorded, now: datetime, settle: time
     `reopened` says who reopened it last.
 
     Raises:
-        NotReopened: the tenant was not deleted and recreated.
+        NotPutRight: the tenant was not deleted and recreated.
     """
     tenant, resource, before = lookup.tenant, lookup.resource, recorded.lifecycle
     if before is None:
-        raise NotReopened(f"The ledger has no lifetime of {tenant} that could be reopened.", NOTHING_WRITTEN)
+        raise NotPutRight(f"The ledger has no lifetime of {tenant} that could be reopened.", NOTHING_WRITTEN)
     ahead = max((lookup.listing.server_time or now) - now, timedelta())
     differences = compare(resource, recorded, as_of=now, tolerance=ahead, settle=settle)
     found = {finding.reason: finding for finding in differences}
     if unreadable := found.get(Reason.TENANT_UNREADABLE):
-        raise NotReopened(
+        raise NotPutRight(
             f"{tenant} cannot be read: {unreadable.observed or ''}.",
             "Nothing was written. Correct its custom resource, then repeat the command.",
         )
     if resource is None or resource.created_at is None:
-        raise NotReopened(
+        raise NotPutRight(
             f"There is no {tenant}: it was deleted, as the ledger says, at {second(before.deleted_at)} UTC."
             if before.deleted_at
             else f"There is no {tenant}, which the ledger records as open.",
             f"Nothing was written. Is it the right name, and the right one of {lookup.listing.source}?",
         )
     if resource.deleting_at:
-        raise NotReopened(
+        raise NotPutRight(
             f"{tenant} is being deleted, since {second(resource.deleting_at)} UTC.",
             "Nothing was written. A lifetime that is ending is not opened; say when it lived with `reconciler record`.",
         )
     if Reason.TENANT_RECREATED not in found or resource.created_at <= before.created_at:
         if before.deleted_at is None:
-            raise NotReopened(
+            raise NotPutRight(
                 f"{tenant} is open already: it is billed from {second(before.created_at)} UTC on.{reopened}",
                 "Nothing was written, and nothing needs to be: the resource is the tenant of that row.",
             )
-        raise NotReopened(
+        raise NotPutRight(
             f"{tenant} was created at {second(resource.created_at)} UTC and is recorded from "
             f"{second(before.created_at)} UTC on as deleted at {second(before.deleted_at)} UTC: this is not a later "
             "lifetime, but one whose deletion is recorded wrongly.",
@@ -198,13 +195,13 @@ def ended(recorded: Recorded, begun: Lifecycle, ended_at: datetime | None) -> tu
     `ended_at` is what a person says of an open row. Without it, it cost nothing after the last run that proved it.
 
     Raises:
-        NotReopened: the row has an end already, or the end does not lie between the two beginnings.
+        NotPutRight: the row has an end already, or the end does not lie between the two beginnings.
     """
     before = recorded.lifecycle
     assert before is not None  # noqa: S101 - new_lifetime has looked
     if before.deleted_at is not None:
         if ended_at is not None:
-            raise NotReopened(
+            raise NotPutRight(
                 f"The ledger has stamped the deletion of {recorded.name}: {second(before.deleted_at)} UTC.",
                 "Nothing was written. Leave --ended out.",
             )
@@ -213,7 +210,7 @@ def ended(recorded: Recorded, begun: Lifecycle, ended_at: datetime | None) -> tu
     assumed = min(max(recorded.verified_at or least, least), begun.created_at)
     chosen = ended_at or assumed
     if not before.created_at < chosen <= begun.created_at:
-        raise NotReopened(
+        raise NotPutRight(
             f"{recorded.name} cannot have ended at {second(chosen)} UTC: it was there from "
             f"{second(before.created_at)} UTC on, and the new one since {second(begun.created_at)} UTC.",
             "Nothing was written. Give --ended a time between the two.",

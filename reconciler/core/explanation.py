@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
+    from reconciler.core.billing import Payer
     from reconciler.core.certificate import OpenGap
     from reconciler.core.closing import ClosedShare
     from reconciler.core.status import Exemption, OpenReport
@@ -122,6 +123,8 @@ class Story:
     known_since: datetime | None = None
     """From when runs know what happened to it, but for the gaps; None if none has seen it in a cluster."""
     lifetimes: tuple[RecordedLifetime, ...] = ()
+    payers: tuple[Payer, ...] = ()
+    """Who pays for which days, where a person decided that: by the days."""
     entries: Iterable[Entry] = ()
     """Everything that happened. There may be millions: they are read anew each time that they are asked for."""
     corrections: tuple[Correction, ...] = ()

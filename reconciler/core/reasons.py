@@ -228,6 +228,13 @@ class Reason(enum.StrEnum):
         meaning="A person took a row, a correction or a decision back. Where the ledger read otherwise than it would "
         "without that, the right state was appended.",
     )
+    REOPENED = _Entry(
+        name="reopened",
+        writes=(Action.UPDATE, Table.LIFECYCLE, None),
+        summary="A person said that the tenant was recreated, and its row begins again.",
+        meaning="The tenant was deleted and recreated under its name. A person reopened it: the lifetime before was "
+        "appended to the earlier ones, billed as before, and the row begins again at the new creation.",
+    )
     TENANT_RESTLESS = _Entry(
         name="tenant_restless",
         summary="The tenant kept changing, so its drift was not corrected.",

@@ -67,6 +67,28 @@ class TakenBack(NamedTuple):
     """What the ledger shows in its place now; None: the row has been written again as it was."""
 
 
+class Decided(NamedTuple):
+    """What a person decided of the past."""
+
+    number: int
+    tenant: str
+    subject: str | None
+    """The skill; None where it is about the tenant as a whole."""
+    reason: str
+    said: str
+    """The state; who pays; when the tenant lived; or what was taken back."""
+    from_at: datetime
+    until_at: datetime | None
+    """The same where something was taken back; None: on and on."""
+    by: str
+    decided_at: datetime
+    note: str
+    upheld: int
+    """Rows that runs have appended since, so that it stands against later ones."""
+    taken_back: str | None
+    """Who took it back: a number, or an unknown hand; None: it stands."""
+
+
 class OwedNotification(NamedTuple):
     """That a recipient was never notified of what a run corrected."""
 
@@ -149,6 +171,9 @@ class Status:
     taken_back: tuple[TakenBack, ...] = ()
     """Among the latest corrections: first what no run has noticed, then the latest first."""
     taken_back_count: int = 0
+    decisions: tuple[Decided, ...] = ()
+    """Of the last weeks, the latest first."""
+    decisions_count: int = 0
     owed: tuple[OwedNotification, ...] = ()
     """The longest first."""
     owed_count: int = 0

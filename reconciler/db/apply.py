@@ -185,6 +185,7 @@ def write_decided(cursor: Cursor, findings: Sequence[Finding], author: Author) -
     except _NotInForce as error:
         (found,) = error.args
         raise NotDecided(next(iter(found.values())), "Nothing was written. Remove the cause, then repeat.") from None
+    cursor.execute(query("drop_plan"))
     return int(number)
 
 

@@ -50,6 +50,8 @@ EVENTS = {
     Reason.RESUMPTION_UNRECORDED,
 }
 """The reasons that are about an event."""
+STARTS = {Kind.ENABLED, Kind.SUSPENDED}
+"""What a tenant may be created with."""
 
 
 class Settlement(NamedTuple):
@@ -108,6 +110,7 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     _drop(told, by_uid, {uid: {one for one in its if _is_decided(one, decided)} for uid, its in by_uid.items()})
     lives = known_lifetimes(cursor, sorted({its[0].tenant for its in by_uid.values()}), rules.settle)
     held = _held(cursor, told.source, by_uid, lives, rules)
+    _hold_restored(cursor, told, by_uid, lives, held)
     rows, newest, retracted = _rows(cursor, by_uid, {name for name, _ in decided})
     if retracted:
         taken = {uid: _retracted(its, held.get(uid), rows, retracted, rules) for uid, its in by_uid.items()}
@@ -115,8 +118,7 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     rows_of, newest_of = _by_tenant(rows), _by_tenant(newest)
     decided_of = _by_tenant({key: known.standing for key, known in decided.items()})
     found: list[Finding] = []
-    waiting: set[str] = set()
-    inserted: set[str] = set()
+    waiting, inserted = set[str](), set[str]()
     for uid, its in sorted(by_uid.items(), key=lambda item: item[1][0].created_at):
         name = its[0].tenant
         # a name has one row: of several tenants that no lifetime holds, the first one gets it
@@ -253,6 +255,46 @@ def _held(
     for name, known in lives.items():
         held |= lives_of(named[name].values(), [Life(one.began_at, one.ended_at, one.org) for one in known], rules)
     return held
+
+
+def _hold_restored(
+    cursor: Cursor,
+    told: Told,
+    by_uid: dict[str, list[Change]],
+    lives: Mapping[str, Iterable[Known]],
+    held: dict[str, Life],
+) -> None:
+    """Give a restored tenant its part of the lifetime, where a person said that it lived on from the one before.
+
+    What was on before, and when it was restored, is no change.
+    """
+    named = {"source": told.source, "names": [*lives]}
+    for name, uid, began_at, remembered in cursor.execute(query("restored_tenants"), named).fetchall():
+        its = by_uid.get(uid, [])
+        at = its[0].created_at if its else remembered
+        life = next(
+            (Life(one.began_at, one.ended_at, one.org) for one in lives[name] if one.began_at == began_at), None
+        )
+        if uid in held or life is None or at is None or not began_at < at < (life.ended_at or LAST):
+            continue
+        for other in [other for other, each in held.items() if each == life]:
+            held[other] = life._replace(ended_at=at)
+        held[uid] = life._replace(began_at=at)
+        rows, *_ = _rows(cursor, {uid: its}, set())
+        goes_on = {skill for (_, skill), each in rows.items() if _is_on(each, at)}
+        first = {change.resource_version for change in its if change.kind is Kind.CREATED}
+        no_change = [
+            one for one in its if one.resource_version in first and one.kind in STARTS and one.skill in goes_on
+        ]
+        told.done += no_change
+        by_uid[uid] = [change for change in its if change not in no_change]
+        if not by_uid[uid]:
+            del by_uid[uid]
+
+
+def _is_on(rows: Iterable[Row], at: datetime) -> bool:
+    """True if the latest row of a key up to an instant turns it on."""
+    return [row.kind for row in rows if row.occurred_at <= at][-1:] in (["enabled"], ["suspended"])
 
 
 def _rows(

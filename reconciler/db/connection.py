@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import postgres
 from psycopg.adapt import AdaptersMap, Loader
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.datetime import DateLoader, register_default_adapters
+from psycopg.types.numeric import NumericLoader
 
+from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
 from reconciler.db.address import parse_address, secrets, shown
 from reconciler.db.failures import (
@@ -30,6 +33,7 @@ from reconciler.db.schema import raise_unless_current
 __all__ = [
     "Connection",
     "Cursor",
+    "IsolationTooStrict",
     "Ledger",
     "LedgerDenied",
     "LedgerFault",
@@ -39,6 +43,8 @@ __all__ = [
     "bound_times",
     "brief_transaction",
     "connect",
+    "server_cursor",
+    "shared_transaction",
     "snapshot",
     "transaction",
     "translated",
@@ -98,6 +104,19 @@ def bound_times(context: AdaptContext) -> None:
     context.adapters.register_loader("date", _BoundedDate)
 
 
+def server_cursor(cursor: Cursor, name: str) -> psycopg.ServerCursor[Any]:
+    """Return a cursor on the server, whose rows are read while they are taken, with the loaders of this one."""
+    stream = psycopg.ServerCursor(cursor.connection, name, row_factory=tuple_row)
+    _own_loaders(stream)
+    return stream
+
+
+def _own_loaders(context: AdaptContext) -> None:
+    """Load times within their bounds and amounts as Decimal, whatever the connection's own loaders do."""
+    bound_times(context)
+    context.adapters.register_loader("numeric", NumericLoader)
+
+
 class _BoundedTime(Loader):
     """Load a time with psycopg's own loader, or as FIRST or LAST if a datetime cannot hold it."""
 
@@ -148,14 +167,50 @@ def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> I
         LedgerMisencoded: the database's encoding is none.
     """
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
-        limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
-        cursor.execute(
-            query("limits"), {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
-        )
-        ((encoding, *_),) = cursor.fetchall()
-        if encoding == "SQL_ASCII":
-            raise misencoded(encoding)
+        _limit(cursor, seconds)
         yield cursor
+
+
+def _limit(cursor: Cursor, seconds: float) -> None:
+    """Set what a transaction relies on, for as long as it lasts."""
+    limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
+    cursor.execute(
+        query("limits"), {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
+    )
+    ((encoding, *_),) = cursor.fetchall()
+    if encoding == "SQL_ASCII":
+        raise misencoded(encoding)
+
+
+class IsolationTooStrict(Failure):
+    """The transaction may not see what others have written since it began."""
+
+
+@contextmanager
+def shared_transaction(connection: Connection) -> Iterator[Cursor]:
+    """Work in the transaction of another program's connection, or in one of its own if that is in autocommit mode.
+
+    Nothing is committed that the other program began, and its transaction goes on with its own settings. On an
+    exception nothing of the block stays.
+
+    Raises:
+        IsolationTooStrict: it would decide on what may have changed since.
+    """
+    if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        # else the block would begin the transaction, and commit it
+        psycopg.Cursor(connection).execute(query("clock"))
+    with connection.transaction(), psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        _own_loaders(cursor)
+        ((isolation,),) = cursor.execute(query("isolation")).fetchall()
+        if isolation != "read committed":
+            raise IsolationTooStrict(
+                f"The transaction's isolation level is {isolation}: it may not see what was written since it began.",
+                "Nothing was written. Decide in a transaction at read committed, PostgreSQL's default.",
+            )
+        names, values = zip(*cursor.execute(query("limits_before")).fetchall(), strict=True)
+        _limit(cursor, STATEMENT_TIMEOUT)
+        yield cursor
+        cursor.execute(query("set_limits"), {"names": [*names], "values": [*values]})
 
 
 class Ledger:

@@ -1,4 +1,4 @@
-"""Write what people decide: that a report is accepted for a time, and that a recreated tenant begins a new lifetime.
+"""Write that people accept a report for a time; and what all decisions need: the role, the source.
 
 Each is one transaction, and keeps who decides it (`by`), why (`note`), and when by the database's clock.
 """
@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from reconciler.core.decisions import Acceptance, NotReopened, Reopening, ended, new_lifetime, second
+from reconciler.core.decisions import Acceptance, NotPutRight, second
 from reconciler.core.errors import Failure, Refusal
-from reconciler.core.model import Lifecycle, Recorded
-from reconciler.db.explain import did_you_mean, unknown_tenant
+from reconciler.db.explain import unknown_tenant
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
-    from reconciler.core.decisions import Lookup
     from reconciler.core.model import Listing
     from reconciler.db.connection import Cursor
 
@@ -85,37 +83,6 @@ def _reports(cursor: Cursor, tenant: str, reason: str) -> tuple[datetime, dateti
     return now, *times
 
 
-def reopen(
-    cursor: Cursor, lookup: Lookup, *, ended_at: datetime | None, settle: timedelta, note: str, by: str
-) -> Reopening:
-    """Keep a tenant's lifetime that is over, and begin the one of the resource that was created after it.
-
-    `ended_at` is when it was over, in UTC, where the ledger has the row open. It waits for the lock of all runs. Events
-    stay where they are: those of the lifetime before remain the latest of their keys until the next run appends what
-    differs, and no correction of the new one is dated before it began.
-
-    Raises:
-        NotReopened: the tenant was not deleted and recreated, or the source is not the ledger's.
-        DecisionDenied: the role may not decide.
-    """
-    raise_unless_current(cursor)
-    tenant = lookup.tenant
-    cursor.execute(query("lock"))
-    check_source(cursor, lookup.listing)
-    ((now,),) = cursor.execute(query("clock")).fetchall()
-    recorded = _recorded(cursor, lookup, settle)
-    last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
-    reopened = f" It was reopened at {second(last[0])} UTC by {last[1]}: {last[2]}" if last else ""
-    begun = new_lifetime(lookup, recorded, now, settle, reopened)
-    closed, is_assumed = ended(recorded, begun, ended_at)
-    known = {"tenant": tenant, "ended_at": closed.deleted_at, "created_at": begun.created_at, "org": begun.org}
-    with deciding():
-        cursor.execute(query("keep_closed_lifetime"), {**known, "by": by, "note": note})
-        cursor.execute(query("begin_lifetime"), known)
-        cursor.execute(query("end_payer"), known)
-    return Reopening(tenant, closed, begun, is_assumed)
-
-
 @contextmanager
 def deciding() -> Iterator[None]:
     """Turn a missing right into the failure that says which role may decide."""
@@ -133,32 +100,12 @@ def check_source(cursor: Cursor, listing: Listing) -> None:
     """Refuse a list of another source than the ledger's."""
     pinned = cursor.execute(query("source")).fetchone()
     if pinned is None:
-        raise NotReopened(
+        raise NotPutRight(
             "There has been no run yet, so the ledger does not belong to a source.",
             "Nothing was written. Start with a `reconciler run`.",
         )
     if listing.source != pinned[0]:
-        raise NotReopened(
+        raise NotPutRight(
             f"The ledger belongs to the source {pinned[0]}, and this is {listing.source}.",
             "Nothing was written. Is it the right cluster and the right database?",
         )
-
-
-def _recorded(cursor: Cursor, lookup: Lookup, settle: timedelta) -> Recorded:
-    """Return the tenant's row, locked, and what runs know of it."""
-    tenant, resource = lookup.tenant, lookup.resource
-    row = cursor.execute(query("lock_lifecycle"), {"tenant": tenant}).fetchone()
-    if row is None:
-        raise NotReopened(
-            f"The ledger has no lifetime of {tenant} that could be reopened.",
-            f"Nothing was written. {did_you_mean(cursor, tenant)} The next run records a new tenant.",
-        )
-    asked = {"tenant": tenant, "uid": resource and resource.uid, "settle": settle}
-    ((follows, continues, verified_at),) = cursor.execute(query("known_of_row"), asked).fetchall()
-    return Recorded(
-        name=tenant,
-        lifecycle=Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2]),
-        follows=follows,
-        continues=continues,
-        verified_at=verified_at,
-    )

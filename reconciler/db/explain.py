@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.billing import Payer
 from reconciler.core.certificate import OpenGap
 from reconciler.core.closing import ClosedShare
 from reconciler.core.errors import Failure, Refusal
@@ -64,6 +65,7 @@ def read_story(cursor: Cursor, tenant: str) -> Story:
         verified_at=verified_at,
         known_since=known_since,
         lifetimes=lifetimes,
+        payers=tuple(Payer(*row[1:]) for row in cursor.execute(query("tenant_payers"), {"names": [tenant]})),
         entries=entries,
         corrections=corrections,
         gaps=gaps,

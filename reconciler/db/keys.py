@@ -10,6 +10,7 @@ from reconciler.core.contradictions import Row
 from reconciler.core.model import LEFT_OUT, STATES, Action, Evidence, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import NOTHING, Decided, Restated, restate
+from reconciler.db.connection import server_cursor
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def key_rows(cursor: Cursor, keys: Iterable[Key]) -> Iterator[tuple[Key, Iterato
     rest = iter(keys)
     while batch := [*islice(rest, KEYS_BATCH)]:
         named = {"tenants": [tenant for tenant, _ in batch], "skills": [skill for _, skill in batch]}
-        with cursor.connection.cursor("key_events") as stream:
+        with server_cursor(cursor, "key_events") as stream:
             stream.itersize = ROWS_BATCH
             for key, rows in groupby(stream.execute(query("key_events"), named), key=itemgetter(0, 1)):
                 yield key, (_row(*row[2:]) for row in rows)

@@ -1,21 +1,23 @@
 """Write when a tenant lived, as a person says it: the rules are those of `reconciler.core.lifetimes`.
 
-What closed the skills at an end that moves is taken back, and what is on at a new end goes off there.
+What closed the skills at an end that moves is taken back, and what is on at a new end goes off there. A tenant that is
+reopened was gone from the end of its row to the creation that the cluster shows.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, date
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.billing import Lifetime
-from reconciler.core.decisions import NotPutRight, PutRight, line_changes, second
-from reconciler.core.lifetimes import ALIVE, Gap, edited, gaps, next_end, removed_ends
-from reconciler.core.model import LAST, Evidence, Moment
+from reconciler.core.billing import Lifetime, Payer, with_payer
+from reconciler.core.decisions import NotPutRight, PutRight, Reopening, ended, line_changes, new_lifetime, second
+from reconciler.core.lifetimes import ALIVE, GONE, Gap, edited, gaps, next_end, removed_ends
+from reconciler.core.model import LAST, Evidence, Lifecycle, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, reading, restate, state_of
 from reconciler.db.decisions import check_source, deciding
-from reconciler.db.explain import unknown_tenant
+from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.keys import KeyHistory, read_key
 from reconciler.db.put_right import NEXT, ClusterNeeded, begin, with_appended, write
 from reconciler.db.queries import query
@@ -23,8 +25,9 @@ from reconciler.db.usage import history, prices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
+    from reconciler.core.billing import History
     from reconciler.core.decisions import Lookup
     from reconciler.core.model import Finding
     from reconciler.db.apply import Author
@@ -40,6 +43,28 @@ class _Skill(NamedTuple):
     """The events that closed it there."""
     gaps: tuple[Gap, ...]
     """Where it goes off."""
+
+
+class _Edit(NamedTuple):
+    """What becomes of the lifetimes of a tenant."""
+
+    before: History
+    after: tuple[Lifetime, ...]
+    uid: str | None
+    """Of the resource that has the name."""
+    at: datetime
+    """When the first of them changes."""
+    reason: Reason = Reason.RECORDED
+    shown: frozenset[str] | None = None
+    """The skills of another tenant, that are on again where it begins; None: it is the same tenant."""
+    payer: Payer | None = None
+    """Who pays from its beginning on, in place of who paid before."""
+
+    def gaps_of(self, skill: str | None) -> Sequence[Gap]:
+        """Return the new times in which it is gone; without an end where the skill is not on again after it."""
+        found = gaps(self.before.lifetimes, self.after)
+        goes_on = self.shown is None or skill in self.shown
+        return found if goes_on else [gap._replace(ends_at=None) for gap in found]
 
 
 def record_lifetime(
@@ -73,18 +98,109 @@ def record_lifetime(
     until = until or next_end(lived, since)
     after = edited(lived, said, since, until, _new(lived, since, until, org))
     uid = _confirmed(cursor, tenant, lived, after, lookup)
-    skills = [*_skills(cursor, tenant, before.skills, lived, after)]
+    done = PutRight(None, tenant, None, said, since, until or LAST, None, (), (), *author)
+    # who it is was decided with its last lifetime, and not with an earlier one
+    edit = _Edit(before, after, uid if after[-1] not in lived else None, since)
+    return _put_right(cursor, done, edit, now, dry_run=dry_run)
+
+
+def reopen(
+    cursor: Cursor,
+    tenant: str,
+    *,
+    ended_at: datetime | None = None,
+    settle: timedelta,
+    author: Author,
+    lookup: Lookup | None = None,
+    dry_run: bool = False,
+) -> PutRight:
+    """Record that a recreated tenant was gone from the end of its row until its creation, and who pays since.
+
+    `ended_at` is when it was gone, where the ledger has the row open; `lookup` is what the cluster shows. Skills that
+    go off at that end are on again with the new lifetime if the cluster shows them on. No correction of the new
+    lifetime is dated before it began.
+
+    Raises:
+        NotPutRight: the tenant was not deleted and recreated, or the source is not the ledger's.
+        ClusterNeeded: there is no `lookup`.
+    """
+    if lookup is None:
+        raise ClusterNeeded(
+            tenant, f"{tenant} would begin anew when the cluster says that it was recreated, and nobody has looked."
+        )
+    now = begin(cursor)
+    check_source(cursor, lookup.listing)
+    recorded = _recorded(cursor, lookup, settle)
+    begun = new_lifetime(lookup, recorded, now, settle, _decided_before(cursor, tenant))
+    closed, is_assumed = ended(recorded, begun, ended_at)
+    before, since = history(cursor, tenant), closed.deleted_at or begun.created_at
+    after, payer = _begun(before.lifetimes, since, begun)
+    seen = lookup.resource or Observed(tenant)
+    at = begun.created_at if before.lifetimes[-1].ended_at else since
+    edit = _Edit(before, after, seen.uid, at, Reason.REOPENED, frozenset(seen.packages), payer)
+    reopening = Reopening(closed, begun, is_assumed)
+    done = PutRight(None, tenant, None, GONE, since, begun.created_at, None, (), (), *author, reopening=reopening)
+    return _put_right(cursor, done, edit, now, dry_run=dry_run)
+
+
+def _decided_before(cursor: Cursor, tenant: str) -> str:
+    """Say who decided last when the tenant lived."""
+    last = cursor.execute(query("last_reopening"), {"tenant": tenant}).fetchone()
+    return f" A person decided when it lived, at {second(last[0])} UTC, by {last[1]}: {last[2]}" if last else ""
+
+
+def _begun(
+    lived: Sequence[Lifetime], ended_at: datetime, begun: Lifecycle
+) -> tuple[tuple[Lifetime, ...], Payer | None]:
+    """Return the lifetimes when the last of them has ended and a new one has begun, and who pays for that.
+
+    Its own organisation does, also where a person decided that another one pays until the lifetime before ends.
+    """
+    *earlier, row = lived
+    *gone, last = edited((*earlier, row._replace(ended_at=None)), GONE, ended_at, begun.created_at, None)
+    # a day that the two lifetimes share is the earlier one's
+    first = max(begun.created_at.astimezone(UTC).toordinal(), ended_at.astimezone(UTC).toordinal() + 1)
+    own = Payer(begun.org, first, LAST.toordinal())
+    pays_on = any(one.first < first and one.last >= own.last and one.org != own.org for one in row.payers)
+    payer = own if pays_on else None
+    payers = with_payer(row.payers, payer) if payer else row.payers
+    return tuple(one._replace(payers=payers) for one in (*gone, last._replace(org=begun.org))), payer
+
+
+def _recorded(cursor: Cursor, lookup: Lookup, settle: timedelta) -> Recorded:
+    """Return the tenant's row, locked, and what runs know of it."""
+    tenant, resource = lookup.tenant, lookup.resource
+    row = cursor.execute(query("lock_lifecycle"), {"tenant": tenant}).fetchone()
+    if row is None:
+        raise NotPutRight(
+            f"The ledger has no lifetime of {tenant} that could be reopened.",
+            f"Nothing was written. {did_you_mean(cursor, tenant)} The next run records a new tenant.",
+        )
+    asked = {"tenant": tenant, "uid": resource and resource.uid, "settle": settle}
+    ((follows, continues, verified_at),) = cursor.execute(query("known_of_row"), asked).fetchall()
+    return Recorded(
+        name=tenant,
+        lifecycle=Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2]),
+        follows=follows,
+        continues=continues,
+        verified_at=verified_at,
+    )
+
+
+def _put_right(cursor: Cursor, done: PutRight, edit: _Edit, now: datetime, *, dry_run: bool) -> PutRight:
+    """Return a decision about lifetimes with its rows and what they are worth, written unless it is a dry run."""
+    tenant, before, after = done.tenant, edit.before, edit.after
+    skills = [*_skills(cursor, tenant, edit)]
     appended = tuple(each for skill in skills for each in _restated(skill, after[-1].org, now))
     billed = replace(with_appended(before, appended), lifetimes=after)
     changes = tuple(line_changes(tenant, before, billed, prices(cursor), now))
-    done = PutRight(None, tenant, None, said, since, until or LAST, None, appended, changes, *author)
+    done = done._replace(appended=appended, changes=changes)
     if dry_run:
         return done
     gone = [number for skill in skills for number in skill.closing_ids]
     done = write(cursor, done)
     with deciding():
-        # who it is was decided with its last lifetime, and not with an earlier one
-        _keep(cursor, done, lived, after, uid if after[-1] not in lived else None, gone)
+        _keep(cursor, done, edit, gone)
     return done
 
 
@@ -133,18 +249,18 @@ def _confirmed(
     return resource.uid if resource else uid
 
 
-def _skills(
-    cursor: Cursor, tenant: str, names: Iterable[str], before: Sequence[Lifetime], after: Sequence[Lifetime]
-) -> Iterator[_Skill]:
+def _skills(cursor: Cursor, tenant: str, edit: _Edit) -> Iterator[_Skill]:
     """Yield the skills without what closed them where the tenant is gone no more, and where it is gone now."""
     numbers = {number for (number,) in cursor.execute(query("lifetime_decisions"), {"tenant": tenant})}
-    closed, new = removed_ends(before, after), gaps(before, after)
-    for name in names:
-        known = read_key(cursor, (tenant, name))
+    closed = removed_ends(edit.before.lifetimes, edit.after)
+    for name in edit.before.skills:
+        known, new = read_key(cursor, (tenant, name)), edit.gaps_of(name)
         standing = known.decisions.standing
-        over = [one for one in standing if one.number in numbers and (one.begins_at in closed or _lives(after, one))]
-        begins = {one.begins_at for one in over}
-        shorter = (gap for gap in gaps((), after) if gap.begins_at in begins and gap not in new)
+        over = [
+            one for one in standing if one.number in numbers and (one.begins_at in closed or _lives(edit.after, one))
+        ]
+        begins = {one.begins_at for one in over} - {gap.begins_at for gap in new}
+        shorter = (gap for gap in gaps((), edit.after) if gap.begins_at in begins)
         ids = {row.id for row in known.rows if row.kind == "disabled" and row.occurred_at in closed}
         kept = tuple(one for one in standing if one not in over)
         yield _Skill(
@@ -188,15 +304,9 @@ def _restated(skill: _Skill, org: str, now: datetime) -> list[Finding]:
     return found
 
 
-def _keep(  # noqa: PLR0917 - all of one decision
-    cursor: Cursor,
-    done: PutRight,
-    before: Sequence[Lifetime],
-    after: Sequence[Lifetime],
-    uid: str | None,
-    closing_ids: list[int],
-) -> None:
+def _keep(cursor: Cursor, done: PutRight, edit: _Edit, closing_ids: list[int]) -> None:
     """Write the lifetimes, the last of them as the row, with their proof."""
+    before, after = edit.before.lifetimes, edit.after
     *earlier, last = after
     if not earlier and len(before) > 1:
         earlier = [before[0]._replace(ended_at=before[0].began_at)]
@@ -213,8 +323,12 @@ def _keep(  # noqa: PLR0917 - all of one decision
     bounds = [at for one in after for at in (one.began_at, one.ended_at) if at]
     cursor.execute(query("take_back_ends"), {**said, "bounds": bounds, "event_ids": closing_ids})
     until = None if done.until == LAST else done.until
-    words = {"before": _words(before), "after": _words(after), "since": done.since, "until": until, "uid": uid}
-    cursor.execute(query("prove_lifetime"), {**said, **row, **words})
+    words = {"reason": edit.reason, "before": _words(before), "after": _words(after), "uid": edit.uid, "at": edit.at}
+    if edit.payer:
+        who = {"org": edit.payer.org, "since": date.fromordinal(edit.payer.first), "until": None}
+        cursor.execute(query("keep_payer"), {**said, **who})
+    worth = {"impact_chf": None if done.appended else done.difference_chf}
+    cursor.execute(query("prove_lifetime"), {**said, **row, **words, **worth, "since": done.since, "until": until})
 
 
 def _words(lived: Sequence[Lifetime]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reconciler.core.model import LAST
 from reconciler.core.status import (
     Corrected,
+    Decided,
     Exemption,
     LastDay,
     OpenReport,
@@ -41,11 +42,12 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - timedelta(days=DAYS - 1)
     reports = cursor.execute(query("status_reports"), {"max_rows": MAX_ROWS}).fetchall()
-    expired_since = {"since": timedelta(days=DAYS), "max_rows": MAX_ROWS}
-    exceptions = cursor.execute(query("status_exceptions"), expired_since).fetchall()
+    lately = {"since": timedelta(days=DAYS), "max_rows": MAX_ROWS}
+    exceptions = cursor.execute(query("status_exceptions"), lately).fetchall()
     corrected: dict[date, int] = dict(cursor.execute(query("status_corrections"), {"since": first}).fetchall())
     runs = cursor.execute(query("status_runs"), {"max_rows": LAST_RUNS}).fetchall()
     taken_back = _read_taken_back(cursor, since=first)
+    decisions = cursor.execute(query("status_decisions"), lately).fetchall()
     owed = cursor.execute(query("status_owed"), {"max_rows": MAX_ROWS}).fetchall()
     (last_day,) = cursor.execute(query("status_last_day")).fetchall()
     ((future_runs, future_runs_until),) = cursor.execute(query("status_future_runs")).fetchall()
@@ -63,6 +65,8 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
         exceptions_count=exceptions[0][-1] if exceptions else 0,
         taken_back=tuple(taken_back[:MAX_ROWS]),
         taken_back_count=len(taken_back),
+        decisions=tuple(Decided(*row[:-1]) for row in decisions),
+        decisions_count=decisions[0][-1] if decisions else 0,
         owed=tuple(OwedNotification(*row[:-1]) for row in owed),
         owed_count=owed[0][-1] if owed else 0,
         closed_months=tuple(closed_months(cursor)),

@@ -18,6 +18,7 @@ from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, LineC
 from reconciler.core.closing import KeptPrices, PriceList
 from reconciler.core.errors import Failure
 from reconciler.core.model import Event
+from reconciler.db.connection import server_cursor
 from reconciler.db.queries import query
 from reconciler.db.spool import Rows
 
@@ -224,7 +225,7 @@ def histories(
     lifetimes: dict[str, tuple[Lifetime, ...]] = dict.fromkeys(known, ())
     for tenant, org, began_at, ended_at in cursor.execute(query("tenant_lifetimes"), parameters):
         lifetimes[tenant] += (Lifetime(org=org, began_at=began_at, ended_at=ended_at, payers=payers[tenant]),)
-    with cursor.connection.cursor("histories") as stream:
+    with server_cursor(cursor, "histories") as stream:
         stream.itersize = ROWS_BATCH
         for name, rows in groupby(stream.execute(query("tenant_events"), parameters), key=itemgetter(0)):
             events = ((item, (Event(*row[2:]) for row in its)) for item, its in groupby(rows, key=itemgetter(1)))

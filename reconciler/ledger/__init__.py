@@ -14,6 +14,11 @@ Args:
     skill: its id in the custom resource.
     occurred_at: when it happened; None means when the transaction began, by the database's clock.
     instant: an event at exactly that instant counts.
+    by: who decides.
+    note: why.
+    shown: what the cluster shows of the tenant, read just before. A decision needs it where it would change how a
+        tenant or a skill is now: the cluster is right about that.
+    dry_run: return what would be written and what that is worth, and write nothing.
 
 Raises:
     InvalidArgument: the ledger cannot hold an argument: an id is empty or not text, a time is naive or not in UTC, an
@@ -22,12 +27,35 @@ Raises:
     NotRecorded: the row that the call is about is missing. The transaction goes on as well.
     RowsHidden: a row-level security policy may hide rows from the connection's role: an answer could be wrong. The
         transaction goes on.
+    NotPutRight: a decision cannot be: it contradicts the cluster or the ledger, or changes nothing. Like all refusals
+        of decisions it leaves the transaction as it was.
+    ClusterNeeded: it is a NotPutRight: the decision would change how it is now, and `shown` is missing.
+    UnknownTenant: a decision is about a tenant that the ledger does not know.
+    DecisionDenied: the connection's role may not decide, see sql/roles.sql.
+    NotDecided: the ledger does not show what was written, because a trigger or a rule changed it.
+    IsolationTooStrict: a decision needs a transaction at read committed.
     psycopg.Error: psycopg's own errors pass through unchanged: a lost connection, a transaction that had failed
         before, a serialization failure at a stricter isolation level, a missing table.
 """
 
+from reconciler.core.billing import LineChange
+from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.model import Lifecycle
+from reconciler.db.apply import NotDecided
+from reconciler.db.connection import IsolationTooStrict
+from reconciler.db.decisions import DecisionDenied
+from reconciler.db.explain import UnknownTenant
+from reconciler.db.put_right import ClusterNeeded
 from reconciler.ledger.calls import InvalidArgument, NotRecorded, RowsHidden
+from reconciler.ledger.decisions import (
+    Shown,
+    decide_lifetime,
+    decide_payer,
+    decide_skill,
+    decide_suspension,
+    reopen,
+    retract,
+)
 from reconciler.ledger.settings import (
     OrgBilling,
     PlatformPrices,
@@ -58,17 +86,30 @@ from reconciler.ledger.tenants import (
 )
 
 __all__ = [
+    "ClusterNeeded",
+    "DecisionDenied",
     "InvalidArgument",
+    "IsolationTooStrict",
     "Lifecycle",
+    "LineChange",
+    "NotDecided",
+    "NotPutRight",
     "NotRecorded",
     "OrgBilling",
     "PlatformPrices",
+    "PutRight",
     "RowsHidden",
+    "Shown",
     "SkillEvent",
     "SkillPrice",
     "SuspensionEvent",
+    "UnknownTenant",
     "change_org_billing",
     "change_platform_prices",
+    "decide_lifetime",
+    "decide_payer",
+    "decide_skill",
+    "decide_suspension",
     "lifecycle",
     "lifecycles",
     "org_billing",
@@ -79,6 +120,8 @@ __all__ = [
     "record_skills",
     "record_suspension",
     "remove_skill_price",
+    "reopen",
+    "retract",
     "set_skill_price",
     "skill_events",
     "skill_price",

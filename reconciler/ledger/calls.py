@@ -46,7 +46,7 @@ def fetch_rows(connection: Connection, factory: BaseRowFactory[T], name: str, /,
     statement = query(name)
     with psycopg.Cursor(connection, row_factory=factory) as cursor:
         bound_times(cursor)
-        _refuse_hidden_rows(cursor, _tables(statement))
+        refuse_hidden_rows(cursor, _tables(statement))
         cursor.row_factory = factory
         # binary: text depends on DateStyle, and the caller may load numerics as floats
         try:
@@ -65,7 +65,7 @@ def _tables(statement: bytes) -> list[str]:
     return sorted({name.decode() for name in re.findall(rb"public\.\w+", statement)})
 
 
-def _refuse_hidden_rows(cursor: psycopg.Cursor[Any], tables: list[str]) -> None:
+def refuse_hidden_rows(cursor: psycopg.Cursor[Any], tables: list[str]) -> None:
     """Refuse what a policy may hide from this role: a tenant would look unrecorded, and a skill off.
 
     PostgreSQL's own refusal, row_security = off, is a setting of the caller's session.
@@ -81,9 +81,14 @@ def _refuse_hidden_rows(cursor: psycopg.Cursor[Any], tables: list[str]) -> None:
 
 
 def valid_id(name: str, value: object) -> str:
-    """Return an id: text that is not empty and that PostgreSQL can store."""
+    """Return an id."""
+    return valid_text(name, value, "Give the id as the cluster has it.")
+
+
+def valid_text(name: str, value: object, remedy: str) -> str:
+    """Return text that is not empty and that PostgreSQL can store."""
     if not isinstance(value, str):
-        problem = f"of type {type(value).__name__}, but an id is text"
+        problem = f"of type {type(value).__name__}, but must be text"
     elif not value:
         problem = "empty"
     elif "\0" in value:
@@ -92,7 +97,7 @@ def valid_id(name: str, value: object) -> str:
         problem = "text with half a surrogate pair, which UTF-8 cannot encode"
     else:
         return value
-    raise InvalidArgument(f"{name} is {problem}.", "Nothing was written. Give the id as the cluster has it.")
+    raise InvalidArgument(f"{name} is {problem}.", f"Nothing was written. {remedy}")
 
 
 def valid_ids(name: str, values: Iterable[str]) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.core.decisions import Lookup, NotReopened
+from reconciler.core.decisions import Lookup, NotPutRight
 from reconciler.core.model import Observed
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def look_up(source: Source, tenant: str) -> Lookup:
 
     Raises:
         Failure: what the source raises where the list is not whole.
-        NotReopened: the list came from two clusters.
+        NotPutRight: the list came from two clusters.
     """
     namesakes = _Namesakes(tenant)
     identity = source.identity()
     listing = source.observe(namesakes)
     if listing.source != identity:
-        raise NotReopened(
+        raise NotPutRight(
             "The API server's address led to two clusters while the tenants were listed.",
             "Nothing was written. Check the load balancer in front of it.",
         )

@@ -60,6 +60,7 @@ def document(done: PutRight) -> Iterator[str]:
             "state": done.state,
             "from": done.since,
             "to": None if done.until == LAST else done.until,
+            "org": done.reopening and done.reopening.begun.org,
             "taken_back": done.taken_back,
             "by": done.by,
             "note": done.note,
@@ -95,7 +96,9 @@ def _show(done: PutRight, console: Console) -> None:
     else:
         said = f"taken back of {what}: {visible(done.taken_back or '')}"
     head = f"Number {done.number}" if done.number is not None else "Nothing is written: this is a dry run"
-    console.print(Text(f"{head}: {said}, by {visible(done.by)}: {visible(done.note)}"), soft_wrap=True)
+    console.print(Text(f"{head}: {said},\nby {visible(done.by)}: {visible(done.note)}"), soft_wrap=True)
+    if done.reopening:
+        console.print(Text(_reopened(done.reopening)), soft_wrap=True)
     if done.latest:
         console.print(Text(f"It is {done.latest} now, as the cluster shows."))
     console.print()
@@ -131,17 +134,13 @@ def _says(row: Finding) -> str:
     return row.event_kind or "nothing: it lies in the future, and is left out"
 
 
-def reopened(decision: Reopening) -> str:
-    """Say which lifetime has begun, which one is kept, and what the next run does."""
-    closed, begun = decision.closed, decision.begun
+def _reopened(begins: Reopening) -> str:
+    """Say which lifetime begins, which one is kept, and what the next run does."""
+    closed, begun = begins.closed, begins.begun
     before = f"{second(closed.created_at)} to {second(closed.deleted_at or LAST)} UTC"
-    assumed = (
-        ", as far as runs have proved it; give --ended if somebody knows when it ended" if decision.is_assumed else ""
-    )
+    assumed = ", as far as runs have proved it; give --ended if somebody knows when it ended"
     return (
-        f"Reopened {visible(decision.tenant)}: it is billed to {visible(begun.org)} from "
-        f"{second(begun.created_at)} UTC on, when it was recreated.\n"
-        f"Its lifetime before is kept: {visible(closed.org)}, {before}"
-        f"{assumed}.\n"
+        f"It is billed to {visible(begun.org)} from {second(begun.created_at)} UTC on, when it was recreated.\n"
+        f"Its lifetime before is kept: {visible(closed.org)}, {before}{assumed if begins.is_assumed else ''}.\n"
         "The next run compares its skills and its suspension, and corrects them from then on."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from reconciler.core.certificate import HELP, Cause
 from reconciler.core.errors import Failure
 from reconciler.core.explanation import Period
 from reconciler.core.history import Unproven
-from reconciler.core.model import FIRST, Action, Evidence, Table
+from reconciler.core.model import FIRST, LAST, Action, Evidence, Table
 from reconciler.views import json_in_parts, terminal
 from reconciler.views.proofs import chf, details, instant, summary
 from reconciler.views.terminal import plural, visible
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from reconciler.core.billing import Payer
     from reconciler.core.certificate import OpenGap
     from reconciler.core.explanation import Correction, Entry, Story
     from reconciler.views.timeline import Scale
@@ -64,9 +66,10 @@ UNPROVEN: Mapping[str, str] = {
     Unproven.RESTORED: "The cluster was restored from a backup",
 }
 """Why nobody knows what happened in a gap."""
+PAYER_KEYS = ("org", "from_day", "to_day")
 REPORT_KEYS = ("reason", "subject", "recorded", "observed", "since")
 EXCEPTION_KEYS = ("reason", "note", "created_by", "created_at", "expires_at")
-"""What the JSON document has of a report, and of an exception."""
+"""What the JSON document has of a payer (the last day, null: on and on), of a report, and of an exception."""
 
 
 class PictureUnwritten(Failure):
@@ -253,6 +256,8 @@ def _heading(story: Story, known: Survey) -> Iterator[Text]:
             yield Text(f"reopened {instant(lifetime.reopened_at)} by {who}: {why}")
     if not story.lifetimes:
         yield Text("no lifecycle row")
+    for org, first, last in map(_paid, story.payers):
+        yield Text(f"paid for by {visible(org)} from {first} {f'to {last}' if last else 'on'}")
     if story.verified_at:
         yield Text(f"last found true by the run of {instant(story.verified_at)}")
     if story.known_since:
@@ -260,6 +265,12 @@ def _heading(story: Story, known: Survey) -> Iterator[Text]:
         yield Text(f"what happened is known since {instant(story.known_since)}{gaps}")
     else:
         yield Text("what happened is not proven: no run has seen it in a cluster")
+
+
+def _paid(payer: Payer) -> tuple[str, date, date | None]:
+    """Return who pays, and the first and the last day; None: on and on."""
+    is_open = payer.last >= LAST.toordinal()
+    return payer.org, date.fromordinal(payer.first), None if is_open else date.fromordinal(payer.last)
 
 
 def _caption(story: Story, scale: Scale) -> Iterator[Text]:
@@ -428,6 +439,7 @@ def document(story: Story, *, period: Period | None = None) -> Iterator[str]:
             "from": period and period.start,
             "until": period and period.end,
             "lives": [lifetime._asdict() for lifetime in story.lifetimes],
+            "payers": [dict(zip(PAYER_KEYS, _paid(payer), strict=True)) for payer in story.payers],
             "events": (
                 {**entry._asdict(), "by": "portal" if entry.correction is None else "reconciler"}
                 for _, entry in _inside(story.entries, period)

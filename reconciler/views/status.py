@@ -9,6 +9,7 @@ from rich.text import Text
 
 from reconciler.core.certificate import Cause
 from reconciler.core.model import SNAPSHOT, Action, Result
+from reconciler.core.reasons import Reason
 from reconciler.views import as_json, terminal
 from reconciler.views.terminal import Row, plural, print_table, visible
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from reconciler.core.certificate import Certificate, Doubt
-    from reconciler.core.status import Corrected, LastDay, Status
+    from reconciler.core.status import Corrected, Decided, LastDay, Status
 
 MAX_ROWS = 20
 """Tenants, reports and exceptions that a table shows."""
@@ -65,6 +66,8 @@ def document(status: Status) -> str:
         "exceptions": [one._asdict() for one in status.exceptions],
         "taken_back_count": status.taken_back_count,
         "taken_back": [one._asdict() for one in status.taken_back],
+        "decisions_count": status.decisions_count,
+        "decisions": [one._asdict() for one in status.decisions],
         "owed_count": status.owed_count,
         "owed": [one._asdict() for one in status.owed],
         "closed_months": [{**one._asdict(), "month": f"{one.month:%Y-%m}"} for one in status.closed_months],
@@ -102,6 +105,8 @@ def show(status: Status, console: Console) -> None:
     columns = ("ID", "TENANT", "REASON", "SKILL", "WRITTEN (UTC)", "WRITTEN AGAIN (UTC)", "NOW IN THE LEDGER")
     title = "CORRECTIONS TAKEN BACK BY AN UNKNOWN HAND"
     _print(console, title, columns, _taken_back(status), status.taken_back_count)
+    columns = ("NUMBER", "TENANT", "DECIDED", "FROM (UTC)", "TO (UTC)", "BY", "AT (UTC)", "NOTE", "SINCE THEN")
+    _print(console, "WHAT PEOPLE DECIDED", columns, _decisions(status), status.decisions_count)
     columns = ("RECIPIENT", "RUN", "SINCE (UTC)", "FOR")
     _print(console, "NOTIFICATIONS OWED", columns, _owed(status), status.owed_count)
     columns = ("MONTH", "CLOSINGS", "FOR", "CHF", "VAT", "LAST CLOSED (UTC)", "NOT TAKEN IN")
@@ -273,6 +278,29 @@ def _taken_back(status: Status) -> Iterator[Row]:
             f"written again {again}" if one.taken_back_at else now,
             "" if one.taken_back_at else "yellow",
         )
+
+
+def _decisions(status: Status) -> Iterator[Row]:
+    for one in status.decisions:
+        number, tenant, what = str(one.number), visible(one.tenant), visible(_said(one))
+        since, until = _minute(one.from_at), _minute(one.until_at) if one.until_at else "on"
+        by, at, note = visible(one.by), _minute(one.decided_at), visible(one.note)
+        became = [f"upheld by {plural(one.upheld, 'row')}"] if one.upheld else []
+        became += [f"taken back by {one.taken_back}"] if one.taken_back else []
+        time = since if one.until_at == one.from_at else f"{since} {'to ' if one.until_at else ''}{until}"
+        yield _row(
+            (number, tenant, what, since, until, by, at, note, ", ".join(became) or "stands"),
+            f"{number} {tenant}: {what}, {time}",
+            f"{by} at {at}: {note}" + (f"; {', '.join(became)}" if became else ""),
+            "dim" if one.taken_back else "",
+        )
+
+
+def _said(one: Decided) -> str:
+    """Return what was decided in a few words."""
+    if one.reason == Reason.RETRACTED:
+        return f"takes back {one.said}"
+    return f"{one.subject} {one.said}" if one.subject else one.said
 
 
 def _owed(status: Status) -> Iterator[Row]:

@@ -48,18 +48,6 @@ SELECT EXISTS (SELECT FROM reconciler.tenants t
 SELECT reopened_at, reopened_by, note FROM reconciler.closed_lives
 WHERE tenant_name = %(tenant)s ORDER BY reopened_at DESC LIMIT 1
 
--- name: keep_closed_lifetime
-INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note, number)
-SELECT tenant_name, zitadel_org_id, created_at, %(ended_at)s, %(by)s, %(note)s,
-       -- it joins those that count
-       coalesce((SELECT max(number) FROM reconciler.closed_lives WHERE tenant_name = %(tenant)s), 0)
-FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s
-
--- name: begin_lifetime
-UPDATE public.tenant_billing_lifecycle
-SET created_at = %(created_at)s, deleted_at = NULL, zitadel_org_id = %(org)s
-WHERE tenant_name = %(tenant)s
-
 -- name: similar_names
 -- The names that a misspelt one could mean: first those that contain it, then those closest to it in length.
 SELECT tenant_name FROM (
@@ -117,18 +105,6 @@ INSERT INTO reconciler.corrections (
 VALUES ('recorded', %(tenant)s, %(org)s, 'insert', %(before)s, %(org)s, %(begins_at)s, %(begins_at)s, %(ends_at)s,
         'decided', 'payers', %(number)s, now(), %(by)s, current_user, %(note)s)
 
--- name: end_payer
--- A new lifetime is paid by its own organisation, though another one paid until the end of the lifetime before.
-INSERT INTO reconciler.payers (source, tenant_name, number, org, from_day)
-SELECT coalesce((SELECT identity FROM reconciler.source), ''), %(tenant)s,
-       nextval(pg_get_serial_sequence('reconciler.corrections', 'id')), %(org)s, begun.day
-FROM (
-  -- a day that two lifetimes share is the earlier one's
-  SELECT greatest((%(created_at)s AT TIME ZONE 'UTC')::date, (%(ended_at)s AT TIME ZONE 'UTC')::date + 1) AS day
-) begun
-WHERE EXISTS (SELECT FROM reconciler.paid_days p
-              WHERE p.tenant_name = %(tenant)s AND p.until_day = 'infinity' AND p.from_day < begun.day)
-
 -- name: keep_lifetimes
 -- All earlier lifetimes, as a person decided them.
 INSERT INTO reconciler.closed_lives (tenant_name, zitadel_org_id, created_at, deleted_at, reopened_by, note, number)
@@ -162,6 +138,7 @@ WHERE tenant_name = %(tenant)s AND event_table = 'tenant_billing_lifecycle' AND 
 -- name: prove_lifetime
 INSERT INTO reconciler.corrections (
   reason, tenant_name, zitadel_org_id, action, recorded, observed, occurred_at, not_before, not_after, evidence,
-  event_table, life_began_at, uid, decision, decided_at, by, role, note)
-VALUES ('recorded', %(tenant)s, %(org)s, 'update', %(before)s, %(after)s, %(since)s, %(since)s, %(until)s, 'decided',
-        'tenant_billing_lifecycle', %(began_at)s, %(uid)s, %(number)s, now(), %(by)s, current_user, %(note)s)
+  event_table, life_began_at, uid, impact_chf, decision, decided_at, by, role, note)
+VALUES (%(reason)s, %(tenant)s, %(org)s, 'update', %(before)s, %(after)s, %(at)s, %(since)s, %(until)s, 'decided',
+        'tenant_billing_lifecycle', %(began_at)s, %(uid)s, %(impact_chf)s, %(number)s, now(), %(by)s, current_user,
+        %(note)s)

@@ -159,6 +159,15 @@ SELECT t.tenant_name, t.uid, CASE WHEN t.continues THEN least(t.created_at, f.cr
 FROM reconciler.tenants t LEFT JOIN reconciler.tenants f ON (f.source, f.uid) = (t.source, t.follows)
 WHERE t.source = %(source)s AND t.tenant_name = ANY (%(names)s::text[])
 
+-- name: restored_tenants
+-- Who had these names when a person decided since when they lived, that beginning, and the creation if it is remembered.
+SELECT c.tenant_name, c.uid, c.life_began_at, (
+         SELECT t.created_at FROM reconciler.tenants t WHERE t.source = %(source)s AND t.uid = c.uid)
+FROM reconciler.corrections c
+WHERE c.tenant_name = ANY (%(names)s::text[]) AND c.event_table = 'tenant_billing_lifecycle'
+      AND c.evidence = 'decided' AND c.uid IS NOT NULL
+ORDER BY c.id
+
 -- name: our_events
 -- Which of these events a run has written.
 SELECT tenant_name, event_table, event_id FROM reconciler.corrections

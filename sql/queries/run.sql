@@ -32,6 +32,22 @@ SELECT pg_catalog.current_setting('server_encoding'),
        -- large enough to hash both sides of the comparison in memory
        pg_catalog.set_config('work_mem', '64MB', true)
 
+-- name: limits_before
+-- What `limits` changes, as it is: a transaction that is another program's goes on with that.
+SELECT name, pg_catalog.current_setting(name, true)
+FROM pg_catalog.unnest(ARRAY[
+  'lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'search_path',
+  'row_security', 'timezone', 'datestyle', 'intervalstyle', 'standard_conforming_strings', 'array_nulls',
+  'default_table_access_method', 'jit', 'cursor_tuple_fraction', 'work_mem', 'client_encoding']) AS name
+WHERE pg_catalog.current_setting(name, true) IS NOT NULL
+
+-- name: set_limits
+SELECT pg_catalog.set_config(name, value, true)
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS given (name, value)
+
+-- name: isolation
+SELECT pg_catalog.current_setting('transaction_isolation')
+
 -- name: clock
 -- The database's clock, by which every observation is dated.
 SELECT clock_timestamp()
@@ -342,6 +358,10 @@ ANALYZE planned
 
 -- name: empty_plan
 TRUNCATE planned
+
+-- name: drop_plan
+-- A transaction may hold several decisions.
+DROP TABLE pg_temp.planned
 
 -- name: drop_stale
 -- Remove the tenants whose record has changed since the plan was built, or is being changed, and return them.

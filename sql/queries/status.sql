@@ -35,6 +35,32 @@ GROUP BY day ORDER BY day
 -- Those of which the ledger is asked whether they stand.
 SELECT id FROM reconciler.corrections ORDER BY id DESC LIMIT %(max_rows)s
 
+-- name: status_decisions
+-- What people decided lately, by the number, the latest first, and what became of it. Each row has the total. Of a
+-- lifetime or a payer the row about that counts, else the first one that was appended.
+WITH made AS (
+  SELECT DISTINCT ON (decision) decision, tenant_name, subject, reason, event_table, takes_back_event_id, observed,
+         not_before, not_after, by, decided_at, note, taken_back_at, taken_back_by
+  FROM reconciler.corrections
+  WHERE decision IS NOT NULL AND run_id IS NULL AND decided_at > now() - %(since)s::interval
+  ORDER BY decision, event_id IS NOT NULL, id
+)
+SELECT m.decision, m.tenant_name, m.subject, m.reason,
+       CASE WHEN m.event_table = 'payers' THEN concat('paid for by ', m.observed)
+            WHEN m.event_table = 'tenant_billing_lifecycle' THEN concat('lived ', m.observed)
+            WHEN m.reason <> 'retracted' THEN m.observed
+            WHEN m.takes_back_event_id IS NULL
+            THEN concat('number ', (SELECT min(c.number) FROM reconciler.corrections c
+                                    WHERE c.tenant_name = m.tenant_name AND c.taken_back_by = m.decision))
+            ELSE concat(CASE m.event_table WHEN 'tenant_skill_events' THEN 'skill:' ELSE 'suspension:' END,
+                        m.takes_back_event_id) END,
+       m.not_before, nullif(m.not_after, 'infinity'), m.by, m.decided_at, m.note,
+       (SELECT count(*) FROM reconciler.corrections c WHERE c.decision = m.decision AND c.run_id IS NOT NULL),
+       CASE WHEN m.taken_back_by IS NOT NULL THEN concat('number ', m.taken_back_by)
+            WHEN m.taken_back_at IS NOT NULL THEN 'an unknown hand' END,
+       count(*) OVER ()
+FROM made m ORDER BY m.decision DESC LIMIT %(max_rows)s
+
 -- name: status_owed
 -- Who was never notified of the corrections of which run, for as long as a later run makes up for it. Each row has the
 -- total.

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core import compare
-from reconciler.core.decisions import NotReopened, Reopening
+from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.errors import Failure
 from reconciler.core.model import SNAPSHOT, UNKNOWN_ORG, Outcome
 from reconciler.core.reasons import REPORTING, Reason
 from reconciler.db import connection as database
-from reconciler.db import decisions
+from reconciler.db import decisions, lifetimes
+from reconciler.db.apply import Author
 from reconciler.db.connection import LedgerDenied, LedgerUnreachable, transaction
 from reconciler.db.decisions import DecisionDenied
 from reconciler.sources.api_client import Api, CustomResource
@@ -65,14 +66,14 @@ def make_cluster(system: System) -> Cluster:
     )
 
 
-def reopen(
-    system: System, name: str = "acme", *, url: str | None = None, ended_at: datetime | None = None
-) -> Reopening:
+def reopen(system: System, name: str = "acme", *, url: str | None = None, ended_at: datetime | None = None) -> PutRight:
     """Reopen a tenant as the command does."""
     with closing(database.connect(url or system.url)) as ledger:
         lookup = look_up(make_cluster(system), name)
         with transaction(ledger) as cursor:
-            return decisions.reopen(cursor, lookup, ended_at=ended_at, settle=SETTLE, note="it came back", by="elena")
+            return lifetimes.reopen(
+                cursor, name, ended_at=ended_at, settle=SETTLE, author=Author("elena", "it came back"), lookup=lookup
+            )
 
 
 def record_event(system: System, skill: str | None, kind: str, at: timedelta) -> None:
@@ -436,6 +437,27 @@ def test_reopening_ends_an_open_lifetime_when_a_person_says(recreated: System, c
 
 
 @pytest.mark.usefixtures("lost_log")
+@pytest.mark.parametrize(
+    ("packages", "expected"),
+    [
+        pytest.param(["mail"], [("disabled", ENDED), ("enabled", BORN_AGAIN)], id="on again - goes on"),
+        pytest.param([], [("disabled", ENDED)], id="off - stays off"),
+    ],
+)
+def test_what_was_on_goes_off_where_a_lost_lifetime_ends(
+    recreated: System, packages: list[str], expected: list[tuple[str, timedelta]]
+) -> None:
+    recreated.api.patch("acme", {"spec": {"packages": packages}}, at=recreated.now + BORN_AGAIN)
+    reopen(recreated, ended_at=to_second(recreated, ENDED))
+    number = read_number(recreated)
+    assert recreated.ledger.execute(
+        "SELECT observed, occurred_at FROM reconciler.corrections WHERE number = %s AND subject = 'mail' ORDER BY id",
+        [number],
+    ).fetchall() == [(kind, to_second(recreated, at)) for kind, at in expected]
+    assert recreated.run().findings == ()
+
+
+@pytest.mark.usefixtures("lost_log")
 def test_an_open_lifetime_ends_with_its_last_proof(recreated: System, command: Command) -> None:
     ran = command("reopen", "acme", "--note", "n")
     assert ran.code == 0, ran.err
@@ -524,7 +546,7 @@ def test_the_whole_story_of_a_tenant_that_comes_back(system: System, command: Co
     api.create(tenant("acme", ["mail"]), at=system.now + timedelta(days=-3))
     assert [one.reason for one in system.run().findings] == ["tenant_recreated"]
     assert command("reopen", "acme", "--note", "and again").code == 0
-    assert len(system.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 2
+    assert len(system.ledger.execute("SELECT FROM reconciler.earlier_lifetimes").fetchall()) == 2
     assert {reason for reason, *_ in corrections_of(system.run())} == {
         "skill_enable_unrecorded",
         "resumption_unrecorded",
@@ -537,11 +559,55 @@ def test_reopening_names_both_lifetimes(system: System, command: Command) -> Non
     system.api.create(tenant("acme", org="2872"), at=system.now + BORN_AGAIN)
     ran = command("reopen", "acme", "--note", "n")
     began, ended, again = (f"{system.now + at:%Y-%m-%d %H:%M:%S}" for at in (BORN, ENDED, BORN_AGAIN))
-    assert ran.out.splitlines()[:2] == [
-        f"Reopened acme: it is billed to 2872 from {again} UTC on, when it was recreated.",
+    number = read_number(system)
+    assert ran.out.splitlines()[:4] == [
+        f"Number {number}: acme was gone from {ended} to {again} UTC,",
+        "by elena: n",
+        f"It is billed to 2872 from {again} UTC on, when it was recreated.",
         f"Its lifetime before is kept: {ORG}, {began} to {ended} UTC.",
     ]
-    assert [(line["event"], line["by"]) for line in ran.logged] == [("tenant.reopened", "elena")]
+    assert [(line["event"], line["number"], line["by"]) for line in ran.logged] == [
+        ("decision.written", number, "elena")
+    ]
+
+
+def read_number(system: System) -> int:
+    """Return the number of the only decision."""
+    ((number,),) = system.ledger.execute(
+        "SELECT DISTINCT number FROM reconciler.corrections WHERE evidence = 'decided'"
+    ).fetchall()
+    return int(number)
+
+
+def test_reopening_leaves_its_proof(system: System, command: Command) -> None:
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", org="2872"), at=system.now + BORN_AGAIN)
+    assert command("reopen", "acme", "--note", "it came back").code == 0
+    ended, again = system.now + ENDED, to_second(system, BORN_AGAIN)
+    assert system.ledger.execute(
+        "SELECT reason, action, zitadel_org_id, occurred_at, not_before, not_after, evidence, run_id, by, note, "
+        "role = current_user, impact_chf IS NOT NULL FROM reconciler.corrections"
+    ).fetchall() == [
+        ("reopened", "update", "2872", again, ended, again, "decided", None, "elena", "it came back", True, True)
+    ]
+    shown = command("explain", "acme").out
+    assert "(reopened)" in shown
+    assert "by elena" in shown
+    assert shown.count("◆") == 3, "in the legend, in the picture, and at the creation: the stamp is the portal's"
+
+
+def test_a_dry_run_of_a_reopening_shows_its_worth_by_payer(system: System, command: Command) -> None:
+    system.ledger.execute("UPDATE platform_pricing SET tenant_monthly_fee_chf = 31")
+    record_closed_lifetime(system)
+    system.api.create(tenant("acme", org="2872"), at=system.now + BORN_AGAIN)
+    before = all_rows(system.url)
+    shown = command("reopen", "acme", "--note", "n", "--dry-run", "--output", "json").document
+    assert all_rows(system.url) == before
+    assert (shown["number"], shown["state"], shown["org"]) == (None, "gone", "2872")
+    assert {(line["org"], line["item"], line["days_before"]) for line in shown["lines"]} == {("2872", None, 0)}
+    assert sum(line["days_after"] for line in shown["lines"]) == -BORN_AGAIN.days + 1
+    done = command("reopen", "acme", "--note", "n", "--output", "json").document
+    assert (done["lines"], done["number"]) == (shown["lines"], read_number(system))
 
 
 def test_a_new_lifetime_without_a_label_has_an_unknown_organisation(system: System) -> None:
@@ -693,7 +759,7 @@ def test_a_name_in_two_namespaces_is_not_reopened(system: System, tmp_path: Path
         for namespace in ("a", "b"):
             api.create(tenant("acme", namespace=namespace), at=system.now + BORN_AGAIN)
         system.kubeconfig = str(api.kubeconfig(tmp_path / "namespaced"))
-        with pytest.raises(NotReopened, match="stands in more than one namespace: a, b"):
+        with pytest.raises(NotPutRight, match="stands in more than one namespace: a, b"):
             reopen(system)
 
 
@@ -703,8 +769,8 @@ def test_a_file_does_not_stand_in_for_the_cluster(system: System, tmp_path: Path
     file = tmp_path / "tenants.json"
     file.write_bytes(system.api.encoded("acme") or b"")
     lookup = look_up(FileSource(path=str(file), group="pieced.ch", org_label=ORG_LABEL), "acme")
-    with pytest.raises(NotReopened, match="and this is snapshot"), transaction(system.ledger) as cursor:
-        decisions.reopen(cursor, lookup, ended_at=None, settle=SETTLE, note="n", by="elena")
+    with pytest.raises(NotPutRight, match="and this is snapshot"), transaction(system.ledger) as cursor:
+        lifetimes.reopen(cursor, "acme", settle=SETTLE, author=Author("elena", "n"), lookup=lookup)
 
 
 def test_a_lifetime_of_this_second_counts_despite_a_slow_ledger_clock(system: System) -> None:
@@ -723,7 +789,7 @@ def test_the_role_of_the_runs_learns_who_may_reopen(system: System, command: Com
     ran = command("reopen", "acme", "--note", "n", DATABASE_URL=role_url)
 
     assert (ran.code, ran.out) == (1, "")
-    assert "permission denied for table closed_lives" in ran.complaint["error"]
+    assert "permission denied for sequence corrections_id_seq" in ran.complaint["error"]
     assert "DATABASE_URL of the owner" in ran.complaint["remedy"]
     assert all_rows(system.url) == before
 
@@ -750,8 +816,8 @@ def test_of_two_who_reopen_at_once_one_is_refused(system: System, held: HeldLock
 
     ended = held.call(lambda: reopen(system), 2)
 
-    assert sorted(type(one).__name__ for one in ended) == ["NotReopened", "Reopening"]
-    (refused,) = (one for one in ended if isinstance(one, NotReopened))
+    assert sorted(type(one).__name__ for one in ended) == ["NotPutRight", "PutRight"]
+    (refused,) = (one for one in ended if isinstance(one, NotPutRight))
     assert "acme is open already" in str(refused)
     assert len(system.ledger.execute("SELECT FROM reconciler.closed_lives").fetchall()) == 1
 
@@ -779,7 +845,8 @@ def test_a_lost_connection_writes_nothing_and_a_retry_succeeds(system: System, h
 
     assert isinstance(ended, LedgerUnreachable)
     assert all_rows(system.url) == before
-    assert reopen(system).closed.org == ORG
+    assert (done := reopen(system).reopening)
+    assert done.closed.org == ORG
 
 
 def test_a_row_opened_by_hand_meanwhile_is_open_already(system: System) -> None:
@@ -790,7 +857,7 @@ def test_a_row_opened_by_hand_meanwhile_is_open_already(system: System) -> None:
     def attempt() -> None:
         try:
             ended.append(reopen(system))
-        except NotReopened as refused:
+        except NotPutRight as refused:
             ended.append(refused)
 
     waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -836,9 +903,8 @@ def test_a_run_defers_what_was_reopened_meanwhile(system: System, held: HeldLock
         system.api.finalize("acme")
         system.api.create(tenant("acme", ["mail"]), at=system.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(
-                cursor, look_up(make_cluster(system), "acme"), ended_at=None, settle=SETTLE, note="n", by="elena"
-            )
+            lookup = look_up(make_cluster(system), "acme")
+            lifetimes.reopen(cursor, "acme", settle=SETTLE, author=Author("elena", "n"), lookup=lookup)
 
     (outcome,) = held.call(system.run, meanwhile=comes_back)
 
@@ -951,9 +1017,8 @@ def test_a_stamp_for_the_lifetime_before_spares_the_new_one(system: System, held
         system.ledger.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [system.now + ENDED])
         system.api.create(tenant("acme"), at=system.now + BORN_AGAIN)
         with transaction(held.holder) as cursor:
-            decisions.reopen(
-                cursor, look_up(make_cluster(system), "acme"), ended_at=None, settle=SETTLE, note="n", by="elena"
-            )
+            lookup = look_up(make_cluster(system), "acme")
+            lifetimes.reopen(cursor, "acme", settle=SETTLE, author=Author("elena", "n"), lookup=lookup)
 
     (outcome,) = held.call(system.run, meanwhile=comes_back)
 

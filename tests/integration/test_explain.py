@@ -883,7 +883,7 @@ def test_the_json_document_holds_the_whole_story(run: Callable[..., Ran], ledger
     assert (ran.code, ran.err) == (0, "")
     assert list(ran.document) == [
         *("tenant", "as_of", "verified_at", "known_since", "from", "until"),
-        *("lives", "events", "corrections", "gaps", "reports", "closings", "exceptions"),
+        *("lives", "payers", "events", "corrections", "gaps", "reports", "closings", "exceptions"),
     ]
     assert ran.document["lives"] == [
         {

@@ -440,7 +440,7 @@ def paid(acme: Ledger) -> dict[str, tuple[int, Decimal]]:
 def test_who_pays_from_the_middle_of_a_month_divides_it(acme: Ledger, command: Callable[..., Ran]) -> None:
     ran = command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "m.keller")
     assert (ran.code, paid(acme)) == (0, {"2871": (14, Decimal("14.00")), OTHER: (17, Decimal("17.00"))})
-    assert "acme was paid for by 2872 from 2026-05-15 00:00:00 on, by m.keller: sold" in ran.out
+    assert "acme was paid for by 2872 from 2026-05-15 00:00:00 on,\nby m.keller: sold" in ran.out
     assert "Together CHF +0.00 before VAT" in ran.out
 
 
@@ -498,6 +498,17 @@ def test_a_payer_ends_with_its_lifetime(acme: Ledger, command: Callable[..., Ran
     acme.system.run()
     assert command("reopen", "acme", "--note", "back", "--by", "me", *acme.kubeconfig).code == 0
     assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14 + 7, OTHER: 5}
+
+
+def test_whoever_pays_for_both_lifetimes_is_named_once(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "me")
+    acme.system.api.delete("acme", at=may(20))
+    acme.system.api.create(tenant("acme", org=OTHER), at=may(25))
+    again = ("--ended", "2026-05-20T00:00Z", "--note", "back", "--by", "me", *acme.kubeconfig)
+    assert command("reopen", "acme", *again).code == 0
+    assert command("explain", "acme").out.count("paid for by") == 1
+    assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 14, OTHER: 5 + 7}
 
 
 # --- lifetimes ---------------------------------------------------------------------------------------------------
@@ -643,6 +654,48 @@ def test_a_lifetime_that_was_never_stands_in_no_others_way(acme: Ledger, command
     assert lived == [(OTHER, may(-41), may(-19))]
 
 
+@pytest.fixture
+def restored(acme: Ledger, command: Callable[..., Ran]) -> Ledger:
+    """Deleted and stamped on 13 May, restored at once, and a person said that it lived on."""
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.delete(13)
+    acme.system.api.finalize("acme")
+    acme.system.api.create(tenant("acme", ["mail", "wiki"], finalizers=["backup"]), at=may(13) + timedelta(minutes=15))
+    assert [each.reason for each in acme.system.run().findings] == ["tenant_recreated"]
+    assert life(acme, command, "alive", "--from", "2026-05-13").code == 0
+    return acme
+
+
+def test_a_restored_tenant_that_lived_on_is_one_tenant(restored: Ledger) -> None:
+    (appended,) = restored.system.run().findings
+    assert (appended.subject, appended.observed) == ("wiki", "enabled")
+    assert appended.moment
+    assert appended.moment.occurred_at == may(13) + timedelta(minutes=15)
+    assert [restored.system.run().result for _ in range(3)] == [Result.CLEAN] * 3
+    assert (restored.mail(), restored.fee()) == (31, 31)
+
+
+def test_the_deletion_before_a_restoration_is_not_stamped_again(restored: Ledger) -> None:
+    """The change log has shown it minutes ago, so that its change is still kept."""
+    restored.execute(
+        "INSERT INTO reconciler.changes (source, uid, tenant_name, resource_version, kind, not_before, not_after, at, "
+        "created_at) SELECT source, uid, 'acme', '2', 'deleted', %(at)s, %(at)s, %(at)s, created_at "
+        "FROM reconciler.tenants WHERE gone_at IS NOT NULL",
+        {"at": may(13)},
+    )
+    restored.system.run()
+    assert restored.execute("SELECT deleted_at FROM tenant_billing_lifecycle").fetchall() == [(None,)]
+
+
+def test_later_changes_of_a_restored_tenant_wait_for_the_portal(restored: Ledger) -> None:
+    restored.system.run()
+    restored.system.api.patch("acme", {"spec": {"packages": ["wiki"]}})
+    assert [(each.action, each.subject) for each in restored.system.run().findings] == [("defer", "mail")]
+    restored.says((restored.system.now - FROM) / timedelta(days=1) + 1, "disabled")
+    assert restored.system.run().result is Result.CLEAN
+
+
 def test_a_lifetime_leaves_one_number_with_its_proof(acme: Ledger, command: Callable[..., Ran]) -> None:
     acme.says(1, "enabled")
     life(acme, command, "gone", "--from", "2026-05-10", "--to", "2026-05-20")
@@ -712,6 +765,23 @@ def test_each_decision_works_with_its_own_role_alone(
     assert decide("decide").code == 0
 
 
+def test_reopening_with_another_payer_needs_the_role_for_decisions_alone(
+    acme: Ledger, login: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    acme.system.run()
+    said = ("record", "acme", "payer", OTHER, "--from", "2026-05-10", "--note", "sold", "--by", "me")
+    acme.system.api.delete("acme", at=may(20))
+    acme.system.api.create(tenant("acme", ["mail"]), at=may(25))
+    again = ("reopen", "acme", "--ended", "2026-05-20T00:00Z", "--note", "back", "--by", "me", *acme.kubeconfig)
+    for arguments in (said, again):
+        ran = invoke(monkeypatch, capsys, *arguments, environment={"DATABASE_URL": login("decide")})
+        assert ran.code == 0, ran.err
+    assert {org: days for org, (days, _) in paid(acme).items()} == {"2871": 9 + 7, OTHER: 10}
+    assert acme.mail() == 19 + 7
+
+
 def test_a_name_that_nobody_knows_was_not_gone(command: Callable[..., Ran], acme: Ledger) -> None:
     ran = command("record", "acne", "gone", "--from", "2026-05-10", "--note", "why", "--by", "me")
     assert (ran.code, acme.fee()) == (3, 31)
@@ -745,3 +815,70 @@ def test_what_an_unknown_hand_undid_is_not_taken_back_again(acme: Ledger) -> Non
 def test_in_json_what_holds_on_and_on_has_no_end(command: Callable[..., Ran]) -> None:
     given = ["--from", "2026-05-15", "--note", "sold", "--by", "me", "--output", "json"]
     assert command("record", "acme", "payer", OTHER, *given).document["to"] is None
+
+
+# --- what explain and status say of it ---------------------------------------------------------------------------
+
+
+def test_status_lists_decisions_and_what_became_of_them(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    upheld = acme.record("disabled", 10, 20).number
+    acme.says(15, "enabled")
+    acme.system.run()
+    undone = acme.record("suspended", 3, 9, skill=None).number
+    back = acme.retract(undone or 0).number
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", "--note", "sold", "--by", "me")
+    life(acme, command, "gone", "--from", "2026-05-24", "--to", "2026-05-26")
+    shown = command("status", "--output", "json").document
+    assert shown["decisions_count"] == 5
+    assert [
+        (one["number"], one["subject"], one["said"], one["until_at"], one["upheld"], one["taken_back"])
+        for one in shown["decisions"][2:]
+    ] == [
+        (back, None, f"number {undone}", "2026-05-03T00:00:00Z", 0, None),
+        (undone, None, "suspended", "2026-05-09T00:00:00Z", 0, f"number {back}"),
+        (upheld, "mail", "disabled", "2026-05-20T00:00:00Z", 1, None),
+    ]
+    assert [(one["said"], one["until_at"]) for one in shown["decisions"][:2]] == [
+        (
+            "lived 2026-04-01 00:00:00 to 2026-05-24 00:00:00; 2026-05-26 00:00:00 to now",
+            "2026-05-26T00:00:00Z",
+        ),
+        (f"paid for by {OTHER}", None),
+    ]
+    text = command("status").out
+    assert f"takes back number {undone}" in text
+    assert "upheld by 1 row" in text
+
+
+def test_status_names_the_row_that_was_taken_back(acme: Ledger, command: Callable[..., Ran]) -> None:
+    row = acme.says(10, "enabled")
+    acme.says(12, "disabled")
+    acme.retract(f"skill:{row}")
+    assert [one["said"] for one in command("status", "--output", "json").document["decisions"]] == [f"skill:{row}"]
+
+
+def test_a_decision_of_long_ago_is_in_explain_alone(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.record("enabled", 10, 20)
+    acme.execute("UPDATE reconciler.corrections SET decided_at = now() - interval '29 days'")
+    assert command("status", "--output", "json").document["decisions"] == []
+    assert "by m.keller" in command("explain", "acme").out
+
+
+@pytest.mark.parametrize(
+    ("until", "text", "last"),
+    [
+        pytest.param((), "on", None, id="on and on - null"),
+        pytest.param(("--to", "2026-05-21"), "to 2026-05-20", "2026-05-20", id="up to a day - the last one"),
+    ],
+)
+@pytest.mark.usefixtures("acme")
+def test_explain_says_who_pays_for_which_days(
+    command: Callable[..., Ran], until: tuple[str, ...], text: str, last: str | None
+) -> None:
+    command("record", "acme", "payer", OTHER, "--from", "2026-05-15", *until, "--note", "sold", "--by", "m.keller")
+    assert f"paid for by {OTHER} from 2026-05-15 {text}\n" in command("explain", "acme").out
+    assert command("explain", "acme", "--output", "json").document["payers"] == [
+        {"org": OTHER, "from_day": "2026-05-15", "to_day": last}
+    ]

@@ -20,6 +20,7 @@ from reconciler.core.certificate import Cause, Certificate, Doubt
 from reconciler.core.model import HistoryRead, LogRead
 from reconciler.core.status import (
     Corrected,
+    Decided,
     Exemption,
     LastDay,
     OpenReport,
@@ -679,7 +680,8 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
     assert list(found) == [
         *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "history"),
         *("reports_count", "reports"),
-        *("exceptions_count", "exceptions", "taken_back_count", "taken_back", "owed_count", "owed"),
+        *("exceptions_count", "exceptions", "taken_back_count", "taken_back"),
+        *("decisions_count", "decisions", "owed_count", "owed"),
         *("closed_months", "corrections", "runs", "future_runs", "future_runs_until"),
     ]
     assert found["verified_until"] == f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
@@ -757,6 +759,17 @@ def test_the_docs_show_what_is_printed() -> None:
             TakenBack(198, "praxis-hofer", "deletion_unrecorded", None, at - 9 * DAY, at - 2 * DAY, None),
         ),
         taken_back_count=2,
+        decisions=(
+            Decided(
+                *(1218, "hotel-seeblick", None, "recorded", "paid for by 287100000000000013", JUNE - 17 * DAY, None),
+                *("elena", at - DAY, "sold to Seeblick AG", 0, None),
+            ),
+            Decided(
+                *(1204, "hotel-seeblick", "mail", "recorded", "disabled", JUNE - 22 * DAY, JUNE - 12 * DAY),
+                *("m.keller", at - 2 * DAY, "the customer's log", 1, None),
+            ),
+        ),
+        decisions_count=2,
         owed=(OwedNotification(UUID("c2b9a3d4-0a55-4e0e-8f52-6f9a1f1d7e20"), "alertmanager", at - 301 * SETTLE / 60),),
         owed_count=1,
         corrections=tuple(Corrected(date(2026, 5, 6) + number * DAY, n) for number, n in enumerate(days)),

@@ -368,9 +368,7 @@ class DecidedWorld:
 
     def _reopen(self, _: int, __: int, ___: int) -> None:
         def decide(cursor: Any, lookup: Lookup | None) -> Any:
-            if lookup is None:
-                raise ClusterNeeded(NAME, "")
-            return decisions.reopen(cursor, lookup, ended_at=None, settle=SETTLE, note="why", by="me")
+            return lifetimes.reopen(cursor, NAME, settle=SETTLE, author=AUTHOR, lookup=lookup)
 
         if self._decide("reopen", decide):
             self.is_simple = False

@@ -24,6 +24,11 @@ BORN = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ALL_TIME = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
+SAID: dict[str, Any] = {"by": "m.keller", "note": "the customer's log"}
+SPAN: dict[str, Any] = {"since": BORN + HOUR, "until": BORN + 2 * HOUR}
+SHOWN = ledger_api.Shown(source="cluster", uid="2", created_at=BORN + 24 * HOUR, org="2872", packages=["mail"])
+"""The cluster shows another acme, which is of a later day."""
+
 PUBLIC = {
     name: getattr(ledger_api, name) for name in ledger_api.__all__ if inspect.isfunction(getattr(ledger_api, name))
 }
@@ -48,10 +53,17 @@ CALLS: dict[str, Callable[[Connection], object]] = {
     "remove_skill_price": lambda c: ledger_api.remove_skill_price(c, "mail"),
     "org_billing": lambda c: ledger_api.org_billing(c, "2871"),
     "change_org_billing": lambda c: ledger_api.change_org_billing(c, "2871", pay_by_invoice=True),
+    "decide_skill": lambda c: ledger_api.decide_skill(c, "acme", "wiki", enabled=True, **SPAN, **SAID),
+    "decide_suspension": lambda c: ledger_api.decide_suspension(c, "acme", suspended=False, **SPAN, **SAID),
+    "decide_lifetime": lambda c: ledger_api.decide_lifetime(c, "acme", alive=False, **SPAN, **SAID),
+    "decide_payer": lambda c: ledger_api.decide_payer(c, "acme", "2872", since=BORN.date(), **SAID),
+    "retract": lambda c: ledger_api.retract(c, "suspension:1", shown=SHOWN, **SAID),
+    "reopen": lambda c: ledger_api.reopen(c, "acme", shown=SHOWN, **SAID),
 }
 """One call of each function, for a ledger with `record_acme`."""
 
-WRITES = {name for name in CALLS if name.startswith(("record_", "change_", "set_", "remove_"))} | {"org_billing"}
+READS = ("lifecycle", "platform_prices", "skill_prices", "skill_price")
+WRITES = {name for name in CALLS if not name.startswith(READS) and not name.endswith(("_at", "_events"))}
 
 
 def record_acme(connection: Connection) -> None:
@@ -60,6 +72,7 @@ def record_acme(connection: Connection) -> None:
     ledger_api.record_skills(connection, "acme", "2871", enabled=["mail"], occurred_at=BORN)
     ledger_api.record_suspension(connection, "acme", "2871", BORN)
     ledger_api.set_skill_price(connection, "mail", Decimal("0.6"))
+    connection.execute("INSERT INTO reconciler.source (identity) VALUES ('cluster')")
 
 
 @contextmanager

@@ -48,6 +48,7 @@ ACTION = {
     Reason.CORRECTION_SUPERSEDED: Action.APPEND,
     Reason.RECORDED: Action.APPEND,
     Reason.RETRACTED: Action.APPEND,
+    Reason.REOPENED: Action.UPDATE,
     Reason.TENANT_RESTLESS: Action.REPORT,
     Reason.TENANT_PARKED: Action.REPORT,
 }
@@ -605,7 +606,7 @@ def test_the_truth_table(observed: Observed | None, recorded: Recorded, expected
 def test_every_reason_has_a_row() -> None:
     found_later = {Reason.TENANT_RESTLESS, Reason.HISTORY_CONTRADICTS, Reason.CORRECTION_SUPERSEDED}
     found_later.add(Reason.CLOSED_MONTH_CHANGED)
-    found_by_a_look = set(Reason) - found_later - {Reason.RECORDED, Reason.RETRACTED}
+    found_by_a_look = set(Reason) - found_later - {Reason.RECORDED, Reason.RETRACTED, Reason.REOPENED}
     assert {finding.reason for _, _, expected in TABLE.values() for finding in expected} == found_by_a_look
 
 
