@@ -22,6 +22,7 @@ from reconciler.core.certificate import (
 )
 from reconciler.core.errors import Refusal
 from reconciler.core.status import Unverified
+from reconciler.db.connection import server_cursor
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def read_certificate(
     question = Question(begins, ends, runs_settle)
     proofs = {one.tenant: one.verified_until for one in read_unverified(cursor, settle=settle)}
     asked = {"first": begins, "until": ends, "settle": runs_settle, "org": org, "tenant": tenant}
-    with cursor.connection.cursor("facts") as stream:
+    with server_cursor(cursor, "facts") as stream:
         stream.itersize = ROWS_BATCH
         rows = stream.execute(query("certificate_facts"), asked)
         certificate = certify(question, verified_until, (_facts(row, proofs) for row in rows))

@@ -30,6 +30,7 @@ from reconciler.core.closing import (
 )
 from reconciler.core.errors import Refusal
 from reconciler.db.certificate import read_certificate, refuse_unproven
+from reconciler.db.connection import server_cursor
 from reconciler.db.decisions import deciding
 from reconciler.db.put_right import begin
 from reconciler.db.queries import query
@@ -213,7 +214,7 @@ def due(cursor: Cursor, month: date, *, org: str | None = None, tenant: str | No
     """
     price_list(cursor)
     parameters = asked(month, following(month), org, [tenant] if tenant else None) | {"whole": [month], "due": True}
-    with cursor.connection.cursor("due") as stream:
+    with server_cursor(cursor, "due") as stream:
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for *row, _ in stream.execute(usage("settled_lines"), parameters))
         lines = Rows(LineChange, _with_causes(cursor, changes, _closings(cursor, month)))
@@ -236,7 +237,7 @@ def closed(
             "`reconciler status` lists the closed months.",
         )
     named = {"month": month, "number": number, "org": org, "tenant": tenant}
-    with cursor.connection.cursor("closed") as stream:
+    with server_cursor(cursor, "closed") as stream:
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for row in stream.execute(query("closed_lines"), named))
         lines = Rows(LineChange, _with_causes(cursor, changes, closings[: number - 1], closings[number - 1]))

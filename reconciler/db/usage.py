@@ -60,7 +60,7 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     }
     whole = {"whole": [*closed], "due": False}
     name = "settled_lines" if closed else "usage_lines"
-    with cursor.connection.cursor("lines") as stream:
+    with server_cursor(cursor, "lines") as stream:
         stream.itersize = ROWS_BATCH
         rows = stream.execute(usage(name), parameters | whole)
         changes = Rows(LineChange, ())

@@ -19,6 +19,8 @@ Args:
     shown: what the cluster shows of the tenant, read just before. A decision needs it where it would change how a
         tenant or a skill is now: the cluster is right about that.
     dry_run: return what would be written and what that is worth, and write nothing.
+    month: a UTC month, by its first day.
+    settle: how long after a change the portal may still write its row, as the runs are told.
 
 Raises:
     InvalidArgument: the ledger cannot hold an argument: an id is empty or not text, a time is naive or not in UTC, an
@@ -33,20 +35,27 @@ Raises:
     UnknownTenant: a decision is about a tenant that the ledger does not know.
     DecisionDenied: the connection's role may not decide, see sql/roles.sql.
     NotDecided: the ledger does not show what was written, because a trigger or a rule changed it.
+    NotVerified: a month cannot be closed: it is not proven to its end, or a tenant of it is not.
+    PriceUncertain: a month cannot be closed: it is not known that a price held for all of it.
+    NotClosed: a month has no such closing.
     IsolationTooStrict: a decision needs a transaction at read committed.
     psycopg.Error: psycopg's own errors pass through unchanged: a lost connection, a transaction that had failed
         before, a serialization failure at a stricter isolation level, a missing table.
 """
 
 from reconciler.core.billing import LineChange
+from reconciler.core.closing import Closing, Differences, PriceUncertain
 from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.model import Lifecycle
 from reconciler.db.apply import NotDecided
+from reconciler.db.certificate import NotVerified
+from reconciler.db.closing import NotClosed
 from reconciler.db.connection import IsolationTooStrict
 from reconciler.db.decisions import DecisionDenied
 from reconciler.db.explain import UnknownTenant
 from reconciler.db.put_right import ClusterNeeded
 from reconciler.ledger.calls import InvalidArgument, NotRecorded, RowsHidden
+from reconciler.ledger.closing import close_month, month_changes, month_closing
 from reconciler.ledger.decisions import (
     Shown,
     decide_lifetime,
@@ -86,17 +95,22 @@ from reconciler.ledger.tenants import (
 )
 
 __all__ = [
+    "Closing",
     "ClusterNeeded",
     "DecisionDenied",
+    "Differences",
     "InvalidArgument",
     "IsolationTooStrict",
     "Lifecycle",
     "LineChange",
+    "NotClosed",
     "NotDecided",
     "NotPutRight",
     "NotRecorded",
+    "NotVerified",
     "OrgBilling",
     "PlatformPrices",
+    "PriceUncertain",
     "PutRight",
     "RowsHidden",
     "Shown",
@@ -106,12 +120,15 @@ __all__ = [
     "UnknownTenant",
     "change_org_billing",
     "change_platform_prices",
+    "close_month",
     "decide_lifetime",
     "decide_payer",
     "decide_skill",
     "decide_suspension",
     "lifecycle",
     "lifecycles",
+    "month_changes",
+    "month_closing",
     "org_billing",
     "platform_prices",
     "record_creation",

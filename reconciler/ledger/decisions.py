@@ -108,7 +108,7 @@ def _decide_state(  # noqa: PLR0917 - all that is said
     dry_run: bool,  # noqa: FBT001 - handed on
 ) -> PutRight:
     name, (since, until) = valid_id("tenant", tenant), _valid_times(*times)
-    with _deciding(connection, *author) as (cursor, who):
+    with deciding(connection, *author) as (cursor, who):
         return put_right.record(cursor, name, skill, kind, since=since, until=until, author=who, dry_run=dry_run)
 
 
@@ -133,7 +133,7 @@ def decide_lifetime(
     said = ALIVE if valid_flag("alive", alive) else GONE
     name, (since, until) = valid_id("tenant", tenant), _valid_times(since, until)
     payer, lookup = None if org is None else valid_id("org", org), _lookup(name, shown)
-    with _deciding(connection, by, note) as (cursor, who):
+    with deciding(connection, by, note) as (cursor, who):
         return lifetimes.record_lifetime(
             cursor, name, said, since=since, until=until, org=payer, author=who, lookup=lookup, dry_run=dry_run
         )
@@ -159,7 +159,7 @@ def decide_payer(
     """
     name, payer = valid_id("tenant", tenant), valid_id("org", org)
     first, last = _valid_day("since", since), None if until is None else _valid_day("until", until)
-    with _deciding(connection, by, note) as (cursor, who):
+    with deciding(connection, by, note) as (cursor, who):
         return payers.record_payer(cursor, name, payer, since=first, until=last, author=who, dry_run=dry_run)
 
 
@@ -177,7 +177,7 @@ def retract(
     Any row of a skill or a suspension is taken back, too, as `skill:ID` or `suspension:ID`.
     """
     named = str(target) if isinstance(target, int) else valid_text("target", target, "Give a number, or skill:ID.")
-    with _deciding(connection, by, note) as (cursor, who):
+    with deciding(connection, by, note) as (cursor, who):
         try:
             return put_right.retract(cursor, named, author=who, dry_run=dry_run)
         except put_right.ClusterNeeded as needed:
@@ -205,12 +205,12 @@ def reopen(
     """
     name, at = valid_id("tenant", tenant), valid_moment_or_now("ended_at", ended_at)
     lookup = _lookup(name, shown)
-    with _deciding(connection, by, note) as (cursor, who):
+    with deciding(connection, by, note) as (cursor, who):
         return lifetimes.reopen(cursor, name, ended_at=at, settle=settle, author=who, lookup=lookup, dry_run=dry_run)
 
 
 @contextmanager
-def _deciding(connection: Connection, by: str, note: str) -> Iterator[tuple[Cursor, Author]]:
+def deciding(connection: Connection, by: str, note: str) -> Iterator[tuple[Cursor, Author]]:
     """Yield a cursor in the caller's transaction, and who decides."""
     author = Author(valid_text("by", by, "Say who decides."), valid_text("note", note, "Say why it is decided."))
     with shared_transaction(connection) as cursor:

@@ -16,6 +16,17 @@ from tests.support.ledger_calls import PUBLIC, Connection
 from tests.support.pages import PAGES
 
 PAGE = PAGES["docs/python-api.md"]
+PROVEN = """
+UPDATE platform_pricing SET updated_at = '2026-04-01Z';
+UPDATE skill_pricing SET created_at = '2026-04-01Z', updated_at = '2026-04-01Z';
+INSERT INTO reconciler.tenants (source, uid, tenant_name, resource_version, packages, suspended, suspend_is_set,
+                                created_at, since)
+SELECT identity, '1', 'hotel-seeblick', '1', '{}', false, true, '2026-05-04 09:30Z', '2026-05-04 09:30Z'
+FROM reconciler.source;
+INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, settle)
+SELECT gen_random_uuid(), now(), now(), 'run', 'clean', '1', identity, '0' FROM reconciler.source;
+"""
+"""The prices have held for long, and a run has proved the ledger."""
 
 
 def test_the_examples_run_unchanged(ledger: Connection, ledger_url: str) -> None:
@@ -23,6 +34,7 @@ def test_the_examples_run_unchanged(ledger: Connection, ledger_url: str) -> None
     ledger_api.set_skill_price(ledger, "mail", Decimal("0.60"))
     (cluster,) = re.findall(r'source="(.+?)"', PAGE)
     ledger.execute("INSERT INTO reconciler.source (identity) VALUES (%s)", [cluster])
+    ledger.execute(PROVEN)
     for example in re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL):
         ran = subprocess.run(
             [sys.executable, "-c", example],

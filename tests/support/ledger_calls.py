@@ -6,7 +6,7 @@ import inspect
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,19 @@ SAID: dict[str, Any] = {"by": "m.keller", "note": "the customer's log"}
 SPAN: dict[str, Any] = {"since": BORN + HOUR, "until": BORN + 2 * HOUR}
 SHOWN = ledger_api.Shown(source="cluster", uid="2", created_at=BORN + 24 * HOUR, org="2872", packages=["mail"])
 """The cluster shows another acme, which is of a later day."""
+BEFORE, MONTH = date(2026, 4, 1), date(2026, 5, 1)
+CLOSED: dict[str, Any] = {"accepted": ["known_since"], "prices": dict.fromkeys(["fee", "vat", "mail", "before"])}
+PROVEN = """
+INSERT INTO reconciler.source (identity) VALUES ('cluster');
+INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, settle)
+SELECT gen_random_uuid(), at, at, 'run', 'clean', '1', 'cluster', '0'
+FROM (SELECT now() - interval '1 minute') AS run (at);
+INSERT INTO reconciler.closings (source, month, number, by, note, run_id, prices, accepted, total_chf, corrections_seen,
+                                 skill_events_seen, suspension_events_seen)
+SELECT 'cluster', '2026-04-01', 1, 'm.keller', 'the invoices', id, '{"fee": "0", "vat": "8.1", "skills": {}}', '[]', 0,
+       0, 0, 0 FROM reconciler.runs;
+"""
+"""A run has just proved the ledger, and April is closed."""
 
 PUBLIC = {
     name: getattr(ledger_api, name) for name in ledger_api.__all__ if inspect.isfunction(getattr(ledger_api, name))
@@ -58,11 +71,14 @@ CALLS: dict[str, Callable[[Connection], object]] = {
     "decide_lifetime": lambda c: ledger_api.decide_lifetime(c, "acme", alive=False, **SPAN, **SAID),
     "decide_payer": lambda c: ledger_api.decide_payer(c, "acme", "2872", since=BORN.date(), **SAID),
     "retract": lambda c: ledger_api.retract(c, "suspension:1", shown=SHOWN, **SAID),
+    "close_month": lambda c: ledger_api.close_month(c, MONTH, **CLOSED, **SAID),
+    "month_changes": lambda c: ledger_api.month_changes(c, MONTH),
+    "month_closing": lambda c: ledger_api.month_closing(c, BEFORE, 1),
     "reopen": lambda c: ledger_api.reopen(c, "acme", shown=SHOWN, **SAID),
 }
 """One call of each function, for a ledger with `record_acme`."""
 
-READS = ("lifecycle", "platform_prices", "skill_prices", "skill_price")
+READS = ("lifecycle", "month_", "platform_prices", "skill_prices", "skill_price")
 WRITES = {name for name in CALLS if not name.startswith(READS) and not name.endswith(("_at", "_events"))}
 
 
@@ -72,7 +88,7 @@ def record_acme(connection: Connection) -> None:
     ledger_api.record_skills(connection, "acme", "2871", enabled=["mail"], occurred_at=BORN)
     ledger_api.record_suspension(connection, "acme", "2871", BORN)
     ledger_api.set_skill_price(connection, "mail", Decimal("0.6"))
-    connection.execute("INSERT INTO reconciler.source (identity) VALUES ('cluster')")
+    connection.execute(PROVEN)
 
 
 @contextmanager
