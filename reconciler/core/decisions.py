@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.billing import NOTHING, LineChange, lines
@@ -65,6 +65,8 @@ class PutRight(NamedTuple):
     """The latest state of the key from now on, where it is another one than before."""
     reopening: Reopening | None = None
     """The lifetime that begins anew, if one does."""
+    billed: tuple[date, ...] = ()
+    """The months that it changes and that were billed, by their first day: they are closed, or invoiced."""
 
     @property
     def difference_chf(self) -> Decimal:

@@ -19,7 +19,7 @@ from reconciler.core.replay import Decided, Restated, reading, restate, state_of
 from reconciler.db.decisions import check_source, deciding
 from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.keys import KeyHistory, read_key
-from reconciler.db.put_right import NEXT, ClusterNeeded, begin, with_appended, write
+from reconciler.db.put_right import NEXT, ClusterNeeded, begin, with_appended, with_billed, write
 from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
@@ -194,7 +194,7 @@ def _put_right(cursor: Cursor, done: PutRight, edit: _Edit, now: datetime, *, dr
     appended = tuple(each for skill in skills for each in _restated(skill, after[-1].org, now))
     billed = replace(with_appended(before, appended), lifetimes=after)
     changes = tuple(line_changes(tenant, before, billed, prices(cursor), now))
-    done = done._replace(appended=appended, changes=changes)
+    done = with_billed(cursor, done._replace(appended=appended, changes=changes))
     if dry_run:
         return done
     gone = [number for skill in skills for number in skill.closing_ids]
@@ -327,7 +327,7 @@ def _keep(cursor: Cursor, done: PutRight, edit: _Edit, closing_ids: list[int]) -
     if edit.payer:
         who = {"org": edit.payer.org, "since": date.fromordinal(edit.payer.first), "until": None}
         cursor.execute(query("keep_payer"), {**said, **who})
-    worth = {"impact_chf": None if done.appended else done.difference_chf}
+    worth = {"impact_chf": None if done.appended else done.difference_chf, "closed": bool(done.billed)}
     cursor.execute(query("prove_lifetime"), {**said, **row, **words, **worth, "since": done.since, "until": until})
 
 

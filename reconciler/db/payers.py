@@ -11,7 +11,7 @@ from reconciler.core.decisions import NotPutRight, PutRight, line_changes
 from reconciler.core.model import LAST
 from reconciler.db.decisions import deciding
 from reconciler.db.explain import unknown_tenant
-from reconciler.db.put_right import begin, write
+from reconciler.db.put_right import begin, with_billed, write
 from reconciler.db.queries import query
 from reconciler.db.usage import history, prices
 
@@ -48,12 +48,12 @@ def record_payer(
     begins_at = datetime.combine(since, time(), UTC)
     ends_at = datetime.combine(ends, time(), UTC) if ends else LAST
     said = f"paid for by {org}"
-    done = PutRight(None, tenant, None, said, begins_at, ends_at, None, (), changes, *author)
+    done = with_billed(cursor, PutRight(None, tenant, None, said, begins_at, ends_at, None, (), changes, *author))
     if dry_run:
         return done
     done = write(cursor, done)
     row = {"number": done.number, "tenant": tenant, "org": org, "before": payer, "since": since, "until": ends}
-    moment = {"begins_at": begins_at, "ends_at": ends_at if ends else None}
+    moment = {"begins_at": begins_at, "ends_at": ends_at if ends else None, "closed": bool(done.billed)}
     with deciding():
         cursor.execute(query("keep_payer"), row)
         cursor.execute(query("prove_payer"), {**row, **moment, **author._asdict()})

@@ -18,7 +18,7 @@ from reconciler.db.explain import unknown_tenant
 from reconciler.db.keys import KeyHistory, left_out, read_key
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
-from reconciler.db.usage import history, prices
+from reconciler.db.usage import Billed, following, history, prices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,6 +95,7 @@ def record(
     ]
     changes = tuple(line_changes(tenant, before, with_appended(before, appended), prices(cursor), now))
     done = PutRight(None, tenant, skill, STATES[kind], since, until, None, tuple(appended), changes, *author)
+    done = with_billed(cursor, done)
     return done if dry_run else write(cursor, done)
 
 
@@ -137,10 +138,9 @@ def retract(
     before = history(cursor, found.tenant, found.skill)
     changes = tuple(line_changes(found.tenant, before, with_appended(before, appended), prices(cursor), now))
     done = PutRight(None, *known.key, None, at, at, found.words, tuple(appended), changes, *author, latest)
-    if dry_run:
-        return done
-    done = write(cursor, done)
-    if found.number is not None:
+    done = with_billed(cursor, done)
+    done = done if dry_run else write(cursor, done)
+    if done.number is not None and found.number is not None:
         cursor.execute(query("take_back_number"), {"number": found.number, "by": done.number})
     return done
 
@@ -155,6 +155,19 @@ def write(cursor: Cursor, done: PutRight) -> PutRight:
     priced = (*(each._replace(impact_chf=done.difference_chf) for each in first), *others)
     with deciding():
         return done._replace(number=write_decided(cursor, priced, Author(done.by, done.note)))
+
+
+def with_billed(cursor: Cursor, done: PutRight) -> PutRight:
+    """Return it with the months that it changes and that were billed; its rows are marked as of a closed period."""
+    billed = Billed(cursor)({change.org for change in done.changes})
+    months = {
+        change.month
+        for change in done.changes
+        for first, days in billed[change.org]
+        if first < following(change.month).toordinal() and change.month.toordinal() < first + days
+    }
+    appended = tuple(each._replace(closed_period=bool(months)) for each in done.appended)
+    return done._replace(billed=tuple(sorted(months)), appended=appended)
 
 
 def with_appended(before: History, appended: Iterable[Finding]) -> History:

@@ -65,6 +65,7 @@ def document(done: PutRight) -> Iterator[str]:
             "by": done.by,
             "note": done.note,
             "impact_chf": done.difference_chf,
+            "billed_months": [f"{month:%Y-%m}" for month in done.billed],
             "rows": [
                 {
                     "occurred_at": row.moment and row.moment.occurred_at,
@@ -128,6 +129,9 @@ def _show(done: PutRight, console: Console) -> None:
     owed = "the customer owes it" if done.difference_chf > 0 else "it is owed to the customer"
     worth = f"Together CHF {done.difference_chf:+} before VAT, at today's prices, in closed months at theirs"
     console.print(Text(f"{worth}: {owed}." if done.difference_chf else f"{worth}."))
+    if done.billed:
+        months = ", ".join(f"{month:%Y-%m}" for month in done.billed)
+        console.print(Text(f"Billed already: {months}. An adjustment is due."))
 
 
 def _says(row: Finding) -> str:

@@ -101,9 +101,9 @@ VALUES (coalesce((SELECT identity FROM reconciler.source), ''), %(tenant)s, %(nu
 -- name: prove_payer
 INSERT INTO reconciler.corrections (
   reason, tenant_name, zitadel_org_id, action, recorded, observed, occurred_at, not_before, not_after, evidence,
-  event_table, decision, decided_at, by, role, note)
+  event_table, closed_period, decision, decided_at, by, role, note)
 VALUES ('recorded', %(tenant)s, %(org)s, 'insert', %(before)s, %(org)s, %(begins_at)s, %(begins_at)s, %(ends_at)s,
-        'decided', 'payers', %(number)s, now(), %(by)s, current_user, %(note)s)
+        'decided', 'payers', %(closed)s, %(number)s, now(), %(by)s, current_user, %(note)s)
 
 -- name: keep_lifetimes
 -- All earlier lifetimes, as a person decided them.
@@ -138,7 +138,7 @@ WHERE tenant_name = %(tenant)s AND event_table = 'tenant_billing_lifecycle' AND 
 -- name: prove_lifetime
 INSERT INTO reconciler.corrections (
   reason, tenant_name, zitadel_org_id, action, recorded, observed, occurred_at, not_before, not_after, evidence,
-  event_table, life_began_at, uid, impact_chf, decision, decided_at, by, role, note)
+  event_table, life_began_at, uid, closed_period, impact_chf, decision, decided_at, by, role, note)
 VALUES (%(reason)s, %(tenant)s, %(org)s, 'update', %(before)s, %(after)s, %(at)s, %(since)s, %(until)s, 'decided',
-        'tenant_billing_lifecycle', %(began_at)s, %(uid)s, %(impact_chf)s, %(number)s, now(), %(by)s, current_user,
-        %(note)s)
+        'tenant_billing_lifecycle', %(began_at)s, %(uid)s, %(closed)s, %(impact_chf)s, %(number)s, now(), %(by)s,
+        current_user, %(note)s)

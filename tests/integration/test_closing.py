@@ -547,6 +547,16 @@ def test_a_correction_is_closed_if_a_day_of_its_payer_is(
     assert found.impact_chf == Decimal(31) + (days - 31) * Decimal(9)
 
 
+def test_a_decision_about_a_closed_month_is_marked(closed: Ledger) -> None:
+    with brief_transaction(closed.system.url) as cursor:
+        done = record(cursor, "acme", "mail", "disabled", since=may(3), until=may(5), author=AUTHOR)
+        other = record_payer(cursor, "acme", B, since=date(2026, 6, 1), until=None, author=AUTHOR)
+        moved = record_payer(cursor, "acme", B, since=date(2026, 5, 31), until=JUNE, author=AUTHOR)
+    assert (done.billed, other.billed, moved.billed) == ((MAY,), (), (MAY,))
+    marked = closed.execute("SELECT number, bool_and(closed_period) FROM reconciler.corrections GROUP BY 1 ORDER BY 1")
+    assert marked.fetchall() == [(done.number, True), (other.number, False), (moved.number, True)]
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
