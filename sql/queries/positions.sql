@@ -144,10 +144,12 @@ WHERE source = %(source)s
            FROM reconciler.source)
 
 -- name: earlier_lists
--- The lists since the position, the latest last, as far as they are needed to date a change.
+-- The lists since the position, the latest last, as far as they are needed to date a change. The list of a run that a
+-- safety limit has stopped was good, too: such a run has taken the log in.
 SELECT resource_version::bigint, observed_at FROM (
   SELECT resource_version, observed_at FROM reconciler.runs
-  WHERE source = %(source)s AND mode = 'run' AND outcome IN ('clean', 'corrected', 'drift')
+  WHERE source = %(source)s AND mode = 'run'
+        AND (outcome IN ('clean', 'corrected', 'drift') OR outcome = 'blocked' AND history ->> 'log' <> 'none')
         AND observed_at >= %(last_at)s AND resource_version ~ '^[0-9]{1,18}$'
   ORDER BY observed_at DESC LIMIT %(max_runs)s
 ) AS run

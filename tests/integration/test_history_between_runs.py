@@ -466,3 +466,19 @@ def test_of_a_log_that_is_cut_too_an_unreadable_tenant_stays_unproven(known: Wor
     gaps = known.ledger.execute("SELECT from_at, until_at FROM reconciler.gaps WHERE tenant_name = 'acme'").fetchall()
     assert [from_at for from_at, _ in gaps] == [known.time("9:0:0")]
     assert gaps[0][1] > known.time("12:9:0")
+
+
+@pytest.mark.parametrize("bookmarks", [pytest.param(True, id="reached"), pytest.param(False, id="partly")])
+def test_a_change_comes_after_the_list_of_a_blocked_run(known: World, *, bookmarks: bool) -> None:
+    known.api.bookmarks = bookmarks
+    known.row("enabled", "9:05:0")
+    known.at("9:05:0").packages("wiki", "mail")
+    known.at("9:20:0").packages("wiki")
+    known.row("disabled", "9:20:0")
+    known.suspend()
+    for at in ("9:30:0", "9:35:0"):
+        known.api.pass_by()
+        assert known.run(at, limits=Limits(count=0, percent=0)).result == "blocked"
+    known.at("9:40:0").packages("wiki", "mail")
+    known.run("9:50:0")
+    assert known.events() == [("enabled", "09:05:00"), ("disabled", "09:20:00"), ("enabled", "09:40:00")]

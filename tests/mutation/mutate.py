@@ -851,6 +851,13 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "changes: after the list of a blocked run",
+        SIGHTED,
+        "OR outcome = 'blocked' AND history ->> 'log' <> 'none'",
+        "",
+        WORLD_TESTS,
+    ),
+    Guard(
         "pairing: a lifetime is of no later tenant",
         "core/pairing.py",
         "one.created_at <= life.began_at + rules.tolerance]",
