@@ -300,7 +300,7 @@ def _placed(
     """Return the changes of one key that no row explains, each with its moment, in their order; and what is left out.
 
     No change is appended that would make the latest state another one than it is, while the change after it waits.
-    Where the rows around it leave no room it is left out: what lasts no time changes no bill.
+    Where the rows around it and its lifetime leave no room it is left out: what lasts no time changes no bill.
     """
     afters: list[datetime | None] = [None]
     for change in reversed(changes):
@@ -322,8 +322,8 @@ def _placed(
             continue
         ends = [end - INSTANT for end in (after, life.ended_at) if end]
         starts = [life.began_at, *([last + INSTANT] if last else [])]
-        if after and last and after <= last + INSTANT:
-            left_out[change] = last
+        if ends and min(ends) < max(starts):
+            left_out[change] = max(starts)
             continue
         at = _outside(max(min([rules.date(change), *ends]), *starts), change, starts, ends, decided)
         placed.append((change, _moment(change, at)))

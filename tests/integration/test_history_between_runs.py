@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -482,3 +482,17 @@ def test_a_change_comes_after_the_list_of_a_blocked_run(known: World, *, bookmar
     known.at("9:40:0").packages("wiki", "mail")
     known.run("9:50:0")
     assert known.events() == [("enabled", "09:05:00"), ("disabled", "09:20:00"), ("enabled", "09:40:00")]
+
+
+def test_a_lifetime_that_ends_before_it_begins_has_no_events(world: World) -> None:
+    # the portal takes the beginning from the resource, and the end from its own clock
+    world.clock.ahead = timedelta(minutes=10)
+    world.api.create(tenant("other"))
+    world.run("8:0:0")
+    world.at("9:0:0").create("mail")
+    world.born("9:10:0")
+    world.at("9:0:20").delete()
+    world.stamp("9:0:20")
+    for at in ("9:30:0", "9:40:0", "9:50:0"):
+        world.run(at)
+    assert world.events() == []

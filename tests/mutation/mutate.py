@@ -867,7 +867,7 @@ GUARDS = (
     Guard(
         "pairing: no room between two rows",
         "core/pairing.py",
-        "if after and last and after <= last + INSTANT:",
+        "if ends and min(ends) < max(starts):",
         "if False:",
         PAIRING_TESTS,
     ),

@@ -184,6 +184,21 @@ CASES = [
         [("append", "enabled", 16.999999)],
         life=Life(at(0), at(17)),
     ),
+    Case("its lifetime ended before it began", toggles(0, 20), [], [], life=Life(at(-5), at(-10))),
+    Case(
+        "the rows leave no room before the end of the lifetime",
+        toggles(0, 20, 30),
+        [row(1, "enabled", 16.999999)],
+        [],
+        life=Life(at(0), at(17)),
+    ),
+    Case(
+        "nor between the beginning and a row before it",
+        toggles(0, 1, 2),
+        [row(1, "enabled", 3)],
+        [],
+        life=Life(at(5)),
+    ),
     Case(
         "while the deletion waits all waits",
         [*toggles(0), change(Kind.DELETED, 590)],
