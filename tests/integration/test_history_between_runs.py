@@ -496,3 +496,16 @@ def test_a_lifetime_that_ends_before_it_begins_has_no_events(world: World) -> No
     for at in ("9:30:0", "9:40:0", "9:50:0"):
         world.run(at)
     assert world.events() == []
+
+
+@pytest.mark.parametrize("finalizers", [[], ["pieced.ch/cleanup"]], ids=["no time of its own", "deletionTimestamp"])
+def test_a_deletion_comes_after_the_rows_of_its_second(known: World, finalizers: list[str]) -> None:
+    known.api.create(tenant("other"))
+    known.api.patch("acme", {"metadata": {"finalizers": finalizers}})
+    toggle(known, "24:0:0.2")
+    known.row("enabled", "24:0:0.2")
+    known.at("24:0:0.6").delete()
+    known.run("24:5:0")
+    known.run("24:10:0")
+    assert known.events()[0] == ("enabled", "05-11 00:00:00")
+    assert known.lifetime()[1] == "05-11 00:00:00"

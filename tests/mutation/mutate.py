@@ -741,8 +741,15 @@ GUARDS = (
     Guard(
         "pairing: a stamp a second after the beginning",
         "core/pairing.py",
-        "+ SHORTEST_LIFETIME)",
-        ")",
+        "+ SHORTEST_LIFETIME,",
+        ",",
+        PAIRING_TESTS,
+    ),
+    Guard(
+        "pairing: a stamp after the rows of its second",
+        "core/pairing.py",
+        "if start <= row.occurred_at < end)",
+        "if start < row.occurred_at < start)",
         PAIRING_TESTS,
     ),
     Guard(

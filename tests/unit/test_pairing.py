@@ -184,6 +184,24 @@ CASES = [
         [("append", "enabled", 16.999999)],
         life=Life(at(0), at(17)),
     ),
+    Case(
+        "a row of the second at which it may have gone",
+        [*toggles(0), change(Kind.DELETED, 0, 100)],
+        [row(1, "enabled", 0.5)],
+        [("stamp", "deleted", 0.500001)],
+    ),
+    Case(
+        "a row of the second at which it was deleted",
+        [*toggles(0), change(Kind.DELETED, 0)],
+        [row(1, "enabled", 0.5)],
+        [("stamp", "deleted", 0.500001)],
+    ),
+    Case(
+        "but no row of a later second",
+        [change(ON, -9), change(Kind.DELETED, 0)],
+        [row(1, "enabled", -9), row(2, "disabled", 1)],
+        [("stamp", "deleted", 0)],
+    ),
     Case("its lifetime ended before it began", toggles(0, 20), [], [], life=Life(at(-5), at(-10))),
     Case(
         "the rows leave no room before the end of the lifetime",
