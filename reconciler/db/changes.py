@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
 from reconciler.core.history import Remembered
-from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
+from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, LogRead, Moment, VersionKind
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
 from reconciler.core.reasons import Reason
 from reconciler.db.contradictions import known_lifetimes
@@ -182,6 +182,8 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     for change in told.kept:
         found.setdefault(change.uid, []).append(change)
     known: dict[str, Remembered] = {}
+    if told.log.read is LogRead.LOST:
+        _leave_recorded(cursor, told, rules)
     if told.shown:
         asked = {"source": told.source, "uids": [*told.shown]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
@@ -200,6 +202,13 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
             told.new += new
             found[uid] += new
     return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
+
+
+def _leave_recorded(cursor: Cursor, told: Told, rules: Rules) -> None:
+    """Leave to the comparison who has vanished and has a row: one list alone does not prove that a tenant is gone."""
+    gone = {uid: its[-1].observed.name for uid, its in told.shown.items() if its[-1].kind is VersionKind.DELETED}
+    recorded = known_lifetimes(cursor, sorted({*gone.values()}), rules.settle)
+    told.shown = {uid: its for uid, its in told.shown.items() if gone.get(uid) not in recorded}
 
 
 def _drop(told: Told, by_uid: dict[str, list[Change]], done: Mapping[str, Collection[Change]]) -> None:

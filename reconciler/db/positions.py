@@ -30,7 +30,7 @@ from reconciler.core.history import (
     restored,
     unproven,
 )
-from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Version, VersionKind
+from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Observed, Version, VersionKind
 from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
 from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.compare import Comparison
     from reconciler.core.dating import Dating
-    from reconciler.core.model import Listing, Observed
+    from reconciler.core.model import Listing
     from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
 
@@ -346,7 +346,7 @@ class _New:
             if now.uid in self.kept_uids:
                 self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
-            self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)
+            self._miss(before, is_unreadable=bool(now) or heir == UNREADABLE)
         if self.is_restored and now and not before.deleting_at:
             why = Unproven.RESTORED
         if why is None or self.last is None:
@@ -355,6 +355,19 @@ class _New:
         from_at = before.unwritten_since or self.last.known_at
         self.gap_uids.add(before.uid)
         self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
+
+    def _miss(self, before: Remembered, *, is_unreadable: bool) -> None:
+        """Keep that the list lacks a tenant, or shows it and it cannot be read."""
+        self._keep_state("unreadable" if is_unreadable else "vanished", before.uid)
+        if before.uid in self.kept_uids and not is_unreadable:
+            gone = Observed(
+                name=before.name,
+                uid=before.uid,
+                org=before.org,
+                created_at=before.created_at,
+                resource_version=self.position.resource_version,
+            )
+            self.steps[before.uid] = Version(VersionKind.DELETED, gone)
 
     def _meet(self, now: Observed, forerunner: Remembered | None) -> None:
         """Keep a tenant that no list has shown before."""

@@ -509,3 +509,32 @@ def test_a_deletion_comes_after_the_rows_of_its_second(known: World, finalizers:
     known.run("24:10:0")
     assert known.events()[0] == ("enabled", "05-11 00:00:00")
     assert known.lifetime()[1] == "05-11 00:00:00"
+
+
+def test_a_vanished_tenant_that_waits_is_ended_without_a_log(known: World) -> None:
+    known.name = "brief"
+    known.at("9:9:50").create("mail")
+    known.run("9:10:0")
+    known.at("9:20:0").delete()
+    known.api.forget()
+    known.run("9:30:0")
+    assert known.column("SELECT tenant_name FROM tenant_billing_lifecycle WHERE tenant_name = 'brief'") == []
+    known.run("9:40:0")
+    assert known.lifetime() == ("09:09:50", "09:10:00")
+    assert known.events() == [("enabled", "09:09:50"), ("disabled", "09:10:00")]
+    assert known.column("SELECT why FROM reconciler.gaps WHERE tenant_name = 'brief'") == ["vanished"]
+    assert known.run("9:50:0").result == "clean"
+
+
+def test_a_recorded_tenant_is_looked_for_before_it_is_ended(known: World) -> None:
+    known.api.create(tenant("other"))
+    toggle(known, "9:10:00")
+    known.run("9:10:5")
+    known.api.pass_by()
+    known.api.forget()
+    known.api.faults.append(Fault(edit(lambda body: body["items"].pop(0)), when=lists))
+    refused = known.run("9:20:0", accept_source=False)
+    assert "lacked acme, which exists" in str(refused.failure)
+    known.run("9:30:0")
+    assert known.lifetime() == ("00:00:00", None)
+    assert known.events() == [("enabled", "09:10:00")]

@@ -851,6 +851,20 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "log: lost, what waits of a vanished tenant is ended",
+        "db/positions.py",
+        "if before.uid in self.kept_uids and not is_unreadable:",
+        "if False:",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "log: lost, a recorded tenant is looked for twice",
+        "db/changes.py",
+        "if gone.get(uid) not in recorded}",
+        "if True}",
+        WORLD_TESTS,
+    ),
+    Guard(
         "log: it begins where a tenant was unreadable",
         "db/positions.py",
         "if heir == UNREADABLE or not before.is_current:",
