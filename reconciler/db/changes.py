@@ -161,6 +161,12 @@ def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
     return [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
 
 
+def postponed(first: Comparison) -> Settlement:
+    """Return the settlement that leaves to the next run whatever the change log may decide."""
+    found = (each for its in first.findings.values() for each in its if each.reason in LIFETIME | EVENTS)
+    return Settlement(tuple(each.deferred() for each in found), frozenset(first.findings))
+
+
 def keep_changes(cursor: Cursor, told: Told, run_id: UUID) -> None:
     """Keep the new changes, and which events the run has appended for them; forget those whose rows are long there."""
     if told.done:

@@ -33,7 +33,7 @@ from reconciler.core.history import (
 from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Observed, Version, VersionKind
 from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
-from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
+from reconciler.db.changes import Settlement, Told, keep_changes, postponed, settle_changes
 from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
@@ -151,9 +151,19 @@ class Sightings:
             return Settlement()
         rules = Rules(dating.observed_at, settle, dating.tolerance, dating.fallback)
         settlement = settle_changes(cursor, self._told, first, rules)
+        if self._new.is_overtaken(cursor):
+            # the versions were compared with younger tenants, which shows changes that never were
+            return postponed(first)
         waiting = sum(not each.action.writes for each in settlement.findings if each.shown_by)
         self.read = self.read._replace(waiting=waiting)
         return settlement
+
+    def unread(self, cursor: Cursor) -> frozenset[str]:
+        """Return the tenants of which something counts as unread, as another run has moved the position meanwhile."""
+        if self._new is None or self._told is None or not self._new.is_overtaken(cursor):
+            return frozenset()
+        shown = {version.observed.name for version in self._told.log.versions}
+        return frozenset(shown.union(name for name, _ in self._new.differing.values()))
 
     @staticmethod
     def _look_at_all(cursor: Cursor, new: _New) -> None:
@@ -240,6 +250,10 @@ class _New:
     def began_with(self) -> dict[str, object]:
         """The position that the run began with, as parameters."""
         return {"last_position": self.last and self.last.resource_version, "last_at": self.last and self.last.at}
+
+    def is_overtaken(self, cursor: Cursor) -> bool:
+        """True if another run has moved the position. What was read before is of the list that this one began at."""
+        return cursor.execute(query("position_moved"), self.began_with).fetchone() == (True,)
 
     def restart(self) -> None:
         """Forget what was seen of the list."""

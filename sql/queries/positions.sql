@@ -135,6 +135,11 @@ SELECT uid, tenant_name, resource_version, generation, org, packages, suspended,
 FROM reconciler.tenants
 WHERE source = %(source)s AND uid = ANY (%(uids)s::text[])
 
+-- name: position_moved
+-- True if another run has moved the position, of whatever source.
+SELECT (position, position_at) IS DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
+FROM reconciler.source
+
 -- name: kept_changes
 -- The changes that are kept, but not where another run has moved the position.
 SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id

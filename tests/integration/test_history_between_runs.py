@@ -15,9 +15,11 @@ from reconciler.db import apply, runs
 from reconciler.db.certificate import read_certificate
 from reconciler.db.connection import snapshot
 from tests.support.api_state import ORG_LABEL, tenant
-from tests.support.faults import Fault, edit, lists
+from tests.support.faults import Fault, Request, edit, lists
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
     from tests.support.world import World
@@ -538,3 +540,43 @@ def test_a_recorded_tenant_is_looked_for_before_it_is_ended(known: World) -> Non
     known.run("9:30:0")
     assert known.lifetime() == ("00:00:00", None)
     assert known.events() == [("enabled", "09:10:00")]
+
+
+def when_asked(world: World, verb: str, act: Callable[[], object]) -> None:
+    """Let something happen once, before the API server answers such a request."""
+
+    def on_request(request: Request) -> None:
+        if request.verb == verb:
+            world.api.on_request = None
+            act()
+
+    world.api.on_request = on_request
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_a_run_that_another_one_overtakes_decides_nothing(known: World, verb: str) -> None:
+    known.at("9:10:0").packages("wiki", "mail")
+    known.row("enabled", "9:10:0")
+    known.at("9:20:0").packages("mail")
+    known.row("disabled", "9:20:0", "wiki")
+    when_asked(known, verb, lambda: known.run("9:30:0"))
+    known.run("9:30:0")
+    assert known.events() == [("enabled", "09:10:00")]
+    assert known.events("wiki") == [("enabled", "00:00:00"), ("disabled", "09:20:00")]
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_what_an_overtaken_run_has_read_is_not_proven(known: World, verb: str) -> None:
+    known.api.create(tenant("other"))
+    known.run("9:10:0")
+    toggle(known, "9:20:00", "9:20:10")
+    # a list that another run read before the toggle becomes the position
+    moved = "UPDATE reconciler.source SET position_at = position_at + interval '1 minute'"
+    when_asked(known, verb, lambda: known.ledger.execute(moved))
+    outcome = known.run("9:30:0")
+    asked = "SELECT unverified FROM reconciler.runs WHERE id = %s"
+    ((unverified,),) = known.ledger.execute(asked, [outcome.run_id]).fetchall()
+    assert (outcome.history.log, "acme" in unverified) == (LogRead.REACHED, True)
+    assert known.events() == []
+    known.run("9:40:0")
+    assert known.events() == [("enabled", "09:20:00"), ("disabled", "09:20:10")]

@@ -844,6 +844,20 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "log: an overtaken run decides nothing",
+        "db/positions.py",
+        "            return postponed(first)\n",
+        "            pass\n",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "log: what an overtaken run read is not proven",
+        "db/runs.py",
+        "unproven=outcome.unproven | sightings.unread(cursor))",
+        "unproven=outcome.unproven)",
+        WORLD_TESTS,
+    ),
+    Guard(
         "log: lost, what waits is not written alone",
         "db/positions.py",
         "told.shown = {uid: [version] for uid, version in self.steps.items()}",
