@@ -41,6 +41,7 @@ MAX_RUNS = 1_000
 LIFETIME = {Reason.TENANT_UNRECORDED, Reason.DELETION_UNRECORDED}
 """The reasons that are about a lifetime."""
 RECREATED = Reason.TENANT_RECREATED
+ENDS = Reason.DELETION_UNRECORDED
 CLOSES = Reason.SKILL_OPEN_AFTER_DELETION
 EVENTS = {
     CLOSES,
@@ -124,20 +125,20 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
         # a name has one row: of several tenants that no lifetime holds, the first one gets it
         is_second = name in inserted
         inserted |= {name} - lives.keys()
+        is_ending = _is_ended_without_log(its, first)
         settled = settle_tenant(
             its,
             held.get(uid),
             rows_of[name],
-            # what a later log will show may undo it
-            rules._replace(as_of=FIRST) if name in told.pending or is_second else rules,
+            # what a later log will show may undo it, and what the comparison stamps now may lie before it
+            rules._replace(as_of=FIRST) if name in told.pending or is_second or is_ending else rules,
             can_insert=name not in lives,
             newest=newest_of[name],
             decided=decided_of[name],
         )
         found += settled.findings
         told.done += _expired(its, settled, rules)
-        if settled.is_waiting:
-            waiting.add(name)
+        waiting |= {name} if settled.is_waiting else set()
         if settled.ended:
             found += _closed(its, settled, settled.ended, first.findings.get(name, ()))
     found = _reported_once(found, first)
@@ -148,6 +149,12 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
             findings=settlement.findings + opposed, decided=settlement.decided.union(map(_key, opposed))
         )
     return settlement
+
+
+def _is_ended_without_log(some: Sequence[Change], first: Comparison) -> bool:
+    """True if the comparison ends the tenant of these changes, and none of them is its deletion."""
+    found = first.findings.get(some[0].tenant, ())
+    return any(each.reason is ENDS for each in found) and all(change.kind is not Kind.DELETED for change in some)
 
 
 def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
@@ -364,7 +371,7 @@ def _closed(changes: Sequence[Change], settled: Settled, ended: Moment, found: I
     for each in appended:
         if each.observed == "enabled" and each.shown_by and each.shown_by[1] == last[each.subject]:
             yield each._replace(reason=CLOSES, recorded="enabled", observed="disabled", moment=ended)
-    if any(each.reason is Reason.DELETION_UNRECORDED for each in settled.findings):
+    if any(each.reason is ENDS for each in settled.findings):
         decided = {each.subject for each in appended}
         for each in found:
             if each.reason is CLOSES and each.supersedes and each.subject not in decided:

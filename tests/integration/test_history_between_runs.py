@@ -580,3 +580,33 @@ def test_what_an_overtaken_run_has_read_is_not_proven(known: World, verb: str) -
     assert known.events() == []
     known.run("9:40:0")
     assert known.events() == [("enabled", "09:20:00"), ("disabled", "09:20:10")]
+
+
+def test_what_was_written_between_two_lists_has_no_time_of_its_own(known: World) -> None:
+    known.at("9:10:0").suspend()
+    known.run("9:10:10")
+    known.at("9:20:0").api.patch("acme", {"spec": {"suspend": False}})
+    # the same manager writes once more, which moves the time of all that it owns
+    known.at("9:40:0").packages("wiki", "mail")
+    known.api.forget()
+    known.run("9:50:0")
+    known.run("9:55:0")
+    assert known.events(None) == [("suspended", "09:10:00"), ("resumed", "09:40:00")]
+    asked = "SELECT not_before FROM reconciler.corrections WHERE reason = 'resumption_unrecorded'"
+    assert known.column(asked) == [known.time("9:10:10")]
+
+
+def test_what_waits_waits_for_the_stamp_of_a_vanished_tenant(known: World) -> None:
+    known.api.create(tenant("other"))
+    known.at("9:10:0").suspend()
+    known.row("suspended", "9:10:0")
+    known.run("9:15:0")
+    known.at("9:20:0").unset_suspend()
+    known.run("9:20:30")
+    known.at("9:40:0").delete()
+    known.api.forget()
+    known.run("9:50:0")
+    assert known.lifetime()[1] == "09:14:00"
+    for at in ("9:55:0", "10:0:0"):
+        known.run(at)
+    assert known.events(None) == [("suspended", "09:10:00"), ("resumed", "09:13:59.999999")]

@@ -825,15 +825,15 @@ GUARDS = (
     Guard(
         "settled: what a later log may undo waits",
         "db/changes.py",
-        "if name in told.pending or is_second else rules",
-        "if is_second else rules",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if is_second or is_ending else rules",
         WORLD_TESTS,
     ),
     Guard(
         "settled: of two tenants without a row the first",
         "db/changes.py",
-        "if name in told.pending or is_second else rules",
-        "if name in told.pending else rules",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if name in told.pending or is_ending else rules",
         WORLD_TESTS,
     ),
     Guard(
@@ -855,6 +855,20 @@ GUARDS = (
         "db/runs.py",
         "unproven=outcome.unproven | sightings.unread(cursor))",
         "unproven=outcome.unproven)",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "changes: a time after changes that were not shown",
+        "core/changes.py",
+        "change if self.is_next or at == self.not_before else change._replace(at=None)",
+        "change",
+        CHANGES_TESTS,
+    ),
+    Guard(
+        "changes: what waits for the comparison's stamp",
+        "db/changes.py",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if name in told.pending or is_second else rules",
         WORLD_TESTS,
     ),
     Guard(
