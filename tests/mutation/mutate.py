@@ -85,8 +85,8 @@ GUARDS = (
     Guard(
         "the recheck",
         "run.py",
-        "doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []",
-        "doubtful: list[str] = []",
+        "needs_recheck(first, listing, job.options.settle, started.observed_at) if job.source.is_live else []",
+        "list[str]()",
         TENANT,
     ),
     Guard(
@@ -113,7 +113,7 @@ GUARDS = (
     Guard(
         "what the ledger knows a later change of is rechecked",
         "core/recheck.py",
-        "if recorded is not None and recorded > observed.last_modified_at + ROUNDING:",
+        "if recorded is not None and recorded > min(observed.last_modified_at + ROUNDING, observed_at):",
         "if False:",
         TENANT,
     ),
