@@ -196,7 +196,7 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
         found.setdefault(change.uid, []).append(change)
     known: dict[str, Remembered] = {}
     if told.log.read is LogRead.LOST:
-        _leave_recorded(cursor, told, rules)
+        _leave_open(cursor, told, rules)
     if told.shown:
         asked = {"source": told.source, "uids": [*told.shown]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
@@ -217,11 +217,12 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
 
 
-def _leave_recorded(cursor: Cursor, told: Told, rules: Rules) -> None:
-    """Leave to the comparison who has vanished and has a row: one list alone does not prove that a tenant is gone."""
+def _leave_open(cursor: Cursor, told: Told, rules: Rules) -> None:
+    """Leave to the comparison who has vanished and is open: one list alone does not prove that a tenant is gone."""
     gone = {uid: its[-1].observed.name for uid, its in told.shown.items() if its[-1].kind is VersionKind.DELETED}
     recorded = known_lifetimes(cursor, sorted({*gone.values()}), rules.settle)
-    told.shown = {uid: its for uid, its in told.shown.items() if gone.get(uid) not in recorded}
+    are_open = {name for name, its in recorded.items() if any(one.ended_at is None for one in its)}
+    told.shown = {uid: its for uid, its in told.shown.items() if gone.get(uid) not in are_open}
 
 
 def _drop(told: Told, by_uid: dict[str, list[Change]], done: Mapping[str, Collection[Change]]) -> None:

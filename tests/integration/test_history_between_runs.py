@@ -528,6 +528,19 @@ def test_a_vanished_tenant_that_waits_is_ended_without_a_log(known: World) -> No
     assert known.run("9:50:0").result == "clean"
 
 
+def test_a_recreated_tenant_that_vanished_without_a_log_is_gone(known: World) -> None:
+    known.api.create(tenant("other"))
+    known.at("9:10:0").delete()
+    known.stamp("9:10:0")
+    known.at("9:20:0").create()
+    known.run("9:25:0")
+    known.at("9:30:0").delete()
+    known.api.forget()
+    known.run("9:35:0")
+    found = {(each.reason, each.observed) for each in known.run("9:40:0").findings if each.tenant == "acme"}
+    assert found == {(Reason.TENANT_RECREATED, "gone")}
+
+
 def test_a_recorded_tenant_is_looked_for_before_it_is_ended(known: World) -> None:
     known.api.create(tenant("other"))
     toggle(known, "9:10:00")
