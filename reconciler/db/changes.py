@@ -38,19 +38,9 @@ _Value = TypeVar("_Value")
 
 MAX_RUNS = 1_000
 """Earlier lists that are asked for, to date a change."""
-LIFETIME = {Reason.TENANT_UNRECORDED, Reason.DELETION_UNRECORDED}
-"""The reasons that are about a lifetime."""
 RECREATED = Reason.TENANT_RECREATED
 ENDS = Reason.DELETION_UNRECORDED
 CLOSES = Reason.SKILL_OPEN_AFTER_DELETION
-EVENTS = {
-    CLOSES,
-    Reason.SKILL_ENABLE_UNRECORDED,
-    Reason.SKILL_DISABLE_UNRECORDED,
-    Reason.SUSPENSION_UNRECORDED,
-    Reason.RESUMPTION_UNRECORDED,
-}
-"""The reasons that are about an event."""
 STARTS = {Kind.ENABLED, Kind.SUSPENDED}
 """What a tenant may be created with."""
 
@@ -74,8 +64,7 @@ class Settlement(NamedTuple):
         return found._replace(findings=left)
 
     def _decides(self, found: Finding) -> bool:
-        is_known = found.reason in LIFETIME or found.reason in EVENTS
-        return is_known and (found.tenant in self.waiting or _key(found) in self.decided)
+        return found.reason.is_of_change and (found.tenant in self.waiting or _key(found) in self.decided)
 
 
 @dataclass(slots=True)
@@ -170,7 +159,7 @@ def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
 
 def postponed(first: Comparison) -> Settlement:
     """Return the settlement that leaves to the next run whatever the change log may decide."""
-    found = (each for its in first.findings.values() for each in its if each.reason in LIFETIME | EVENTS)
+    found = (each for its in first.findings.values() for each in its if each.reason.is_of_change)
     return Settlement(tuple(each.deferred() for each in found), frozenset(first.findings))
 
 
@@ -389,7 +378,8 @@ def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iter
         if tenant not in told.unproven
         for each in its
         # a younger one may be of a change that no list shows yet
-        if each.reason in EVENTS - {CLOSES} and each.supersedes and each.supersedes.occurred_at <= old
+        if each.reason.is_of_change and each.reason is not CLOSES
+        if each.supersedes and each.supersedes.occurred_at <= old
     ]
     if not wrong:
         return
@@ -407,7 +397,7 @@ def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iter
 
 
 def _key(found: Finding) -> tuple[str, str | None, bool]:
-    return found.tenant, found.subject, found.reason in LIFETIME
+    return found.tenant, found.subject, found.reason.is_of_lifetime
 
 
 def _line(source: str, change: Change) -> bytes:

@@ -776,7 +776,7 @@ GUARDS = (
     Guard(
         "settled: the log decides, not the comparison",
         "db/changes.py",
-        "return is_known and (found.tenant in self.waiting or _key(found) in self.decided)",
+        "return found.reason.is_of_change and (found.tenant in self.waiting or _key(found) in self.decided)",
         "return False",
         WORLD_TESTS,
     ),
