@@ -402,6 +402,17 @@ def test_what_a_later_log_may_undo_is_not_written_yet(known: World) -> None:
     assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:10:30")]
 
 
+def test_a_log_that_ends_before_the_tenants_version_decides_nothing(known: World) -> None:
+    toggle(known, "9:10:00", "9:10:30")
+    known.api.bookmarks, known.api.lag = False, 1
+    outcome = known.run("9:12:00")
+    assert (outcome.history.log, [*outcome.unproven]) == (LogRead.PARTLY, ["acme"])
+    assert known.events() == []
+    known.api.lag = 0
+    known.run("9:14:00")
+    assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:10:30")]
+
+
 def test_time_in_which_a_tenant_was_unreadable_stays_unproven(known: World) -> None:
     known.at("9:10:0").api.patch("acme", {"spec": {"packages": [7]}})
     known.run("9:20:0")

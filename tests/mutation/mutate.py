@@ -788,6 +788,13 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "log: whole up to the version that the list shows",
+        "db/positions.py",
+        "return kind is not VersionKind.DELETED and shown.resource_version == version",
+        "return kind is not VersionKind.DELETED",
+        WORLD_TESTS,
+    ),
+    Guard(
         "log: the position never passes what was read",
         "db/positions.py",
         'return {"position": log.position, "at": None',
@@ -1606,6 +1613,20 @@ GUARDS = (
         "sources/change_log.py",
         "return not self.has_begun and backoff(error)",
         "return backoff(error)",
+        CHANGE_LOG,
+    ),
+    Guard(
+        "the change log has reached the list, not a line of it",
+        "sources/change_log.py",
+        "return number >= self.end",
+        "return bool(number)",
+        CHANGE_LOG,
+    ),
+    Guard(
+        "the change log has reached the list at its version",
+        "sources/change_log.py",
+        "return number >= self.end",
+        "return number > self.end",
         CHANGE_LOG,
     ),
     Guard(
