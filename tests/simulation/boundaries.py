@@ -84,7 +84,7 @@ class Boundaries:
             boundaries.cross("before connect")
             connection = really_connect(url)
             connection.cursor_factory = Cursor
-            connection.transaction = lambda: Ends(connection)  # type: ignore[method-assign,assignment,misc]
+            connection.transaction = lambda **given: Ends(connection, **given)  # type: ignore[method-assign,assignment]
             return connection
 
         record_notified = runs.record_notified
