@@ -10,7 +10,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test simulate mutate docs lint format lock bench clean
+.PHONY: help demo test simulate recover mutate docs lint format lock bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,10 @@ test: $(VENV)/.installed ## run all tests that need no cluster; ARGS go to pytes
 
 simulate: $(VENV)/.installed ## play SEEDS=N worlds in which everything goes wrong, from FIRST on
 	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) $(BIN)/pytest -q tests/simulation $(ARGS)
+
+recover: $(VENV)/.installed ## measure in SEEDS=N worlds what a change log recovers of the days that the portal lost
+	@RECOVERY_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) \
+	  $(BIN)/pytest -q tests/simulation/test_recovery.py $(ARGS)
 
 mutate: $(VENV)/.installed ## take each guard away in turn: a test must fail for it
 	@$(BIN)/python tests/mutation/mutate.py $(ARGS)

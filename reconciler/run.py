@@ -93,7 +93,7 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
     first = settled.without(first)
     yield (known := replace(known, history=sightings.read, unproven=sightings.unproven))
 
-    doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []
+    doubtful = needs_recheck(first, listing, job.options.settle, started.observed_at) if job.source.is_live else []
     second = first
     if doubtful:
         again, known = yield from _recheck(

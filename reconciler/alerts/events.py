@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Finding, Moment, Outcome
     from reconciler.core.reasons import Reason
-    from reconciler.sources.api_client import CustomResource, Kind
+    from reconciler.sources.api_client import CustomResource, ServedKind
 
 MAX_EVENTS = 100
 """Findings that get an Event each; the rest get one for each reason."""
@@ -87,7 +87,7 @@ class Events:
             kind = PartlyDelivered if len(rejected) < len(events) else Undelivered
             raise kind(f"The API server refused {len(rejected)} of {len(events)} Events: {rejected[0]}.")
 
-    def _events(self, outcome: Outcome, kind: Kind) -> Iterator[dict[str, Any]]:
+    def _events(self, outcome: Outcome, kind: ServedKind) -> Iterator[dict[str, Any]]:
         """Yield the Events of a run as they are posted."""
         now = f"{self.now().astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         fallback = "default" if kind.server >= IN_DEFAULT else "kube-system"
@@ -122,7 +122,7 @@ class _Entry(NamedTuple):
     subject: str = ""
 
 
-def _entries(outcome: Outcome, kind: Kind, resource: str) -> Iterator[_Entry]:
+def _entries(outcome: Outcome, kind: ServedKind, resource: str) -> Iterator[_Entry]:
     """Yield an entry on each tenant, and those about many tenants on their CustomResourceDefinition."""
     tenants = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "name": resource}
     if failure := outcome.failure:

@@ -13,7 +13,8 @@ Pure. Versions are compared one with the next; of a version with a deletionTimes
 
 A change lies not before the version before it, nor before the last list that does not show it; and not after its own
 time, else not after the next version that moved a time, else not after the list. A time that lies before its interval
-is another write's: then the order of the versions stands.
+is another write's: then the order of the versions stands. Where versions in between were not shown, as the generation
+tells, the owner of a field may have written again since: then its time is no more than a bound.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ def changes(
     first = before is None
     state = State(frozenset(before.packages), before.suspended) if before else NOTHING
     latest = before.created_at if before else None
+    generation = before.generation if before else 0
     readable = [version for version in versions if not version.observed.problem and version.observed.resource_version]
     for (kind, now), later in zip(readable, _later_times(readable), strict=True):
         if now.created_at is None or now.resource_version is None:
@@ -122,7 +124,8 @@ def changes(
         seen = bisect_left(lists, (int(now.resource_version),))
         bounds = [now.created_at, *([latest] if latest else []), *([lists[seen - 1].at] if seen else [])]
         upper = max(listed_at if later is None else min(later, listed_at), *bounds)
-        made = shown = _Maker(now, max(bounds), upper, tolerance)
+        moved = now.generation - generation if now.generation and generation is not None else 1
+        made = shown = _Maker(now, max(bounds), upper, tolerance, is_next=moved <= 1)
         if first:
             made = _Maker(now, now.created_at, now.created_at, tolerance)
             yield made.change(Kind.CREATED, None, now.created_at)
@@ -133,7 +136,7 @@ def changes(
         if is_deleted:
             yield shown.change(Kind.DELETED, None, now.deleting_at)
             return
-        first, state = False, State(frozenset(now.packages), now.suspended)
+        first, state, generation = False, State(frozenset(now.packages), now.suspended), now.generation
         latest = max(latest or now.created_at, _latest(now))
 
 
@@ -169,10 +172,12 @@ class _Maker(NamedTuple):
     not_before: datetime
     not_after: datetime
     tolerance: timedelta
+    is_next: bool = True
+    """True if no other change of the spec lies between this version and the one before."""
 
     def change(self, kind: Kind, skill: str | None, at: datetime | None) -> Change:
         """Return a change of this version; `at` is its own time, which counts if the interval does not exclude it."""
-        now, start, end, tolerance = self
+        now, start, end, tolerance, _ = self
         uid, version, created_at = now.uid or "", now.resource_version or "", now.created_at or start
         if at is not None and start - tolerance <= at <= end + tolerance:
             at = end = min(max(at, start), end)
@@ -186,11 +191,15 @@ class _Maker(NamedTuple):
         packages = frozenset(now.packages)
         for skill in sorted(packages ^ before.packages):
             kind = Kind.ENABLED if skill in packages else Kind.DISABLED
-            yield self.change(kind, skill, exact or now.packages_written_at)
+            yield self._event(kind, skill, exact or now.packages_written_at)
         if now.suspended != before.suspended:
             kind = Kind.SUSPENDED if now.suspended else Kind.RESUMED
             status = None if now.suspend_is_set else now.suspended_at
-            yield self.change(kind, None, exact or now.suspend_written_at or status)
+            yield self._event(kind, None, exact or now.suspend_written_at or status)
+
+    def _event(self, kind: Kind, skill: str | None, at: datetime | None) -> Change:
+        change = self.change(kind, skill, at)
+        return change if self.is_next or at == self.not_before else change._replace(at=None)
 
 
 def _latest(now: Observed) -> datetime:

@@ -29,7 +29,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.changes import Change, Kind
-from reconciler.core.dating import INSTANT, SHORTEST_LIFETIME
+from reconciler.core.dating import INSTANT, ROUNDING, SHORTEST_LIFETIME
 from reconciler.core.model import UNKNOWN_ORG, Action, Evidence, FallbackDating, Finding, Moment
 from reconciler.core.reasons import Reason
 
@@ -156,7 +156,7 @@ def settle_tenant(
     if life is None and not any(change.kind is Kind.CREATED for change in of_lifetime):
         # the truth table records it, by what it is now
         return Settled((), {})
-    placed, explained, life = _lifetime(of_lifetime, life, rules)
+    placed, explained, life = _lifetime(of_lifetime, life, rows, rules)
     is_waiting = any(moment is None for _, moment in placed)
     events = sorted((each for each in changes if not each.kind.is_of_lifetime), key=lambda each: each.skill or "")
     if is_waiting:
@@ -180,7 +180,7 @@ _Placed = list[tuple[Change, Moment | None]]
 
 
 def _lifetime(
-    changes: Iterable[Change], life: Life | None, rules: Rules
+    changes: Iterable[Change], life: Life | None, rows: Mapping[str | None, Iterable[Row]], rules: Rules
 ) -> tuple[_Placed, dict[Change, datetime], Life]:
     """Return the creation and the deletion where no row explains them, and where one does; and the lifetime then."""
     explained: dict[Change, datetime] = {}
@@ -199,10 +199,19 @@ def _lifetime(
             life = Life(change.created_at, org=change.org or UNKNOWN_ORG)
         else:
             # else it would be a lifetime without a day
-            end = max(rules.date(change), life.began_at + SHORTEST_LIFETIME)
+            end = max(rules.date(change), life.began_at + SHORTEST_LIFETIME, _after_its_rows(change, rows, rules))
             placed.append((change, _moment(change, end)))
             life = life._replace(ended_at=end)
     return placed, explained, life or Life(next(iter(explained)).created_at)
+
+
+def _after_its_rows(deletion: Change, rows: Mapping[str | None, Iterable[Row]], rules: Rules) -> datetime:
+    """Return the earliest time of a deletion after the rows of its second: these are still of its lifetime."""
+    start = deletion.at or deletion.not_before
+    # what a version shows is cut to the second, and may be by another clock than the rows
+    end = start + ROUNDING if deletion.at else min(start + rules.tolerance, deletion.not_after)
+    times = (row.occurred_at + INSTANT for its in rows.values() for row in its if start <= row.occurred_at < end)
+    return max(times, default=start)
 
 
 def pair(changes: Sequence[Change], rows: Sequence[Row], life: Life, rules: Rules) -> dict[Change, Row]:
@@ -300,7 +309,7 @@ def _placed(
     """Return the changes of one key that no row explains, each with its moment, in their order; and what is left out.
 
     No change is appended that would make the latest state another one than it is, while the change after it waits.
-    Where the rows around it leave no room it is left out: what lasts no time changes no bill.
+    Where the rows around it and its lifetime leave no room it is left out: what lasts no time changes no bill.
     """
     afters: list[datetime | None] = [None]
     for change in reversed(changes):
@@ -322,8 +331,8 @@ def _placed(
             continue
         ends = [end - INSTANT for end in (after, life.ended_at) if end]
         starts = [life.began_at, *([last + INSTANT] if last else [])]
-        if after and last and after <= last + INSTANT:
-            left_out[change] = last
+        if ends and min(ends) < max(starts):
+            left_out[change] = max(starts)
             continue
         at = _outside(max(min([rules.date(change), *ends]), *starts), change, starts, ends, decided)
         placed.append((change, _moment(change, at)))

@@ -261,6 +261,16 @@ class Reason(enum.StrEnum):
         """True if a run corrects the ledger, False if it only reports."""
         return self.table is not None
 
+    @property
+    def is_of_lifetime(self) -> bool:
+        """True if it is of the beginning or the end of a lifetime."""
+        return self.action in {Action.INSERT, Action.STAMP}
+
+    @property
+    def is_of_change(self) -> bool:
+        """True if it is of something that happened to a tenant, which the change log shows, too."""
+        return self.is_of_lifetime or self.event_kind is not None
+
 
 RUNBOOK: Mapping[Reason | Result, Advice] = {
     **{reason: reason.advice for reason in Reason},

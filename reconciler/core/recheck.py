@@ -37,17 +37,20 @@ class IncompleteList(SourceFault):
     """The list lacked a tenant that was there."""
 
 
-def needs_recheck(first: Comparison, listing: Listing, settle: timedelta) -> list[str]:
+def needs_recheck(first: Comparison, listing: Listing, settle: timedelta, observed_at: datetime) -> list[str]:
     """Return the names of the tenants whose drift may not be what it seems.
 
-    A tenant is not rechecked only if it is quiet: no time on it is younger than `settle`, by the API server's clock.
-    Without that clock no tenant is known to be quiet.
+    A tenant is not rechecked only if it is quiet: no time on it is younger than `settle`, by the API server's clock,
+    and no event that is corrected is younger than `observed_at`, when the run began, by the database's. Without the API
+    server's clock no tenant is known to be quiet.
     """
     quiet_since = listing.server_time and listing.server_time - settle - ROUNDING
     return [
         name
         for name, findings in first.findings.items()
-        if findings and not _is_unreadable(first.observed[name]) and not _is_quiet(first, name, quiet_since)
+        if findings
+        and not _is_unreadable(first.observed[name])
+        and not _is_quiet(first, name, quiet_since, observed_at)
     ]
 
 
@@ -112,16 +115,16 @@ def _is_unreadable(observed: Observed | None) -> bool:
     return observed is not None and observed.problem is not None
 
 
-def _is_quiet(first: Comparison, name: str, quiet_since: datetime | None) -> bool:
+def _is_quiet(first: Comparison, name: str, quiet_since: datetime | None, observed_at: datetime) -> bool:
     """True if the resource is there, has not changed lately, and its times can show that."""
     observed, findings = first.observed[name], first.findings[name]
     if observed is None or observed.last_modified_at is None or quiet_since is None:
         return False
     if any(_is_undated(finding.reason, observed) for finding in findings):
         return False
-    # the ledger may know of a later change than the resource shows: then what was read may be stale
+    # the ledger may know of a later change than the resource shows: then what was read may be stale, or from before it
     recorded = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
-    if recorded is not None and recorded > observed.last_modified_at + ROUNDING:
+    if recorded is not None and recorded > min(observed.last_modified_at + ROUNDING, observed_at):
         return False
     return observed.last_modified_at <= quiet_since
 

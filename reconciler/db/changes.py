@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
 from reconciler.core.history import Remembered
-from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, Moment
+from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, LogRead, Moment, VersionKind
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
 from reconciler.core.reasons import Reason
 from reconciler.db.contradictions import known_lifetimes
@@ -38,18 +38,9 @@ _Value = TypeVar("_Value")
 
 MAX_RUNS = 1_000
 """Earlier lists that are asked for, to date a change."""
-LIFETIME = {Reason.TENANT_UNRECORDED, Reason.DELETION_UNRECORDED}
-"""The reasons that are about a lifetime."""
 RECREATED = Reason.TENANT_RECREATED
+ENDS = Reason.DELETION_UNRECORDED
 CLOSES = Reason.SKILL_OPEN_AFTER_DELETION
-EVENTS = {
-    CLOSES,
-    Reason.SKILL_ENABLE_UNRECORDED,
-    Reason.SKILL_DISABLE_UNRECORDED,
-    Reason.SUSPENSION_UNRECORDED,
-    Reason.RESUMPTION_UNRECORDED,
-}
-"""The reasons that are about an event."""
 STARTS = {Kind.ENABLED, Kind.SUSPENDED}
 """What a tenant may be created with."""
 
@@ -73,8 +64,7 @@ class Settlement(NamedTuple):
         return found._replace(findings=left)
 
     def _decides(self, found: Finding) -> bool:
-        is_known = found.reason in LIFETIME or found.reason in EVENTS
-        return is_known and (found.tenant in self.waiting or _key(found) in self.decided)
+        return found.reason.is_of_change and (found.tenant in self.waiting or _key(found) in self.decided)
 
 
 @dataclass(slots=True)
@@ -124,20 +114,20 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
         # a name has one row: of several tenants that no lifetime holds, the first one gets it
         is_second = name in inserted
         inserted |= {name} - lives.keys()
+        is_ending = _is_ended_without_log(its, first)
         settled = settle_tenant(
             its,
             held.get(uid),
             rows_of[name],
-            # what a later log will show may undo it
-            rules._replace(as_of=FIRST) if name in told.pending or is_second else rules,
+            # what a later log will show may undo it, and what the comparison stamps now may lie before it
+            rules._replace(as_of=FIRST) if name in told.pending or is_second or is_ending else rules,
             can_insert=name not in lives,
             newest=newest_of[name],
             decided=decided_of[name],
         )
         found += settled.findings
         told.done += _expired(its, settled, rules)
-        if settled.is_waiting:
-            waiting.add(name)
+        waiting |= {name} if settled.is_waiting else set()
         if settled.ended:
             found += _closed(its, settled, settled.ended, first.findings.get(name, ()))
     found = _reported_once(found, first)
@@ -150,6 +140,12 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     return settlement
 
 
+def _is_ended_without_log(some: Sequence[Change], first: Comparison) -> bool:
+    """True if the comparison ends the tenant of these changes, and none of them is its deletion."""
+    found = first.findings.get(some[0].tenant, ())
+    return any(each.reason is ENDS for each in found) and all(change.kind is not Kind.DELETED for change in some)
+
+
 def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
     """Return what was found, with one report a name: of one that no lifetime holds there may be several tenants.
 
@@ -159,6 +155,12 @@ def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
     for tenant in {tenant for tenant, its in first.findings.items() for each in its if each.reason is RECREATED}:
         reported.pop(tenant, None)
     return [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
+
+
+def postponed(first: Comparison) -> Settlement:
+    """Return the settlement that leaves to the next run whatever the change log may decide."""
+    found = (each for its in first.findings.values() for each in its if each.reason.is_of_change)
+    return Settlement(tuple(each.deferred() for each in found), frozenset(first.findings))
 
 
 def keep_changes(cursor: Cursor, told: Told, run_id: UUID) -> None:
@@ -182,6 +184,8 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     for change in told.kept:
         found.setdefault(change.uid, []).append(change)
     known: dict[str, Remembered] = {}
+    if told.log.read is LogRead.LOST:
+        _leave_open(cursor, told, rules)
     if told.shown:
         asked = {"source": told.source, "uids": [*told.shown]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
@@ -200,6 +204,14 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
             told.new += new
             found[uid] += new
     return {uid: sorted(its, key=attrgetter("order")) for uid, its in found.items()}
+
+
+def _leave_open(cursor: Cursor, told: Told, rules: Rules) -> None:
+    """Leave to the comparison who has vanished and is open: one list alone does not prove that a tenant is gone."""
+    gone = {uid: its[-1].observed.name for uid, its in told.shown.items() if its[-1].kind is VersionKind.DELETED}
+    recorded = known_lifetimes(cursor, sorted({*gone.values()}), rules.settle)
+    are_open = {name for name, its in recorded.items() if any(one.ended_at is None for one in its)}
+    told.shown = {uid: its for uid, its in told.shown.items() if gone.get(uid) not in are_open}
 
 
 def _drop(told: Told, by_uid: dict[str, list[Change]], done: Mapping[str, Collection[Change]]) -> None:
@@ -349,7 +361,7 @@ def _closed(changes: Sequence[Change], settled: Settled, ended: Moment, found: I
     for each in appended:
         if each.observed == "enabled" and each.shown_by and each.shown_by[1] == last[each.subject]:
             yield each._replace(reason=CLOSES, recorded="enabled", observed="disabled", moment=ended)
-    if any(each.reason is Reason.DELETION_UNRECORDED for each in settled.findings):
+    if any(each.reason is ENDS for each in settled.findings):
         decided = {each.subject for each in appended}
         for each in found:
             if each.reason is CLOSES and each.supersedes and each.subject not in decided:
@@ -366,7 +378,8 @@ def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iter
         if tenant not in told.unproven
         for each in its
         # a younger one may be of a change that no list shows yet
-        if each.reason in EVENTS - {CLOSES} and each.supersedes and each.supersedes.occurred_at <= old
+        if each.reason.is_of_change and each.reason is not CLOSES
+        if each.supersedes and each.supersedes.occurred_at <= old
     ]
     if not wrong:
         return
@@ -384,7 +397,7 @@ def _opposed(cursor: Cursor, told: Told, left: Comparison, rules: Rules) -> Iter
 
 
 def _key(found: Finding) -> tuple[str, str | None, bool]:
-    return found.tenant, found.subject, found.reason in LIFETIME
+    return found.tenant, found.subject, found.reason.is_of_lifetime
 
 
 def _line(source: str, change: Change) -> bytes:

@@ -30,10 +30,10 @@ from reconciler.core.history import (
     restored,
     unproven,
 )
-from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Version, VersionKind
+from reconciler.core.model import ChangeLog, HistoryRead, LogRead, Observed, Version, VersionKind
 from reconciler.core.pairing import Rules
 from reconciler.db.candidates import Renewed, as_observed
-from reconciler.db.changes import Settlement, Told, keep_changes, settle_changes
+from reconciler.db.changes import Settlement, Told, keep_changes, postponed, settle_changes
 from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.compare import Comparison
     from reconciler.core.dating import Dating
-    from reconciler.core.model import Listing, Observed
+    from reconciler.core.model import Listing
     from reconciler.db.connection import Cursor
     from reconciler.db.runs import Start
 
@@ -151,9 +151,19 @@ class Sightings:
             return Settlement()
         rules = Rules(dating.observed_at, settle, dating.tolerance, dating.fallback)
         settlement = settle_changes(cursor, self._told, first, rules)
+        if self._new.is_overtaken(cursor):
+            # the versions were compared with younger tenants, which shows changes that never were
+            return postponed(first)
         waiting = sum(not each.action.writes for each in settlement.findings if each.shown_by)
         self.read = self.read._replace(waiting=waiting)
         return settlement
+
+    def unread(self, cursor: Cursor) -> frozenset[str]:
+        """Return the tenants of which something counts as unread, as another run has moved the position meanwhile."""
+        if self._new is None or self._told is None or not self._new.is_overtaken(cursor):
+            return frozenset()
+        shown = {version.observed.name for version in self._told.log.versions}
+        return frozenset(shown.union(name for name, _ in self._new.differing.values()))
 
     @staticmethod
     def _look_at_all(cursor: Cursor, new: _New) -> None:
@@ -240,6 +250,10 @@ class _New:
     def began_with(self) -> dict[str, object]:
         """The position that the run began with, as parameters."""
         return {"last_position": self.last and self.last.resource_version, "last_at": self.last and self.last.at}
+
+    def is_overtaken(self, cursor: Cursor) -> bool:
+        """True if another run has moved the position. What was read before is of the list that this one began at."""
+        return cursor.execute(query("position_moved"), self.began_with).fetchone() == (True,)
 
     def restart(self) -> None:
         """Forget what was seen of the list."""
@@ -346,7 +360,7 @@ class _New:
             if now.uid in self.kept_uids:
                 self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
-            self._keep_state("unreadable" if now or heir == UNREADABLE else "vanished", before.uid)
+            self._miss(before, is_unreadable=bool(now) or heir == UNREADABLE)
         if self.is_restored and now and not before.deleting_at:
             why = Unproven.RESTORED
         if why is None or self.last is None:
@@ -355,6 +369,19 @@ class _New:
         from_at = before.unwritten_since or self.last.known_at
         self.gap_uids.add(before.uid)
         self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
+
+    def _miss(self, before: Remembered, *, is_unreadable: bool) -> None:
+        """Keep that the list lacks a tenant, or shows it and it cannot be read."""
+        self._keep_state("unreadable" if is_unreadable else "vanished", before.uid)
+        if before.uid in self.kept_uids and not is_unreadable:
+            gone = Observed(
+                name=before.name,
+                uid=before.uid,
+                org=before.org,
+                created_at=before.created_at,
+                resource_version=self.position.resource_version,
+            )
+            self.steps[before.uid] = Version(VersionKind.DELETED, gone)
 
     def _meet(self, now: Observed, forerunner: Remembered | None) -> None:
         """Keep a tenant that no list has shown before."""

@@ -112,6 +112,7 @@ def commit(
     try:
         with ledger.transaction(time_left()) as cursor:
             plan = drop_stale(cursor, plan)
+            outcome = replace(outcome, unproven=outcome.unproven | sightings.unread(cursor))
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             plan = write(cursor, plan, outcome.run_id, plan.parking_limit(limits), time_left)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))

@@ -303,7 +303,7 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ServedKind:
     """A custom resource as API discovery describes it."""
 
     name: str
@@ -325,10 +325,10 @@ class CustomResource:
     api: Api
     group: str
     plural: str
-    kind: Kind | None = None
+    kind: ServedKind | None = None
     """None before `discover`."""
 
-    def discover(self) -> Kind:
+    def discover(self) -> ServedKind:
         """Return what API discovery says of the resource; the API server is asked only once.
 
         Raises:
@@ -344,7 +344,7 @@ class CustomResource:
             found = next((resource for resource in listed.resources if resource.name == self.plural), None)
             if found is None:
                 raise self.not_found()
-            self.kind = Kind(found.kind, api_version, found.namespaced, self._server_version())
+            self.kind = ServedKind(found.kind, api_version, found.namespaced, self._server_version())
         return self.kind
 
     def not_found(self) -> NoSuchResource:

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from reconciler.core.model import Observed
-    from reconciler.sources.api_client import CustomResource, Kind
+    from reconciler.sources.api_client import CustomResource, ServedKind
 
-    _Read = Callable[[Kind, Raw], Observed]
+    _Read = Callable[[ServedKind, Raw], Observed]
 
 WATCH_SECONDS = 4
 """After these the API server ends the log. About halfway it says how far it has come."""
@@ -124,7 +124,7 @@ class _Reading:
     """One log while it is read, in a thread that may be abandoned."""
 
     resource: CustomResource
-    kind: Kind
+    kind: ServedKind
     read: _Read
     end: int
     shown: list[tuple[int, Version | None]] = field(default_factory=list)

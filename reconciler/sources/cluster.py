@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.model import ChangeLog, Spool
-    from reconciler.sources.api_client import Answer, CustomResource, Kind
+    from reconciler.sources.api_client import Answer, CustomResource, ServedKind
 
 MAX_LIST_RESTARTS = 3
 """Times that a list may start again after 410 Gone."""
@@ -136,7 +136,7 @@ class Cluster:
         """
         return read_log(self.resource, self._read, position, until)
 
-    def _list(self, kind: Kind, spool: Spool) -> Listing:
+    def _list(self, kind: ServedKind, spool: Spool) -> Listing:
         """Spool every page, and request the next one while this one is read."""
         tokens, before = set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
@@ -165,18 +165,18 @@ class Cluster:
                 # the identity is read after the last page: it must still be the same cluster
                 return Listing(self.identity(), *first)
 
-    def _read(self, kind: Kind, item: Raw, position: int = 1) -> Observed:
+    def _read(self, kind: ServedKind, item: Raw, position: int = 1) -> Observed:
         found = read(item, org_label=self.org_label, position=position, reliable_times=kind.has_reliable_times)
         if found.uid is None and found.problem is None:
             # an API server gives every object one; without it, nobody knows which tenant of that name it is
             return Observed(name=found.name, namespace=found.namespace, problem="metadata.uid is missing")
         return found
 
-    def _ask(self, kind: Kind, query: dict[str, str]) -> Callable[[], Answer]:
+    def _ask(self, kind: ServedKind, query: dict[str, str]) -> Callable[[], Answer]:
         # no resourceVersion in the query: a consistent read, not what a cache happens to hold
         return self.resource.api.ask(f"/apis/{kind.api_version}/{self.resource.plural}?{urlencode(query)}")
 
-    def _page(self, kind: Kind, asked: Callable[[], Answer]) -> tuple[Answer, _List]:
+    def _page(self, kind: ServedKind, asked: Callable[[], Answer]) -> tuple[Answer, _List]:
         try:
             answer = asked()
         except NotFound:

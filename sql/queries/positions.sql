@@ -135,6 +135,11 @@ SELECT uid, tenant_name, resource_version, generation, org, packages, suspended,
 FROM reconciler.tenants
 WHERE source = %(source)s AND uid = ANY (%(uids)s::text[])
 
+-- name: position_moved
+-- True if another run has moved the position, of whatever source.
+SELECT (position, position_at) IS DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
+FROM reconciler.source
+
 -- name: kept_changes
 -- The changes that are kept, but not where another run has moved the position.
 SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id
@@ -144,10 +149,12 @@ WHERE source = %(source)s
            FROM reconciler.source)
 
 -- name: earlier_lists
--- The lists since the position, the latest last, as far as they are needed to date a change.
+-- The lists since the position, the latest last, as far as they are needed to date a change. The list of a run that a
+-- safety limit has stopped was good, too: such a run has taken the log in.
 SELECT resource_version::bigint, observed_at FROM (
   SELECT resource_version, observed_at FROM reconciler.runs
-  WHERE source = %(source)s AND mode = 'run' AND outcome IN ('clean', 'corrected', 'drift')
+  WHERE source = %(source)s AND mode = 'run'
+        AND (outcome IN ('clean', 'corrected', 'drift') OR outcome = 'blocked' AND history ->> 'log' <> 'none')
         AND observed_at >= %(last_at)s AND resource_version ~ '^[0-9]{1,18}$'
   ORDER BY observed_at DESC LIMIT %(max_runs)s
 ) AS run

@@ -28,7 +28,7 @@ from reconciler.db.connection import connect as connect_to_ledger
 from reconciler.deadline import Deadline
 from reconciler.sources import access
 from reconciler.sources.access import connect
-from reconciler.sources.api_client import Answer, Api, CustomResource, Kind
+from reconciler.sources.api_client import Answer, Api, CustomResource, ServedKind
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
 from reconciler.sources.parse import FIRST_KUBERNETES, read
@@ -217,7 +217,7 @@ def cluster(body: bytes = b"", api: Api | None = None) -> Cluster:
         api=api or cast("Api", _Canned(body)),
         group="pieced.ch",
         plural="piecedtenants",
-        kind=Kind("PiecedTenant", "pieced.ch/v1alpha1", namespaced=False, server=(1, 37)),
+        kind=ServedKind("PiecedTenant", "pieced.ch/v1alpha1", namespaced=False, server=(1, 37)),
     )
     return Cluster(resource=resource, org_label=LABEL, page_size=500)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,11 @@ from reconciler.db import apply, runs
 from reconciler.db.certificate import read_certificate
 from reconciler.db.connection import snapshot
 from tests.support.api_state import ORG_LABEL, tenant
-from tests.support.faults import Fault, edit, lists
+from tests.support.faults import Fault, Request, edit, lists
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
     from tests.support.world import World
@@ -400,6 +402,17 @@ def test_what_a_later_log_may_undo_is_not_written_yet(known: World) -> None:
     assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:10:30")]
 
 
+def test_a_log_that_ends_before_the_tenants_version_decides_nothing(known: World) -> None:
+    toggle(known, "9:10:00", "9:10:30")
+    known.api.bookmarks, known.api.lag = False, 1
+    outcome = known.run("9:12:00")
+    assert (outcome.history.log, [*outcome.unproven]) == (LogRead.PARTLY, ["acme"])
+    assert known.events() == []
+    known.api.lag = 0
+    known.run("9:14:00")
+    assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:10:30")]
+
+
 def test_time_in_which_a_tenant_was_unreadable_stays_unproven(known: World) -> None:
     known.at("9:10:0").api.patch("acme", {"spec": {"packages": [7]}})
     known.run("9:20:0")
@@ -466,3 +479,158 @@ def test_of_a_log_that_is_cut_too_an_unreadable_tenant_stays_unproven(known: Wor
     gaps = known.ledger.execute("SELECT from_at, until_at FROM reconciler.gaps WHERE tenant_name = 'acme'").fetchall()
     assert [from_at for from_at, _ in gaps] == [known.time("9:0:0")]
     assert gaps[0][1] > known.time("12:9:0")
+
+
+@pytest.mark.parametrize("bookmarks", [pytest.param(True, id="reached"), pytest.param(False, id="partly")])
+def test_a_change_comes_after_the_list_of_a_blocked_run(known: World, *, bookmarks: bool) -> None:
+    known.api.bookmarks = bookmarks
+    known.row("enabled", "9:05:0")
+    known.at("9:05:0").packages("wiki", "mail")
+    known.at("9:20:0").packages("wiki")
+    known.row("disabled", "9:20:0")
+    known.suspend()
+    for at in ("9:30:0", "9:35:0"):
+        known.api.pass_by()
+        assert known.run(at, limits=Limits(count=0, percent=0)).result == "blocked"
+    known.at("9:40:0").packages("wiki", "mail")
+    known.run("9:50:0")
+    assert known.events() == [("enabled", "09:05:00"), ("disabled", "09:20:00"), ("enabled", "09:40:00")]
+
+
+def test_a_lifetime_that_ends_before_it_begins_has_no_events(world: World) -> None:
+    # the portal takes the beginning from the resource, and the end from its own clock
+    world.clock.ahead = timedelta(minutes=10)
+    world.api.create(tenant("other"))
+    world.run("8:0:0")
+    world.at("9:0:0").create("mail")
+    world.born("9:10:0")
+    world.at("9:0:20").delete()
+    world.stamp("9:0:20")
+    for at in ("9:30:0", "9:40:0", "9:50:0"):
+        world.run(at)
+    assert world.events() == []
+
+
+@pytest.mark.parametrize("finalizers", [[], ["pieced.ch/cleanup"]], ids=["no time of its own", "deletionTimestamp"])
+def test_a_deletion_comes_after_the_rows_of_its_second(known: World, finalizers: list[str]) -> None:
+    known.api.create(tenant("other"))
+    known.api.patch("acme", {"metadata": {"finalizers": finalizers}})
+    toggle(known, "24:0:0.2")
+    known.row("enabled", "24:0:0.2")
+    known.at("24:0:0.6").delete()
+    known.run("24:5:0")
+    known.run("24:10:0")
+    assert known.events()[0] == ("enabled", "05-11 00:00:00")
+    assert known.lifetime()[1] == "05-11 00:00:00"
+
+
+def test_a_vanished_tenant_that_waits_is_ended_without_a_log(known: World) -> None:
+    known.name = "brief"
+    known.at("9:9:50").create("mail")
+    known.run("9:10:0")
+    known.at("9:20:0").delete()
+    known.api.forget()
+    known.run("9:30:0")
+    assert known.column("SELECT tenant_name FROM tenant_billing_lifecycle WHERE tenant_name = 'brief'") == []
+    known.run("9:40:0")
+    assert known.lifetime() == ("09:09:50", "09:10:00")
+    assert known.events() == [("enabled", "09:09:50"), ("disabled", "09:10:00")]
+    assert known.column("SELECT why FROM reconciler.gaps WHERE tenant_name = 'brief'") == ["vanished"]
+    assert known.run("9:50:0").result == "clean"
+
+
+def test_a_recreated_tenant_that_vanished_without_a_log_is_gone(known: World) -> None:
+    known.api.create(tenant("other"))
+    known.at("9:10:0").delete()
+    known.stamp("9:10:0")
+    known.at("9:20:0").create()
+    known.run("9:25:0")
+    known.at("9:30:0").delete()
+    known.api.forget()
+    known.run("9:35:0")
+    found = {(each.reason, each.observed) for each in known.run("9:40:0").findings if each.tenant == "acme"}
+    assert found == {(Reason.TENANT_RECREATED, "gone")}
+
+
+def test_a_recorded_tenant_is_looked_for_before_it_is_ended(known: World) -> None:
+    known.api.create(tenant("other"))
+    toggle(known, "9:10:00")
+    known.run("9:10:5")
+    known.api.pass_by()
+    known.api.forget()
+    known.api.faults.append(Fault(edit(lambda body: body["items"].pop(0)), when=lists))
+    refused = known.run("9:20:0", accept_source=False)
+    assert "lacked acme, which exists" in str(refused.failure)
+    known.run("9:30:0")
+    assert known.lifetime() == ("00:00:00", None)
+    assert known.events() == [("enabled", "09:10:00")]
+
+
+def when_asked(world: World, verb: str, act: Callable[[], object]) -> None:
+    """Let something happen once, before the API server answers such a request."""
+
+    def on_request(request: Request) -> None:
+        if request.verb == verb:
+            world.api.on_request = None
+            act()
+
+    world.api.on_request = on_request
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_a_run_that_another_one_overtakes_decides_nothing(known: World, verb: str) -> None:
+    known.at("9:10:0").packages("wiki", "mail")
+    known.row("enabled", "9:10:0")
+    known.at("9:20:0").packages("mail")
+    known.row("disabled", "9:20:0", "wiki")
+    when_asked(known, verb, lambda: known.run("9:30:0"))
+    known.run("9:30:0")
+    assert known.events() == [("enabled", "09:10:00")]
+    assert known.events("wiki") == [("enabled", "00:00:00"), ("disabled", "09:20:00")]
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_what_an_overtaken_run_has_read_is_not_proven(known: World, verb: str) -> None:
+    known.api.create(tenant("other"))
+    known.run("9:10:0")
+    toggle(known, "9:20:00", "9:20:10")
+    # a list that another run read before the toggle becomes the position
+    moved = "UPDATE reconciler.source SET position_at = position_at + interval '1 minute'"
+    when_asked(known, verb, lambda: known.ledger.execute(moved))
+    outcome = known.run("9:30:0")
+    asked = "SELECT unverified FROM reconciler.runs WHERE id = %s"
+    ((unverified,),) = known.ledger.execute(asked, [outcome.run_id]).fetchall()
+    assert (outcome.history.log, "acme" in unverified) == (LogRead.REACHED, True)
+    assert known.events() == []
+    known.run("9:40:0")
+    assert known.events() == [("enabled", "09:20:00"), ("disabled", "09:20:10")]
+
+
+def test_what_was_written_between_two_lists_has_no_time_of_its_own(known: World) -> None:
+    known.at("9:10:0").suspend()
+    known.run("9:10:10")
+    known.at("9:20:0").api.patch("acme", {"spec": {"suspend": False}})
+    # the same manager writes once more, which moves the time of all that it owns
+    known.at("9:40:0").packages("wiki", "mail")
+    known.api.forget()
+    known.run("9:50:0")
+    known.run("9:55:0")
+    assert known.events(None) == [("suspended", "09:10:00"), ("resumed", "09:40:00")]
+    asked = "SELECT not_before FROM reconciler.corrections WHERE reason = 'resumption_unrecorded'"
+    assert known.column(asked) == [known.time("9:10:10")]
+
+
+def test_what_waits_waits_for_the_stamp_of_a_vanished_tenant(known: World) -> None:
+    known.api.create(tenant("other"))
+    known.at("9:10:0").suspend()
+    known.row("suspended", "9:10:0")
+    known.run("9:15:0")
+    known.at("9:20:0").unset_suspend()
+    known.run("9:20:30")
+    known.at("9:40:0").delete()
+    known.api.forget()
+    known.run("9:50:0")
+    assert known.lifetime()[1] == "09:14:00"
+    for at in ("9:55:0", "10:0:0"):
+        known.run(at)
+    assert known.events(None) == [("suspended", "09:10:00"), ("resumed", "09:13:59.999999")]

@@ -85,8 +85,8 @@ GUARDS = (
     Guard(
         "the recheck",
         "run.py",
-        "doubtful = needs_recheck(first, listing, job.options.settle) if job.source.is_live else []",
-        "doubtful: list[str] = []",
+        "needs_recheck(first, listing, job.options.settle, started.observed_at) if job.source.is_live else []",
+        "list[str]()",
         TENANT,
     ),
     Guard(
@@ -113,7 +113,7 @@ GUARDS = (
     Guard(
         "what the ledger knows a later change of is rechecked",
         "core/recheck.py",
-        "if recorded is not None and recorded > observed.last_modified_at + ROUNDING:",
+        "if recorded is not None and recorded > min(observed.last_modified_at + ROUNDING, observed_at):",
         "if False:",
         TENANT,
     ),
@@ -741,8 +741,15 @@ GUARDS = (
     Guard(
         "pairing: a stamp a second after the beginning",
         "core/pairing.py",
-        "+ SHORTEST_LIFETIME)",
-        ")",
+        "+ SHORTEST_LIFETIME,",
+        ",",
+        PAIRING_TESTS,
+    ),
+    Guard(
+        "pairing: a stamp after the rows of its second",
+        "core/pairing.py",
+        "if start <= row.occurred_at < end)",
+        "if start < row.occurred_at < start)",
         PAIRING_TESTS,
     ),
     Guard(
@@ -769,7 +776,7 @@ GUARDS = (
     Guard(
         "settled: the log decides, not the comparison",
         "db/changes.py",
-        "return is_known and (found.tenant in self.waiting or _key(found) in self.decided)",
+        "return found.reason.is_of_change and (found.tenant in self.waiting or _key(found) in self.decided)",
         "return False",
         WORLD_TESTS,
     ),
@@ -778,6 +785,13 @@ GUARDS = (
         "db/changes.py",
         "            found += _closed(",
         "            _closed(",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "log: whole up to the version that the list shows",
+        "db/positions.py",
+        "return kind is not VersionKind.DELETED and shown.resource_version == version",
+        "return kind is not VersionKind.DELETED",
         WORLD_TESTS,
     ),
     Guard(
@@ -818,15 +832,15 @@ GUARDS = (
     Guard(
         "settled: what a later log may undo waits",
         "db/changes.py",
-        "if name in told.pending or is_second else rules",
-        "if is_second else rules",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if is_second or is_ending else rules",
         WORLD_TESTS,
     ),
     Guard(
         "settled: of two tenants without a row the first",
         "db/changes.py",
-        "if name in told.pending or is_second else rules",
-        "if name in told.pending else rules",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if name in told.pending or is_ending else rules",
         WORLD_TESTS,
     ),
     Guard(
@@ -837,6 +851,34 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "log: an overtaken run decides nothing",
+        "db/positions.py",
+        "            return postponed(first)\n",
+        "            pass\n",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "log: what an overtaken run read is not proven",
+        "db/runs.py",
+        "unproven=outcome.unproven | sightings.unread(cursor))",
+        "unproven=outcome.unproven)",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "changes: a time after changes that were not shown",
+        "core/changes.py",
+        "change if self.is_next or at == self.not_before else change._replace(at=None)",
+        "change",
+        CHANGES_TESTS,
+    ),
+    Guard(
+        "changes: what waits for the comparison's stamp",
+        "db/changes.py",
+        "if name in told.pending or is_second or is_ending else rules",
+        "if name in told.pending or is_second else rules",
+        WORLD_TESTS,
+    ),
+    Guard(
         "log: lost, what waits is not written alone",
         "db/positions.py",
         "told.shown = {uid: [version] for uid, version in self.steps.items()}",
@@ -844,10 +886,31 @@ GUARDS = (
         WORLD_TESTS,
     ),
     Guard(
+        "log: lost, what waits of a vanished tenant is ended",
+        "db/positions.py",
+        "if before.uid in self.kept_uids and not is_unreadable:",
+        "if False:",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "log: lost, a recorded tenant is looked for twice",
+        "db/changes.py",
+        "if gone.get(uid) not in are_open}",
+        "if True}",
+        WORLD_TESTS,
+    ),
+    Guard(
         "log: it begins where a tenant was unreadable",
         "db/positions.py",
         "if heir == UNREADABLE or not before.is_current:",
         "if heir == UNREADABLE:",
+        WORLD_TESTS,
+    ),
+    Guard(
+        "changes: after the list of a blocked run",
+        SIGHTED,
+        "OR outcome = 'blocked' AND history ->> 'log' <> 'none'",
+        "",
         WORLD_TESTS,
     ),
     Guard(
@@ -860,7 +923,7 @@ GUARDS = (
     Guard(
         "pairing: no room between two rows",
         "core/pairing.py",
-        "if after and last and after <= last + INSTANT:",
+        "if ends and min(ends) < max(starts):",
         "if False:",
         PAIRING_TESTS,
     ),
@@ -1550,6 +1613,20 @@ GUARDS = (
         "sources/change_log.py",
         "return not self.has_begun and backoff(error)",
         "return backoff(error)",
+        CHANGE_LOG,
+    ),
+    Guard(
+        "the change log has reached the list, not a line of it",
+        "sources/change_log.py",
+        "return number >= self.end",
+        "return bool(number)",
+        CHANGE_LOG,
+    ),
+    Guard(
+        "the change log has reached the list at its version",
+        "sources/change_log.py",
+        "return number >= self.end",
+        "return number > self.end",
         CHANGE_LOG,
     ),
     Guard(

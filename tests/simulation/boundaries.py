@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.transaction import Transaction
 
-from reconciler.core.model import ChangeLog, LogRead
 from reconciler.db import connection as database
 from reconciler.db import runs
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.core.model import Listing, Observed, Spool
+    from reconciler.core.model import ChangeLog, Listing, Observed, Spool
     from reconciler.sources.cluster import Cluster
     from tests.simulation.portal import Clock
 
@@ -49,8 +48,9 @@ class Boundaries:
 
     @contextmanager
     def installed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Put a boundary around every statement and every end of a transaction that a run makes."""
+        """Put a boundary around every statement and every end of a transaction that a run makes; time it by ours."""
         boundaries = self
+        really_start = runs.start
 
         class Cursor(psycopg.Cursor[Any]):
             def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +84,7 @@ class Boundaries:
             boundaries.cross("before connect")
             connection = really_connect(url)
             connection.cursor_factory = Cursor
-            connection.transaction = lambda: Ends(connection)  # type: ignore[method-assign,assignment,misc]
+            connection.transaction = lambda **given: Ends(connection, **given)  # type: ignore[method-assign,assignment]
             return connection
 
         record_notified = runs.record_notified
@@ -93,7 +93,12 @@ class Boundaries:
             boundaries.cross(NOTIFIED)
             record_notified(*given)
 
+        def start(ledger: database.Ledger, seconds: float) -> runs.Start:
+            started = really_start(ledger, seconds)
+            return started._replace(read_at=started.observed_at.timestamp())
+
         with monkeypatch.context() as patch:
+            patch.setattr(runs, "start", start)
             patch.setattr(runs, "record_notified", after_the_run)
             patch.setattr(database, "connect", connect)
             yield
@@ -122,9 +127,12 @@ class Looks:
         self.boundaries.cross("before identity")
         return self.source.identity()
 
-    def read_log(self, *_: str) -> ChangeLog:
-        """Return none: what a list alone proves is at stake here."""
-        return ChangeLog(LogRead.LOST)
+    def read_log(self, position: str, until: str) -> ChangeLog:
+        """Pass it on."""
+        self.boundaries.cross("before log")
+        log = self.source.read_log(position, until)
+        self.boundaries.cross("after log")
+        return log
 
     def observe(self, spool: Spool, /) -> Listing:
         """Pass it on, and remember the whole list."""
@@ -141,7 +149,8 @@ class Looks:
                 listed.clear()
                 spool.restart()
 
-        listing = self.source.observe(Recording())
+        # the world's clock, as in `Boundaries.installed`
+        listing = self.source.observe(Recording())._replace(read_at=self.clock.now.timestamp())
         self.shown.append(listed)
         self.shown_at.append(self.clock.now)
         self.boundaries.cross("after list")

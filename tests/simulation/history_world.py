@@ -20,11 +20,11 @@ from reconciler.job import Job, RunOptions
 from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
+from tests.simulation.logs import STYLES, treat_log
 from tests.simulation.portal import CLOCK, SETTLE, SKILLS, Clock, Portal
 from tests.simulation.proof import Verdict, judge
 from tests.support.api_state import tenant
 from tests.support.fake_api import FakeApi
-from tests.support.faults import Fault, cut_chunked, watches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,7 +286,7 @@ class HistoryWorld:
         self.list_version = 0
         """Of the last one of them."""
         self.restored_at: list[datetime] = []
-        self.log_style = self.random.choice(["whole", "whole", "whole", "none", "restarts", "forgets", "lags", "cut"])
+        self.log_style = self.random.choice(STYLES)
         """What the API server shows of its change log."""
         self.verdicts: list[Verdict] = []
         self._backup: Backup | None = None
@@ -385,21 +385,7 @@ class HistoryWorld:
     def _treat_log(self) -> None:
         """Let the API server show of its change log what it does in this world."""
         self.api.faults.clear()
-        self.api.lag = 0
-        match self.log_style:
-            case "none":
-                self.api.watch_allowed = False
-            case "restarts" if self.random.random() < 0.3:
-                self.api.forget()
-            case "forgets":
-                # a server remembers so many changes at least; here it is few, as there are few
-                self.api.forget(before=self.api.resource_version - 4)
-            case "lags" if self.random.random() < 0.5:
-                self.api.lag = self.random.randrange(1, 4)
-            case "cut" if self.random.random() < 0.5:
-                self.api.faults.append(Fault(cut_chunked(self.random.random()), when=watches))
-            case _:
-                pass
+        treat_log(self.api, self.log_style, self.random)
 
     @property
     def is_whole(self) -> bool:

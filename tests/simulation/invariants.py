@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.model import Result
+from reconciler.core.model import Evidence, Result
 from reconciler.core.reasons import Reason
 from tests.simulation.portal import SETTLE, START, became
 
@@ -27,12 +27,16 @@ TABLES = {
     "suspensions": "SELECT id, tenant_name, zitadel_org_id, event_kind, occurred_at "
     "FROM public.tenant_suspension_events",
     "corrections": "SELECT id, run_id, reason, tenant_name, subject, occurred_at, not_before, not_after, evidence, "
-    "event_table, event_id, supersedes_event_id FROM reconciler.corrections",
+    "event_table, event_id, supersedes_event_id, uid FROM reconciler.corrections",
     "runs": "SELECT id, outcome, error FROM reconciler.runs",
     "remembered": "SELECT uid, resource_version, packages::text, suspended, deleting_at, follows, gone_at IS NULL "
     "FROM reconciler.tenants",
     "gaps": "SELECT tenant_name, from_at, why, manager FROM reconciler.gaps",
+    "changes": "SELECT uid, resource_version, kind, skill, not_before, not_after, at FROM reconciler.changes",
 }
+
+
+MEMORY = {"runs", "remembered", "gaps", "changes"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Ledger:
 
     def billed(self) -> dict[str, frozenset[tuple[Any, ...]]]:
         """What invoices are computed from, and why: neither the runs nor what they remember."""
-        return {name: rows for name, rows in self.rows.items() if name not in {"runs", "remembered", "gaps"}}
+        return {name: rows for name, rows in self.rows.items() if name not in MEMORY}
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
         """What is billed and what is remembered, without ids: fit to be compared with another ledger."""
@@ -58,6 +62,7 @@ class Ledger:
             "suspensions": sorted((row[1:] for row in self.rows["suspensions"]), key=str),
             "remembered": sorted(self.rows["remembered"], key=str),
             "gaps": sorted(self.rows["gaps"], key=str),
+            "changes": sorted(self.rows["changes"], key=str),
         }
 
 
@@ -101,7 +106,7 @@ def corrections_of(outcome: Outcome | None, before: Ledger, after: Ledger) -> li
 def proved_absent(corrections: list[tuple[Any, ...]], looks: Looks) -> None:
     """I1: a deletion is stamped only after a whole list and a second look both missed it, or showed it in deletion."""
     for correction in corrections:
-        if correction[2] != Reason.DELETION_UNRECORDED:
+        if correction[2] != Reason.DELETION_UNRECORDED or correction[8] == Evidence.CHANGE_LOG:
             continue
         seen = looks.of(correction[3])
         assert isinstance(looks.shown[0], dict), "no whole list was read"
@@ -116,8 +121,8 @@ def justified(corrections: list[tuple[Any, ...]], looks: Looks, portal: Portal) 
     """I4: every row states what the resource showed at every look, and what could still move was rechecked."""
     for correction in corrections:
         reason, name, subject = correction[2:5]
-        if reason == Reason.CORRECTION_SUPERSEDED:
-            continue  # the ledger's own rows show it
+        if reason == Reason.CORRECTION_SUPERSEDED or correction[8] == Evidence.CHANGE_LOG or correction[12]:
+            continue  # the ledger's own rows show it, or the change log: see `shown_by_the_log`
         seen = looks.of(name)
         assert all(_shows(look, reason, subject) for look in seen), f"{reason} of {name} {subject} was not shown"
         changed_at = _truly(portal.truth[name], reason, subject, looks.began) if looks.began else None
@@ -150,8 +155,8 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
     rows = {row[0]: row for row in after.rows["lifecycle"]}
     stamped = {name for _, _, reason, name, *_ in corrections if reason == Reason.DELETION_UNRECORDED}
     for correction in corrections:
-        _, _, reason, name, skill, occurred_at, not_before, not_after, evidence, table, _, old = correction
-        if reason in {Reason.ORG_RESOLVED, Reason.CORRECTION_SUPERSEDED}:
+        _, _, reason, name, skill, occurred_at, not_before, not_after, evidence, table, _, old, _ = correction
+        if reason in {Reason.ORG_RESOLVED, Reason.CORRECTION_SUPERSEDED} or evidence == Evidence.CHANGE_LOG:
             continue
         where = f"{reason} of {name} {skill or ''} [{not_before} {occurred_at} {not_after} {evidence}]"
         assert not_before <= occurred_at <= not_after <= portal.clock.now, f"{where}: out of order"
@@ -159,12 +164,13 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
         # what counts was the same at both looks, whatever happened between them
         looked_at = looks.first_of(name)
         truly = _truly(portal.truth[name], reason, skill, looked_at)
+        if truly is None and len(looks.of(name)) > 1:
+            truly = _truly(portal.truth[name], reason, skill, portal.clock.now)  # it came and went between the looks
         assert truly is not None, f"{where}: never happened"
         if reason == Reason.SKILL_OPEN_AFTER_DELETION and name not in stamped:
-            # the name may have lived again since: what counts is the deletion that the row tells of
-            deletions = [at for at, alive in portal.truth[name].lifetimes if not alive]
-            told = rows[name][3]
-            truly = min(deletions, key=lambda at: abs(at - told))
+            # what counts is the end that the row tells of, however that was dated
+            assert occurred_at >= rows[name][3], f"{where}: before the end"
+            continue
         truly = max(truly, rows[name][2])  # what was before the start of billing is not billed
         slack = ROUNDING + abs(portal.clock.ahead)
         late = reason == Reason.SKILL_OPEN_AFTER_DELETION and old is not None and truly < superseded[table, old]
@@ -174,6 +180,39 @@ def within_the_interval(corrections: list[tuple[Any, ...]], after: Ledger, porta
             assert occurred_at >= truly - slack, f"{where}: bills from before {truly}"
         elif evidence == "none" and not late:
             assert occurred_at <= truly + slack, f"{where}: bills beyond {truly}"
+
+
+def shown_by_the_log(corrections: list[tuple[Any, ...]], portal: Portal, looks: Looks) -> None:
+    """I4, I5: what the log showed had happened in its interval, and its row was not on its way any more."""
+    slack = ROUNDING + abs(portal.clock.ahead)
+    for correction in corrections:
+        _, _, reason, name, skill, occurred_at, not_before, not_after, evidence, *_, uid = correction
+        if evidence != Evidence.CHANGE_LOG:
+            continue
+        where = f"{reason} of {name} {skill or ''} [{not_before} {occurred_at} {not_after} by the log]"
+        assert not_before <= occurred_at <= not_after <= portal.clock.now + slack, f"{where}: out of order"
+        key, on = _key(portal.truth[name], reason, skill)
+        if uid is None and reason != Reason.SKILL_OPEN_AFTER_DELETION:
+            # the opposite of a row that no change explains
+            state = next((state for at, state in reversed(key) if at <= occurred_at + slack), False)
+            assert state is on, f"{where}: it was otherwise then"
+            continue
+        happened = [at for at, state in key if state is on and not_before - slack <= at <= not_after + slack]
+        assert happened, f"{where}: never happened, but {key}"
+        assert looks.began is None or happened[0] <= looks.began - SETTLE, f"{where}: its row may be on its way"
+
+
+def _key(truth: Truth, reason: str, skill: str | None) -> tuple[list[tuple[datetime, bool]], bool]:
+    """Return the changes of what a correction is about, and the state that it says."""
+    match reason:
+        case Reason.TENANT_UNRECORDED | Reason.DELETION_UNRECORDED:
+            return truth.lifetimes, reason == Reason.TENANT_UNRECORDED
+        case Reason.SKILL_OPEN_AFTER_DELETION:
+            return truth.lifetimes, False
+        case Reason.SUSPENSION_UNRECORDED | Reason.RESUMPTION_UNRECORDED:
+            return truth.suspended, reason == Reason.SUSPENSION_UNRECORDED
+        case _:
+            return truth.skills[skill or ""], reason == Reason.SKILL_ENABLE_UNRECORDED
 
 
 def _truly(truth: Truth, reason: str, skill: str | None, by: datetime) -> datetime | None:
@@ -220,9 +259,14 @@ def rightly_reported(portal: Portal, after: Ledger, outcome: Outcome) -> set[str
         if finding.reason is Reason.TENANT_RECREATED:
             recreated.add(name)
             assert len(births) > 1, f"{name} is reported as recreated, and has had one lifetime"
-            assert lifetimes[-1][1] or portal.api.get(name), f"{name} is reported as recreated, and is gone"
+            # of a life that came and went under its name, only the change log knows
+            is_there = lifetimes[-1][1] or portal.api.get(name) is not None
+            assert is_there or finding.observed == "gone", f"{name} is reported as recreated, and is gone"
             nearest = min(births, key=lambda at: abs(at - began_at))
-            assert ended_at or nearest != births[-1], f"{name} is reported as recreated, and its row is its own"
+            is_of_row = not ended_at and nearest == births[-1]
+            assert not is_of_row or finding.observed == "gone", (
+                f"{name} is reported as recreated, and its row is its own"
+            )
         else:
             assert births[-1] < began_at - SETTLE + ROUNDING, f"{name} is reported as created before its row"
     return recreated

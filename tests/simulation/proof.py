@@ -65,8 +65,8 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
     """Yield the verdict on every tenant that was there in the period, or is billed for it."""
     certificate = read_certificate(cursor, first, until, settle=SETTLE)
     assert not [doubt for doubt in certificate.refused if not doubt.tenant], f"unverified: {certificate.refused}"
-    truth = {name: _history(true) for name, true in world.portal.truth.items()}
-    recorded = dict(_recorded(cursor, [*truth]))
+    truth = {name: true_history(true) for name, true in world.portal.truth.items()}
+    recorded = dict(recorded_histories(cursor, [*truth]))
     stated: dict[str, dict[str | None, int]] = defaultdict(lambda: defaultdict(int))
     for line in statement(cursor, first, until).lines:
         stated[line.tenant][line.item] += line.days
@@ -74,7 +74,7 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
     assert stated.keys() <= truth.keys(), "somebody is billed who never lived"
     for name, history in truth.items():
         held = recorded.get(name, History())
-        right, billed = (_days(each, first, until) for each in (history, held))
+        right, billed = (billable_days(each, first, until) for each in (history, held))
         counted = {item: len(days) for item, days in billed.items()}
         assert counted == stated.get(name, {}), f"{name}: usage says {stated.get(name)}, the rules say {counted}"
         if not right and not billed:
@@ -191,7 +191,7 @@ def _is_known(world: HistoryWorld, name: str, recorded: History, first: date, un
     begins, ends = _instants(first, until)
     lived = [
         (life.began_at, life.ended_at)
-        for life in _history(world.portal.truth[name]).lifetimes
+        for life in true_history(world.portal.truth[name]).lifetimes
         if life.began_at < ends and (life.ended_at is None or life.ended_at > begins)
     ]
     was_seen = any(
@@ -205,7 +205,7 @@ def _covers_the_unknown(certificate: Certificate) -> bool:
     return any(doubt.tenant == ANY_TENANT for doubt in certificate.accepted)
 
 
-def _history(truth: Truth) -> History:
+def true_history(truth: Truth) -> History:
     """Return what happened as the history of a ledger that lacks nothing."""
     lifetimes: list[Lifetime] = []
     for at, alive in truth.lifetimes:
@@ -231,7 +231,7 @@ def _changes(truth: Truth) -> list[tuple[str | None, datetime]]:
     return changes + [(skill, at) for skill, key in truth.skills.items() for at, _ in key]
 
 
-def _recorded(cursor: Cursor, names: list[str]) -> Iterator[tuple[str, History]]:
+def recorded_histories(cursor: Cursor, names: list[str]) -> Iterator[tuple[str, History]]:
     for name, lifetimes, events in histories(cursor, names):
         items = {item: tuple(its) for item, its in events}
         suspensions = items.pop(FEE, ())
@@ -250,7 +250,7 @@ def _corrections(cursor: Cursor) -> Mapping[str, list[Correction]]:
     return found
 
 
-def _days(history: History, first: date, until: date) -> Days:
+def billable_days(history: History, first: date, until: date) -> Days:
     days: Days = defaultdict(set)
     for number in range((until - first).days):
         day = first + timedelta(days=number)

@@ -10,6 +10,7 @@ import random
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -29,6 +30,7 @@ from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
 from tests.simulation.boundaries import Boundaries, Died, Looks
 from tests.simulation.invariants import Ledger
+from tests.simulation.logs import STYLES, treat_log
 from tests.simulation.portal import CLOCK, SETTLE, Clock, Portal
 from tests.support import faults
 from tests.support.fake_api import FakeApi
@@ -40,7 +42,16 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.core.model import Outcome
+    from reconciler.core.model import ChangeLog, Outcome
+
+
+class Unhurried(Job):
+    """A run that reads the change log only when it waits for it, so that a seed always tells the same story."""
+
+    def read_log(self, position: str, until: str) -> Callable[[], ChangeLog]:
+        """Return what reads it."""
+        return partial(self.source.read_log, position, until)
+
 
 PASSES = 8
 UNLIMITED = Limits(count=1000)
@@ -97,7 +108,10 @@ class Simulation:
         self.api.clock = self.clock.server
         self.api.page_limit = self.random.choice([1, 3, None])
         self.portal = Portal(self.api, self.clock, self.random, loss=self.random.choice([0.0, 0.2, 0.5, 1.0]))
-        self.log: list[str] = []
+        # a stream of its own: a world is the same whatever its log shows
+        self.log_random = random.Random(f"log {self.seed}")  # noqa: S311 - a replayable world
+        self.log_style = self.log_random.choice(("none", *STYLES))
+        self.log: list[str] = [f"the log is {self.log_style}"]
         self._others: list[tuple[Outcome | None, Looks]] = []
         self._held: psycopg.Connection[Any] | None = None
 
@@ -116,12 +130,16 @@ class Simulation:
         for _ in range(self.random.randrange(12)):
             self.clock.advance(self.random.choice([0.3, 5, 45, 90, 600]) * self.random.random())
             self.portal.act()
+            self.api.pass_by(self.log_random.randrange(3))
         self.clock.advance(self.random.choice([0, 3, 61, 300]))
 
     def _come_to_rest(self) -> None:
         self.portal.settle_down()
-        self.clock.advance(1000)
-        self._pass(None)
+        self.log_style = "none" if self.log_style == "none" else "whole"
+        for _ in range(2):
+            # what moved no time on the resource may have happened just before the list
+            self.clock.advance(1000)
+            self._pass(None)
         outcome, _ = self._pass(None)
         assert outcome, "the last run but one died"
         before = self._read()
@@ -135,6 +153,7 @@ class Simulation:
         before = self._read()
         limits = TIGHT if fault == "tight" else UNLIMITED
         boundaries = Boundaries()
+        treat_log(self.api, self.log_style, self.log_random)
         boundaries.at = self._disturbance(fault, boundaries)
         outcome, looks = self._reconcile(self.url, boundaries, limits)
         self.api.faults.clear()
@@ -151,6 +170,7 @@ class Simulation:
             written = invariants.corrections_of(one, before, after)
             invariants.proved_absent(written, its_looks)
             invariants.justified(written, its_looks, self.portal)
+            invariants.shown_by_the_log(written, self.portal, its_looks)
             invariants.within_the_interval(written, after, self.portal, its_looks)
         invariants.has_an_end(outcome, before, after)
         return outcome, looks
@@ -171,6 +191,7 @@ class Simulation:
                     raise Died
 
             boundaries.at = die
+            self.api.lag = 0
             self._reconcile(self.url, boundaries, UNLIMITED)
             self.clock.turn(began)
             self._reconcile(self.url, Boundaries(off=True), UNLIMITED)
@@ -206,7 +227,9 @@ class Simulation:
         )
         looks = Looks(source, boundaries, self.clock)
         options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
-        attempt = Job(database_url=url, source=looks, options=options, deadline=deadline, sleep=self.clock.advance)
+        attempt = Unhurried(
+            database_url=url, source=looks, options=options, deadline=deadline, sleep=self.clock.advance
+        )
         with boundaries.installed(self.monkeypatch):
             try:
                 return reconcile(attempt), looks
@@ -224,7 +247,7 @@ class Simulation:
         strikes_at = self.random.randrange(1, 45)
 
         def disturb(where: str) -> None:
-            if "list" in where or "get" in where or "identity" in where:
+            if any(call in where for call in ("list", "get", "identity", "log")):
                 self.clock.advance(self.random.random() * 1.2)
                 if fault == "portal" and self.random.random() < 0.5:
                     self.portal.act()

@@ -102,6 +102,11 @@ CASES = [
         [("suspended", None, 0, 5, 5), ("resumed", None, 5, 600, None)],
     ),
     Case(
+        "after changes that were not shown, when the owner wrote last",
+        [version(101, "mail", **wrote(5) | suspended(5), generation=3)],
+        [("enabled", "mail", 0, 5, None), ("suspended", None, 0, 5, None)],
+    ),
+    Case(
         "no time of its own, and a later version that moved one",
         [version(101, "mail"), version(102, "mail", last_modified_at=at(7))],
         [("enabled", "mail", 0, 7, None)],

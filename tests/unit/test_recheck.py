@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.core.compare import Comparison, compare
-from reconciler.core.model import Action
-from reconciler.core.recheck import confirm, restless
+from reconciler.core.model import Action, Event, Listing
+from reconciler.core.recheck import confirm, needs_recheck, restless
 from tests.support.comparison import (
     BORN,
     DAY,
@@ -17,6 +17,7 @@ from tests.support.comparison import (
     ENABLED,
     HOUR,
     NOW,
+    SECOND,
     live_tenant,
     recorded_tenant,
 )
@@ -101,6 +102,24 @@ def test_what_counts_is_what_the_second_look_found() -> None:
     counted = [finding for finding in confirm(first, second, ["acme"]) if finding.action.writes]
     assert counted == [finding for finding in second.findings["acme"] if finding.action.writes]
     assert counted != list(first.findings["acme"])
+
+
+@pytest.mark.parametrize(
+    ("recorded_at", "names"),
+    [
+        pytest.param(-HOUR, [], id="an hour before the run - quiet"),
+        pytest.param(SECOND, ["acme"], id="after the run began, so perhaps after its list - looked at again"),
+    ],
+)
+def test_an_event_younger_than_the_list_is_rechecked(recorded_at: timedelta, names: list[str]) -> None:
+    # this API server's clock is ahead, so the resource seems to be younger than the event
+    written = NOW + HOUR
+    first = look(
+        live_tenant(last_modified_at=written, packages_written_at=written),
+        recorded_tenant(skills={"a": Event(9, "enabled", NOW + recorded_at)}),
+    )
+    listing = Listing("cluster", server_time=written + HOUR)
+    assert needs_recheck(first, listing, 60 * SECOND, NOW) == names
 
 
 @pytest.mark.parametrize(
