@@ -107,7 +107,7 @@ def with_impact(  # noqa: PLR0917 - all that an impact follows from
             _make(_in_order(of_row, its), item, prices, (), as_of)
     priced = list(findings)
     for change in changes:
-        priced[change.number] = change.priced(billed)
+        priced[change.number] = change.priced(billed if may_be_billed else {})
     return tuple(priced)
 
 
@@ -127,12 +127,11 @@ class _Change:
     worth: Sequence[Decimal] = ()
     """For each instant."""
     days: list[tuple[Days, Days]] = field(default_factory=list)
-    """Of each item whose days it changes: those without it, and those with it."""
+    """Of each item: those on which it is billed without the correction, and with it."""
 
     def add(self, item: str | None, prices: Prices, without: Days, with_it: Sequence[Days]) -> None:
         """Add what it is worth in one item."""
-        if with_it[0] != without:
-            self.days.append((without, with_it[0]))
+        self.days.append((without, with_it[0]))
         cost = cost_of(item, prices, without)
         worth = [cost_of(item, prices, days) - cost for days in with_it]
         self.worth = list(map(add, self.worth, worth)) if self.worth else worth
@@ -140,8 +139,10 @@ class _Change:
     def priced(self, billed: Mapping[str, Sequence[tuple[int, int]]]) -> Finding:
         """Return the finding with its impact, and whether it changes the bill of a day that was billed."""
         impact, *others = self.worth or [NOTHING]
-        low, high = min(self.worth, default=NOTHING), max(self.worth, default=NOTHING)
-        priced = self.finding.with_impact(impact, (low, high) if others and low < high else None)
+        between = (min(self.worth), max(self.worth)) if others else (impact, impact)
+        priced = self.finding.with_impact(impact, between if between[0] < between[1] else None)
+        if not billed:
+            return priced
         is_closed = priced.action.writes and any(
             within(before.get(org, ()), *period) != within(after.get(org, ()), *period)
             for before, after in self.days
