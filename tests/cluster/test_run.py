@@ -470,6 +470,7 @@ def _deleting_unrecorded(scene: Scene) -> Expected:
 def _deleting_with_a_lost_enable(scene: Scene) -> Expected:
     scene.cluster.patch("lingering", {"spec": {"packages": ["mail", "voice", "calendar"]}})
     lost = _enabled(scene, "lingering", "calendar")
+    sleep(1)  # a deletion comes after what was written in its second
     scene.cluster.delete("lingering")
     at = scene.deleting_at("lingering")
     (stamped, *closed) = _ended(scene, "lingering", at, skills=("mail", "voice"))
