@@ -67,7 +67,11 @@ GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, 
 GRANT INSERT, UPDATE, DELETE ON reconciler.changes, reconciler.reports, reconciler.exceptions TO :"role";
 
 GRANT INSERT ON reconciler.corrections, reconciler.closed_lives, reconciler.payers TO :"decider";
-GRANT INSERT ON reconciler.closings, reconciler.closed_lines TO :"decider";
+GRANT INSERT ON reconciler.closed_lines TO :"decider";
+-- when and by whose role, the database says
+GRANT INSERT (
+  source, month, number, org, by, note, run_id, prices, accepted, total_chf, corrections_seen, skill_events_seen,
+  suspension_events_seen) ON reconciler.closings TO :"decider";
 GRANT USAGE ON SEQUENCE reconciler.corrections_id_seq TO :"decider";
 GRANT INSERT, UPDATE ON reconciler.exceptions TO :"decider";
 GRANT UPDATE (taken_back_at, taken_back_by) ON reconciler.corrections TO :"role", :"decider";

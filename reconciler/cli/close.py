@@ -68,7 +68,10 @@ def close(
     from reconciler.db.connection import brief_transaction
     from reconciler.views import closing as view
 
-    prices, author = dict(map(_price, accept_price)), Author(decider(by), note)
+    given = [*map(_price, accept_price)]
+    prices, author = dict(given), Author(decider(by), note)
+    if len(prices) < len(given):
+        raise click.UsageError("--accept-price names an item twice.")
     with brief_transaction(settings.database_url(), deadline.total_seconds()) as cursor:
         done = close_month(
             cursor, month, org=org, author=author, accepted=accept, prices=prices, settle=settle, dry_run=dry_run

@@ -210,6 +210,8 @@ class Statement:
     """Those of the months that are closed, by their first day."""
     closed: Mapping[date, int] = field(default_factory=dict)
     """How many closings the months have that are shown as they were closed, by their first day."""
+    closed_for: Mapping[date, tuple[str, ...]] = field(default_factory=dict)
+    """For which organisations alone; without an entry for everybody."""
     changes: Iterable[LineChange] = ()
     """What no closing of those months has taken in yet, in the same order."""
 

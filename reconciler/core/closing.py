@@ -9,7 +9,8 @@ first day on is not taken without a person's word:
     was set or changed after the month had begun              refused
     is lacking, and the last month closed before holds it     refused
     of the fee or the VAT rate, whose row was changed then    refused, unless the other one of the row is given and this
-                                                              one is as in the last month closed before
+                                                              one is as in the last month closed before; with the fee,
+                                                              the VAT rate is taken also if none was closed before
     is given, for any closing                                 what was given, or today's where no amount was
 """
 
@@ -22,6 +23,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.billing import FEE, NOTHING, LineChange
+from reconciler.core.certificate import Cause
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Finding
 from reconciler.core.reasons import Reason
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 FEE_NAME, VAT_NAME = "fee", "vat"
 """What the monthly fee and the VAT rate are called among the prices."""
+SKILL = "skill:"
+"""Before the name of a skill that could be taken for another price."""
 MAX_LINES = 5
 """Lines that a report names."""
 MAX_CAUSES = 5
@@ -70,6 +74,7 @@ class Accepted(NamedTuple):
     tenant: str
     cause: str
     detail: str = ""
+    """The report, or why it is not proven and from when until when in the month."""
 
 
 class Invoice(NamedTuple):
@@ -79,6 +84,8 @@ class Invoice(NamedTuple):
     chf: Decimal
     """What it has for the monthly fee and skills, before VAT; all of it where it has no lines."""
     vat_rate: Decimal
+    is_of_month: bool = True
+    """False: it is of other days, too, so that nobody knows what it has of the month."""
 
 
 class OrgTotal(NamedTuple):
@@ -89,6 +96,8 @@ class OrgTotal(NamedTuple):
     """What the closings before hold."""
     chf: Decimal
     invoices: tuple[Invoice, ...] = ()
+    is_first: bool = True
+    """True if no closing before was of it."""
 
     @property
     def after(self) -> Decimal:
@@ -97,8 +106,14 @@ class OrgTotal(NamedTuple):
 
     @property
     def not_invoiced(self) -> Decimal | None:
-        """What an adjustment has to bill in addition, or to credit; None if there is no invoice."""
-        return self.after - sum((one.chf for one in self.invoices), NOTHING) if self.invoices else None
+        """What an adjustment has to bill in addition, or to credit; None if that is not known, or nothing is invoiced.
+
+        Of a first closing it is what the invoices do not have. Each later difference is its own adjustment: what was
+        billed of the ones before is on later invoices.
+        """
+        if not all(one.is_of_month for one in self.invoices) or not self.invoices:
+            return None
+        return self.after - sum((one.chf for one in self.invoices), NOTHING) if self.is_first else self.chf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +156,9 @@ class Differences:
     """There may be millions: they are read anew each time that they are asked for."""
     vat_rate: Decimal
     invoices: Mapping[str, tuple[Invoice, ...]]
-    """Those of the month, by organisation."""
+    """Those of days of the month, by organisation."""
+    was_closed: bool
+    """False: the month was never closed, so that this is all of it."""
 
     @property
     def difference_chf(self) -> Decimal:
@@ -207,14 +224,20 @@ def with_given(kept: KeptPrices, given: Mapping[str, Decimal | None], today: Pri
     skills = dict(kept.skills)
     for item, price in given.items():
         if item not in {FEE_NAME, VAT_NAME}:
-            chosen = price if price is not None else today.skills.get(item, (None,))[0]
-            skills.pop(item, None)
-            skills |= {} if chosen is None else {item: chosen}
+            skill = item.removeprefix(SKILL)
+            chosen = price if price is not None else today.skills.get(skill, (None,))[0]
+            skills.pop(skill, None)
+            skills |= {} if chosen is None else {skill: chosen}
     fee, vat = (
         old if item not in given else price if (price := given[item]) is not None else row[0] if row else NOTHING
         for item, old, row in ((FEE_NAME, kept.fee, today.fee), (VAT_NAME, kept.vat, today.vat))
     )
     return KeptPrices(fee, vat, skills)
+
+
+def priced(skill: str) -> str:
+    """Return what a skill is called among the prices: one called `fee` is `skill:fee`."""
+    return f"{SKILL}{skill}" if skill in {FEE_NAME, VAT_NAME} or skill.startswith(SKILL) else skill
 
 
 def _uncertain(
@@ -228,14 +251,14 @@ def _uncertain(
             continue
         if row is None:
             yield item, "has no row in public.platform_pricing"
-        elif row[1] > begins and not (other in given and kept in {None, row[0]}):
+        elif row[1] > begins and not (other in given and (kept == row[0] or (kept is None and item == VAT_NAME))):
             yield item, f"is {row[0]} today, in a row that was changed at {_minute(row[1])} UTC"
     for skill, (price, since) in sorted(today.skills.items()):
-        if since > begins and skill not in given:
-            yield skill, f"is {price} today, and was set or changed at {_minute(since)} UTC"
+        if since > begins and priced(skill) not in given:
+            yield priced(skill), f"is {price} today, and was set or changed at {_minute(since)} UTC"
     for skill, price in sorted(before.skills.items() if before else ()):
-        if skill not in today.skills and skill not in given:
-            yield skill, f"was {price} in the last closed month, and has no price today"
+        if skill not in today.skills and priced(skill) not in given:
+            yield priced(skill), f"was {price} in the last closed month, and has no price today"
 
 
 def accept(certificate: Certificate, names: Collection[str]) -> tuple[Certificate, tuple[Accepted, ...]]:
@@ -248,12 +271,24 @@ def accept(certificate: Certificate, names: Collection[str]) -> tuple[Certificat
     def is_accepted(doubt: Doubt) -> bool:
         is_new = bool(not doubt.accepted and doubt.tenant and {doubt.tenant, doubt.cause} & {*names})
         if is_new:
-            new.append(Accepted(doubt.tenant, doubt.cause, doubt.detail))
+            new.append(accepted(doubt, certificate.until))
         return doubt.accepted or is_new
 
     return replace(certificate, doubts=tuple(d._replace(accepted=is_accepted(d)) for d in certificate.doubts)), tuple(
         new
     )
+
+
+def accepted(doubt: Doubt, until: datetime) -> Accepted:
+    """Return a doubt about a month as it is kept: another one of the tenant is not accepted with it.
+
+    `until` is the end of the month. What goes on after that belongs to other months.
+    """
+    detail = doubt.detail
+    if doubt.cause in {Cause.GAP, Cause.ASSUMED, Cause.UNRECORDED} and doubt.from_at:
+        ends = min(doubt.until_at or until, until)
+        detail = f"{detail} {doubt.from_at:%Y-%m-%dT%H:%M:%S.%fZ} to {ends:%Y-%m-%dT%H:%M:%S.%fZ}".strip()
+    return Accepted(doubt.tenant, doubt.cause, detail)
 
 
 def changed_months(changes: Iterable[LineChange]) -> Iterator[Finding]:

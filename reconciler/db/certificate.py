@@ -20,6 +20,7 @@ from reconciler.core.certificate import (
     Stay,
     certify,
 )
+from reconciler.core.closing import Accepted, accepted
 from reconciler.core.errors import Refusal
 from reconciler.core.status import Unverified
 from reconciler.db.connection import server_cursor
@@ -71,9 +72,10 @@ def read_certificate(
         certificate = certify(question, verified_until, (_facts(row, proofs) for row in rows))
     if not certificate.refused or until != (first + timedelta(days=31)).replace(day=1):
         return certificate
-    pairs = {*cursor.execute(query("accepted_of_month"), {"month": first})}
+    known = {Accepted(*row) for row in cursor.execute(query("accepted_of_month"), {"month": first})}
     doubts = (
-        each._replace(accepted=each.accepted or (each.tenant, each.cause) in pairs) for each in certificate.doubts
+        each._replace(accepted=each.accepted or accepted(each, certificate.until) in known)
+        for each in certificate.doubts
     )
     return replace(certificate, doubts=tuple(doubts))
 

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from reconciler.core.billing import LineChange
+from reconciler.core.certificate import Cause
 from reconciler.core.closing import (
+    FEE_NAME,
+    SKILL,
+    VAT_NAME,
     Accepted,
     ClosedMonth,
     Closing,
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 
 TENANTS_BATCH = 500
 """Tenants whose changed lines are explained at once."""
+PERCENT = 100
 MAX_MONTHS = 60
 """Closed months whose state is read."""
 
@@ -65,6 +70,10 @@ _encode = msgspec.json.encode
 
 class NotClosed(Refusal):
     """The month has no such closing."""
+
+
+class UnknownName(Refusal):
+    """A word is probably misspelt: a closing with it would stay."""
 
 
 class _Earlier(NamedTuple):
@@ -102,12 +111,15 @@ def close(
     Raises:
         NotVerified: the month is not proven to its end, or a tenant of it is not.
         PriceUncertain: it is not known that a price held for the whole month.
+        UnknownName: nobody knows an organisation, a tenant or a skill, or the VAT rate is none.
         NotAPrice: a price is NaN or infinite.
         DecisionDenied: the role may not close.
     """
     begin(cursor)
     earlier = _closings(cursor, month)
+    _refuse_unknown(cursor, org, accepted, prices or {})
     kept = _prices_to_keep(cursor, month, earlier, prices or {})
+    (marks,) = cursor.execute(query("closing_marks")).fetchall()
     # the savepoint takes the table along
     with deciding(), cursor.connection.transaction(force_rollback=dry_run):
         parameters = asked(month, following(month), org) | {"prices": _encode(kept).decode(), "whole": [month]}
@@ -119,9 +131,26 @@ def close(
         refuse_unproven(certificate, helps="`--accept TENANT` closes the month although a tenant is not proven.")
         closing = _closing(cursor, month, org, author, kept, new, earlier)
         if closing.written:
-            _write(cursor, closing)
+            _write(cursor, closing, marks)
         cursor.execute(query("drop_closing_lines"))
     return replace(closing, written=False) if dry_run else closing
+
+
+def _refuse_unknown(
+    cursor: Cursor, org: str | None, accepted: Collection[str], prices: Mapping[str, Decimal | None]
+) -> None:
+    """Refuse words that nothing in the ledger has."""
+    skills = [item.removeprefix(SKILL) for item in prices if item not in {FEE_NAME, VAT_NAME}]
+    asked_for = {"org": org, "tenants": [name for name in accepted if name not in {*Cause}], "skills": skills}
+    ((is_known, tenants, unpriced),) = cursor.execute(query("unknown_names"), asked_for).fetchall()
+    unknown = [f"the organisation {org}"] * (not is_known) + [f"the tenant or cause {name}" for name in tenants]
+    unknown += [f"the skill {name}" for name in unpriced]
+    vat = prices.get(VAT_NAME)
+    if unknown or (vat is not None and vat >= PERCENT):
+        raise UnknownName(
+            f"The ledger does not know {', '.join(unknown)}." if unknown else f"A VAT rate of {vat} % is none.",
+            "Nothing was written. Check the spelling; `reconciler usage` shows the names. The VAT rate is in percent.",
+        )
 
 
 def _prices_to_keep(
@@ -176,9 +205,9 @@ def _totals(cursor: Cursor, month: date, org: str | None) -> Iterator[OrgTotal]:
     period = {"first": month, "until": following(month)}
     rows = cursor.execute(query("closing_totals"), period | {"org": org}).fetchall()
     invoices = _invoices(cursor, month, [row[0] for row in rows])
-    for payer, before, chf, has_lines in rows:
-        total = OrgTotal(payer, before, chf, invoices.get(payer, ()))
-        if has_lines or total.not_invoiced:
+    for payer, before, chf, has_lines, is_first in rows:
+        total = OrgTotal(payer, before, chf, invoices.get(payer, ()), is_first)
+        if has_lines or (is_first and total.invoices):
             yield total
 
 
@@ -191,8 +220,9 @@ def _invoices(cursor: Cursor, month: date, orgs: list[str]) -> dict[str, tuple[I
     return found
 
 
-def _write(cursor: Cursor, closing: Closing) -> None:
+def _write(cursor: Cursor, closing: Closing, marks: tuple[int, int, int]) -> None:
     row = {
+        **dict(zip(("correction", "skill", "suspension"), marks, strict=True)),
         "month": closing.month,
         "number": closing.number,
         "org": closing.org,
@@ -252,6 +282,7 @@ def _differences(cursor: Cursor, month: date, number: int | None, lines: Rows[Li
         lines=lines,
         vat_rate=kept.vat if kept else vat_rate(cursor),
         invoices=_invoices(cursor, month, sorted({line.org for line in lines})),
+        was_closed=kept is not None,
     )
 
 

@@ -34,6 +34,10 @@ class NotAccepted(Refusal):
     """There is no exception to end."""
 
 
+HIDES_ROWS = "check_enable_rls"
+"""Where PostgreSQL refuses a query because a policy may hide rows from it: no right is missing."""
+
+
 class DecisionDenied(Failure):
     """The role may not decide."""
 
@@ -89,6 +93,8 @@ def deciding() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
+        if error.diag.source_function == HIDES_ROWS:
+            raise
         raise DecisionDenied(
             f"The ledger denied it: {error.diag.message_primary}. The role of the runs may not decide.",
             "Nothing was written. Repeat the command with DATABASE_URL of the owner of the ledger's tables, or of the "

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.core.billing import Lifetime, Payer, with_payer
 from reconciler.core.decisions import NotPutRight, PutRight, Reopening, ended, line_changes, new_lifetime, second
 from reconciler.core.lifetimes import ALIVE, GONE, Gap, edited, gaps, next_end, removed_ends
-from reconciler.core.model import LAST, Evidence, Lifecycle, Moment, Observed, Recorded
+from reconciler.core.model import FIRST_KUBERNETES, LAST, Evidence, Lifecycle, Moment, Observed, Recorded
 from reconciler.core.reasons import Reason
 from reconciler.core.replay import Decided, Restated, reading, restate, state_of
+from reconciler.db.apply import NotDecided
 from reconciler.db.decisions import check_source, deciding
 from reconciler.db.explain import did_you_mean, unknown_tenant
 from reconciler.db.keys import KeyHistory, read_key
@@ -216,6 +217,11 @@ def _refuse_future(since: datetime, until: datetime | None, now: datetime) -> No
             f"It is {second(now)} UTC by the ledger's clock, and --from must be before that, and before --to.",
             "Nothing was written. Give times that are past; without --to it holds on and on.",
         )
+    if since < FIRST_KUBERNETES:
+        raise NotPutRight(
+            f"{second(since)} UTC is before there was Kubernetes: no tenant lived then.",
+            "Nothing was written. Check the year.",
+        )
 
 
 def _confirmed(
@@ -320,6 +326,11 @@ def _keep(cursor: Cursor, done: PutRight, edit: _Edit, closing_ids: list[int]) -
         cursor.execute(query("keep_lifetimes"), {**said, **spans})
     row = {"org": last.org, "began_at": last.began_at, "ended_at": last.ended_at}
     cursor.execute(query("set_lifetime"), {**said, **row})
+    if cursor.execute(query("lock_lifecycle"), said).fetchone() != (last.org, last.began_at, last.ended_at):
+        raise NotDecided(
+            f"The ledger does not show the lifetime of {done.tenant} that was written: a trigger or a rule changed it.",
+            "Nothing was written. Remove the cause, then repeat.",
+        )
     bounds = [at for one in after for at in (one.began_at, one.ended_at) if at]
     cursor.execute(query("take_back_ends"), {**said, "bounds": bounds, "event_ids": closing_ids})
     until = None if done.until == LAST else done.until

@@ -73,6 +73,11 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
         vat_rate=vat_rate(cursor),
         kept_vat_rates={month: kept.vat for month, kept in kept_prices(cursor).items()},
         closed=closed,
+        closed_for={
+            month: tuple(orgs)
+            for month, is_for_everybody, orgs in cursor.execute(query("closed_months"))
+            if month in closed and not is_for_everybody
+        },
         changes=changes,
     )
 
@@ -166,6 +171,11 @@ def price_list(cursor: Cursor) -> PriceList:
     for item, (price, _) in rows.items():
         _refuse_unless_amount(item, price)
     vat = cursor.execute(query("vat_rate")).fetchone()
+    if vat and not vat[0].is_finite():
+        raise NotAPrice(
+            f"The VAT rate is {vat[0]} in the ledger, which is no rate.",
+            "Set it to percents in public.platform_pricing.vat_rate_chli, then repeat the command.",
+        )
     fee = rows.pop(FEE, None)
     return PriceList(fee=fee, vat=vat and (vat[0], vat[1]), skills=rows)
 

@@ -221,7 +221,7 @@ def deciding(connection: Connection, by: str, note: str) -> Iterator[tuple[Curso
 
 TABLES = [
     *("public.tenant_billing_lifecycle", "public.tenant_skill_events", "public.tenant_suspension_events"),
-    *("public.platform_pricing", "public.skill_pricing"),
+    *("public.platform_pricing", "public.skill_pricing", "public.invoices"),
 ]
 """What a decision is about."""
 

@@ -23,8 +23,8 @@ import stamina
 import urllib3
 
 from reconciler.core.errors import SourceFault
+from reconciler.core.model import FIRST_KUBERNETES
 from reconciler.sources.documents import DoubledKey, refuse_doubled_keys
-from reconciler.sources.parse import FIRST_KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -10,15 +10,13 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from reconciler.core.errors import SourceFault
-from reconciler.core.model import UNKNOWN_ORG, Observed
+from reconciler.core.model import FIRST_KUBERNETES, UNKNOWN_ORG, Observed
 
 MAX_ID_LENGTH = 253
 """Characters. Longer ids are not valid Kubernetes names, and PostgreSQL could not index them."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where Unix time begins. On a resource it is an empty time, as is Go's zero time, which lies in the year 1."""
-FIRST_KUBERNETES = datetime(2014, 6, 6, tzinfo=UTC)
-"""The day of the first commit of Kubernetes: no resource is older."""
 
 BEFORE_TRACKING = "ancient-changes"
 """The manager that the API server gives fields written before it tracked them: it has no time for them."""

@@ -204,6 +204,12 @@ def _show_differences(found: Differences, console: Console) -> None:
     what = (
         f"closing {found.number} of {found.month:%Y-%m}" if found.number else f"the next closing of {found.month:%Y-%m}"
     )
+    if not found.was_closed:
+        worth = f"CHF {found.difference_chf} before VAT in {plural(count, 'line')}"
+        said = f"{found.month:%Y-%m} was never closed: this is all of it, at today's prices. {worth}."
+        console.print(Text(said), soft_wrap=True)
+        console.print(Text(not_included(found.vat_rate)), soft_wrap=True)
+        return
     owes = "the customers owe it" if found.difference_chf > 0 else "it is owed to the customers"
     worth = f"CHF {found.difference_chf:+} before VAT in {plural(count, 'line')} of {what}"
     console.print(Text(f"{worth}: {owes}." if found.difference_chf else f"{worth}."), soft_wrap=True)

@@ -46,6 +46,7 @@ def document(statement: Statement) -> Iterator[str]:
             "vat_rate": statement.vat_rate,
             "kept_vat_rates": {f"{month:%Y-%m}": rate for month, rate in statement.kept_vat_rates.items()},
             "closings": {f"{month:%Y-%m}": number for month, number in statement.closed.items()},
+            "closed_for": {f"{month:%Y-%m}": orgs for month, orgs in statement.closed_for.items()},
             "time_zone": "UTC",
             "not_included": NOT_INCLUDED,
             "not_taken_in_chf": not_taken_in(statement),
@@ -147,7 +148,9 @@ def _of_closed_months(statement: Statement) -> Iterator[str]:
     """Yield what is said of the months that are shown as they were closed."""
     changed = sorted({change.month for change in statement.changes})
     for month, number in statement.closed.items():
-        yield f"{month:%Y-%m} is shown as it was closed, in {plural(number, 'closing')}."
+        orgs = statement.closed_for.get(month)
+        whom = f" for {', '.join(map(visible, orgs))} alone" if orgs else ""
+        yield f"{month:%Y-%m} is shown as it was closed{whom}, in {plural(number, 'closing')}."
     if changed:
         count, months = sum(1 for _ in statement.changes), " and ".join(f"{month:%Y-%m}" for month in changed)
         yield (

@@ -69,7 +69,7 @@ ORDER BY d.tenant_name COLLATE "C"
 
 -- name: accepted_of_month
 -- What the closings of a month accept of it.
-SELECT DISTINCT one ->> 'tenant', one ->> 'cause'
+SELECT DISTINCT one ->> 'tenant', one ->> 'cause', one ->> 'detail'
 FROM reconciler.closings CROSS JOIN jsonb_array_elements(accepted) AS one WHERE month = %(month)s
 
 -- name: last_proof

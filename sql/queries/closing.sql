@@ -34,10 +34,11 @@ WITH new AS (
   GROUP BY l.org
 ), invoiced AS (
   SELECT DISTINCT zitadel_org_id AS org FROM public.invoices
-  WHERE period_start >= %(first)s AND period_end < %(until)s AND status NOT IN ('draft', 'void')
+  WHERE period_start < %(until)s AND period_end >= %(first)s AND status NOT IN ('draft', 'void')
         AND (%(org)s::text IS NULL OR zitadel_org_id = %(org)s)
 )
-SELECT org, coalesce(held.chf, 0.00), coalesce(new.chf, 0.00), new.org IS NOT NULL
+SELECT org, coalesce(held.chf, 0.00), coalesce(new.chf, 0.00), new.org IS NOT NULL, NOT EXISTS (
+         SELECT FROM reconciler.closings c WHERE c.month = %(first)s AND (c.org IS NULL OR c.org = every.org))
 FROM (SELECT org FROM new UNION SELECT org FROM invoiced) AS every
 LEFT JOIN held USING (org) LEFT JOIN new USING (org)
 ORDER BY org = 'unknown', org COLLATE "C"
@@ -47,16 +48,35 @@ ORDER BY org = 'unknown', org COLLATE "C"
 SELECT count(*), coalesce(array_agg(DISTINCT item ORDER BY item) FILTER (WHERE price IS NULL AND days_after > 0), '{}')
 FROM pg_temp.closing_lines
 
+-- name: closing_marks
+-- The highest ids before the lines are made: what comes after them is named behind a later difference.
+SELECT coalesce((SELECT max(id) FROM reconciler.corrections), 0),
+       coalesce((SELECT max(id) FROM public.tenant_skill_events), 0),
+       coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0)
+
+-- name: unknown_names
+-- Whether anybody was ever paid for by this organisation; and which of these tenants and skills nobody knows.
+SELECT %(org)s::text IS NULL OR %(org)s::text = 'unknown'
+       OR EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE zitadel_org_id = %(org)s)
+       OR EXISTS (SELECT FROM reconciler.earlier_lifetimes WHERE zitadel_org_id = %(org)s)
+       OR EXISTS (SELECT FROM reconciler.payers WHERE org = %(org)s)
+       OR EXISTS (SELECT FROM reconciler.closings WHERE org = %(org)s),
+       ARRAY(SELECT name FROM unnest(%(tenants)s::text[]) AS name
+             WHERE NOT EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = name)
+                   AND NOT EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = name)
+                   AND NOT EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = name)
+                   AND NOT EXISTS (SELECT FROM public.tenant_skill_events WHERE tenant_name = name)),
+       ARRAY(SELECT skill FROM unnest(%(skills)s::text[]) AS skill
+             WHERE NOT EXISTS (SELECT FROM public.skill_pricing WHERE skill_id = skill)
+                   AND NOT EXISTS (SELECT FROM public.tenant_skill_events WHERE skill_id = skill))
+
 -- name: insert_closing
--- The highest ids are those that this transaction sees, under the lock of all runs.
 INSERT INTO reconciler.closings (
   source, month, number, org, by, note, run_id, prices, accepted, total_chf, corrections_seen, skill_events_seen,
   suspension_events_seen)
 SELECT coalesce((SELECT identity FROM reconciler.source), ''), %(month)s, %(number)s, %(org)s, %(by)s, %(note)s,
        (SELECT id FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1),
-       %(prices)s::jsonb, %(accepted)s::jsonb, %(total)s, coalesce((SELECT max(id) FROM reconciler.corrections), 0),
-       coalesce((SELECT max(id) FROM public.tenant_skill_events), 0),
-       coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0)
+       %(prices)s::jsonb, %(accepted)s::jsonb, %(total)s, %(correction)s, %(skill)s, %(suspension)s
 RETURNING id
 
 -- name: insert_closed_lines
@@ -65,14 +85,15 @@ SELECT %(closing)s, org, tenant_name, item, days_after - days_before, price, amo
 FROM pg_temp.closing_lines
 
 -- name: invoices_of
--- The invoices of some organisations that lie in a period, each with what it has for the monthly fee and skills; all of
--- it where it has no lines.
+-- The invoices of some organisations over days of a period, each with what it has for the monthly fee and skills, all of
+-- it where it has no lines; and whether it has no other days.
 SELECT i.zitadel_org_id, i.invoice_number, coalesce(
          (SELECT coalesce(sum(l.amount_chf) FILTER (WHERE l.kind IN ('tenant_monthly', 'skill_usage')), 0.00)
-          FROM public.invoice_lines l WHERE l.invoice_id = i.id HAVING count(*) > 0), i.subtotal_chf), i.vat_rate
+          FROM public.invoice_lines l WHERE l.invoice_id = i.id HAVING count(*) > 0), i.subtotal_chf), i.vat_rate,
+       i.period_start >= %(first)s AND i.period_end < %(until)s
 FROM public.invoices i
 WHERE i.zitadel_org_id = ANY (%(orgs)s::text[]) AND i.status NOT IN ('draft', 'void')
-      AND i.period_start >= %(first)s AND i.period_end < %(until)s
+      AND i.period_start < %(until)s AND i.period_end >= %(first)s
 ORDER BY i.zitadel_org_id, i.period_start, i.invoice_number
 
 -- name: closed_lines
@@ -88,7 +109,8 @@ WITH closing AS (
 SELECT l.org, l.tenant_name, l.item, closing.month, coalesce(e.days, 0), coalesce(e.days, 0) + l.days, l.price_chf,
        coalesce(e.amount, 0.00), coalesce(e.amount, 0.00) + l.amount_chf
 FROM closing JOIN reconciler.closed_lines l ON l.closing = closing.id
-LEFT JOIN earlier e ON (e.org, e.tenant_name, coalesce(e.item, '')) = (l.org, l.tenant_name, coalesce(l.item, ''))
+LEFT JOIN earlier e ON (e.org, e.tenant_name, e.item IS NULL, coalesce(e.item, ''))
+                       = (l.org, l.tenant_name, l.item IS NULL, coalesce(l.item, ''))
 WHERE (%(org)s::text IS NULL OR l.org = %(org)s) AND (%(tenant)s::text IS NULL OR l.tenant_name = %(tenant)s)
 ORDER BY l.org = 'unknown', l.org COLLATE "C", l.tenant_name COLLATE "C", l.item COLLATE "C" NULLS FIRST
 

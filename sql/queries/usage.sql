@@ -97,18 +97,20 @@ WITH paid AS (
   SELECT month, prices FROM reconciler.kept_prices WHERE %(prices)s::jsonb IS NULL
   UNION ALL SELECT month, %(prices)s::jsonb FROM month WHERE %(prices)s::jsonb IS NOT NULL
 ), price AS (
-  -- the fee has the item ''
+  -- the fee has no item
   SELECT month, skill_id AS item, daily_price_chf AS chf
   FROM month CROSS JOIN public.skill_pricing WHERE month NOT IN (SELECT month FROM kept)
   UNION ALL
-  SELECT month, '', coalesce((SELECT tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1), 0)
+  SELECT month, NULL, coalesce((SELECT tenant_monthly_fee_chf FROM public.platform_pricing WHERE id = 1), 0)
   FROM month WHERE month NOT IN (SELECT month FROM kept)
   UNION ALL SELECT month, each.key, each.value::numeric FROM kept CROSS JOIN jsonb_each_text(prices -> 'skills') AS each
-  UNION ALL SELECT month, '', (prices ->> 'fee')::numeric FROM kept
+  UNION ALL SELECT month, NULL, (prices ->> 'fee')::numeric FROM kept
 )
 SELECT line.zitadel_org_id AS org, line.tenant_name, line.item, line.month, line.days, price.chf AS price,
        coalesce(round(CASE WHEN line.item IS NULL THEN chf * days / month_days ELSE chf * days END, 2), 0.00) AS amount
-FROM line LEFT JOIN price ON price.month = line.month AND price.item = coalesce(line.item, '')
+-- two columns for one comparison, so that it can be hashed
+FROM line LEFT JOIN price ON (price.month, price.item IS NULL, coalesce(price.item, ''))
+                             = (line.month, line.item IS NULL, coalesce(line.item, ''))
 
 -- name: usage_lines
 -- After `usage`: its lines.
@@ -131,7 +133,8 @@ ORDER BY org = 'unknown', org COLLATE "C", tenant_name COLLATE "C", item COLLATE
          coalesce(h.days, 0) AS days_before, coalesce(u.days, 0) AS days_after, coalesce(u.price, h.price) AS price,
          coalesce(h.amount, 0.00) AS amount_before, coalesce(u.amount, 0.00) AS amount_after
   FROM usage u FULL JOIN held h
-       ON (h.month, h.org, h.tenant_name, coalesce(h.item, '')) = (u.month, u.org, u.tenant_name, coalesce(u.item, ''))
+       ON (h.month, h.org, h.tenant_name, h.item IS NULL, coalesce(h.item, ''))
+          = (u.month, u.org, u.tenant_name, u.item IS NULL, coalesce(u.item, ''))
 )
 SELECT s.org, tenant_name, item, s.month, days_before, days_after, price, amount_before, amount_after,
        coalesce(s.month = ANY (%(whole)s::date[]) AND (c.is_for_everybody OR s.org = ANY (c.orgs)), false)

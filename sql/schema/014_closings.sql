@@ -65,7 +65,7 @@ COMMENT ON COLUMN reconciler.closed_lines.price_chf IS
     'The price of a day, of the fee that of the whole month; empty if the skill had none.';
 COMMENT ON COLUMN reconciler.closed_lines.amount_chf IS
     'In CHF before VAT: what the organisation owes for it; negative: what is owed to it.';
-CREATE UNIQUE INDEX uniq_closed_lines ON reconciler.closed_lines (closing, tenant_name, org, coalesce(item, ''));
+CREATE UNIQUE INDEX uniq_closed_lines ON reconciler.closed_lines (closing, tenant_name, org, (item IS NULL), coalesce(item, ''));
 CREATE INDEX closed_lines_tenant ON reconciler.closed_lines (tenant_name);
 
 CREATE VIEW reconciler.kept_prices AS

@@ -23,7 +23,7 @@ from kubernetes.config.exec_provider import ExecProvider
 from msgspec import Raw
 
 from reconciler.core.errors import Failure
-from reconciler.core.model import LogRead
+from reconciler.core.model import FIRST_KUBERNETES, LogRead
 from reconciler.db.connection import connect as connect_to_ledger
 from reconciler.deadline import Deadline
 from reconciler.sources import access
@@ -31,7 +31,7 @@ from reconciler.sources.access import connect
 from reconciler.sources.api_client import Answer, Api, CustomResource, ServedKind
 from reconciler.sources.cluster import Cluster
 from reconciler.sources.file import FileSource
-from reconciler.sources.parse import FIRST_KUBERNETES, read
+from reconciler.sources.parse import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

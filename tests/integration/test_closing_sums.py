@@ -86,6 +86,8 @@ def test_closings_add_up_to_the_usage_at_kept_prices(
             write_histories(cursor, histories_, prices)
             words: dict[str, Any] = {"org": org, "author": AUTHOR, "accepted": EVERY_CAUSE, "settle": timedelta()}
             every = dict.fromkeys(["fee", "vat", *prices.daily_chf])
+            # an organisation that nobody knows is refused
+            cursor.execute("INSERT INTO reconciler.payers VALUES ('', 'nobody', 1, %s, '2020-01-01')", [org or "1"])
             closings.close(cursor, MONTH, prices={} if before else every, **words)
 
             expected = {key: line for key, line in recomputed(cursor, org).items() if line != (0, 0)}

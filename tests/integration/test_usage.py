@@ -499,6 +499,7 @@ def test_the_json_has_chf_as_text_and_days_as_days() -> None:
         "vat_rate": "8.10",
         "kept_vat_rates": {},
         "closings": {},
+        "closed_for": {},
         "time_zone": "UTC",
         "not_included": "setup fees, AI usage and messages",
         "not_taken_in_chf": "0.00",

@@ -1070,7 +1070,7 @@ GUARDS = (
     Guard(
         "closing: a price that was changed since is refused",
         "core/closing.py",
-        "        if since > begins and skill not in given:",
+        "        if since > begins and priced(skill) not in given:",
         "        if False:",
         CLOSING_TESTS,
     ),
@@ -1084,7 +1084,7 @@ GUARDS = (
     Guard(
         "closing: a price that was removed is refused",
         "core/closing.py",
-        "if skill not in today.skills and skill not in given:",
+        "if skill not in today.skills and priced(skill) not in given:",
         "if False:",
         CLOSING_TESTS,
     ),

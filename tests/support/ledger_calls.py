@@ -29,7 +29,7 @@ SPAN: dict[str, Any] = {"since": BORN + HOUR, "until": BORN + 2 * HOUR}
 SHOWN = ledger_api.Shown(source="cluster", uid="2", created_at=BORN + 24 * HOUR, org="2872", packages=["mail"])
 """The cluster shows another acme, which is of a later day."""
 BEFORE, MONTH = date(2026, 4, 1), date(2026, 5, 1)
-CLOSED: dict[str, Any] = {"accepted": ["known_since"], "prices": dict.fromkeys(["fee", "vat", "mail", "before"])}
+CLOSED: dict[str, Any] = {"accepted": ["known_since"]}
 PROVEN = """
 INSERT INTO reconciler.source (identity) VALUES ('cluster');
 INSERT INTO reconciler.runs (id, started_at, observed_at, mode, outcome, version, source, settle)
@@ -71,7 +71,7 @@ CALLS: dict[str, Callable[[Connection], object]] = {
     "decide_lifetime": lambda c: ledger_api.decide_lifetime(c, "acme", alive=False, **SPAN, **SAID),
     "decide_payer": lambda c: ledger_api.decide_payer(c, "acme", "2872", since=BORN.date(), **SAID),
     "retract": lambda c: ledger_api.retract(c, "suspension:1", shown=SHOWN, **SAID),
-    "close_month": lambda c: ledger_api.close_month(c, MONTH, **CLOSED, **SAID),
+    "close_month": lambda c: ledger_api.close_month(c, MONTH, prices=todays(c), **CLOSED, **SAID),
     "month_changes": lambda c: ledger_api.month_changes(c, MONTH),
     "month_closing": lambda c: ledger_api.month_closing(c, BEFORE, 1),
     "reopen": lambda c: ledger_api.reopen(c, "acme", shown=SHOWN, **SAID),
@@ -80,6 +80,11 @@ CALLS: dict[str, Callable[[Connection], object]] = {
 
 READS = ("lifecycle", "month_", "platform_prices", "skill_prices", "skill_price")
 WRITES = {name for name in CALLS if not name.startswith(READS) and not name.endswith(("_at", "_events"))}
+
+
+def todays(connection: Connection) -> dict[str, None]:
+    """Accept every price as it is today."""
+    return dict.fromkeys(["fee", "vat", *(price.skill for price in ledger_api.skill_prices(connection))])
 
 
 def record_acme(connection: Connection) -> None:
