@@ -27,6 +27,7 @@ from reconciler.core.closing import (
     Invoice,
     KeptPrices,
     OrgTotal,
+    PriceList,
     accept,
     changed_months,
     prices_to_keep,
@@ -157,6 +158,9 @@ def _prices_to_keep(
     cursor: Cursor, month: date, earlier: Sequence[_Earlier], given: Mapping[str, Decimal | None]
 ) -> KeptPrices:
     """Return the prices that the month keeps already, or those that it is to keep, with what people say."""
+    if earlier and None not in given.values():
+        # whatever today's are
+        return with_given(decode_prices(earlier[-1].prices), given, PriceList(fee=None, vat=None, skills={}))
     today = price_list(cursor)
     if earlier:
         return with_given(decode_prices(earlier[-1].prices), given, today)
@@ -242,7 +246,8 @@ def due(cursor: Cursor, month: date, *, org: str | None = None, tenant: str | No
     Raises:
         NotAPrice: a price is NaN or infinite.
     """
-    price_list(cursor)
+    if month not in kept_prices(cursor):
+        price_list(cursor)
     parameters = asked(month, following(month), org, [tenant] if tenant else None) | {"whole": [month], "due": True}
     with server_cursor(cursor, "due") as stream:
         stream.itersize = ROWS_BATCH

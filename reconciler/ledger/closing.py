@@ -87,8 +87,9 @@ def month_closing(
     """
     only = _valid_only(org, tenant)
     first = _valid_month(month)
+    which = _valid_number(number)
     with shared_transaction(connection) as cursor:
-        return closings.closed(cursor, first, number, **only)
+        return closings.closed(cursor, first, which, **only)
 
 
 def _valid_month(value: object) -> date:
@@ -97,6 +98,12 @@ def _valid_month(value: object) -> date:
             f"month is {value!r}, but a month is named by its first day.",
             "Nothing was written. Give a date such as date(2026, 5, 1).",
         )
+    return value
+
+
+def _valid_number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(f"number is {value!r}, but closings are numbered from 1 on.", "Give an int.")
     return value
 
 

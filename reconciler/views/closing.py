@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from reconciler.core.billing import NOTHING
+from reconciler.core.certificate import Cause
 from reconciler.core.closing import NOT_INCLUDED
 from reconciler.views import json_in_parts
 from reconciler.views.terminal import Row, plural, print_table, printed, visible
@@ -125,7 +126,9 @@ def _sentences(done: Closing) -> Iterator[str]:
     if done.unpriced:
         yield f"On, and without a price, so that it costs nothing: {', '.join(map(visible, done.unpriced))}."
     for cause, its in groupby(sorted(done.accepted, key=attrgetter("cause")), attrgetter("cause")):
-        names = [visible(name) for name in dict.fromkeys(one.tenant for one in its)]
+        # of a report, which one
+        said = (f"{one.tenant} {one.detail}" if cause == Cause.REPORTED else one.tenant for one in its)
+        names = [visible(name) for name in dict.fromkeys(said)]
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         yield f"Accepted, though not proven ({cause}): {', '.join(names[:MAX_NAMES])}{more}."
     if rates := sorted({one.vat_rate for each in done.totals for one in each.invoices} - {done.prices.vat}):
@@ -182,38 +185,38 @@ def differences(found: Differences) -> str:
 
 
 def _show_differences(found: Differences, console: Console) -> None:
-    columns = (
-        "ORGANISATION",
-        "TENANT",
-        "ITEM",
-        "DAYS",
-        "CHF",
-        "DAYS NOW",
-        "CHF NOW",
-        "DIFFERENCE",
-        "BECAUSE OF",
-        "INVOICE",
-    )
+    then = "AFTER" if found.number else "NOW"
+    names = ("ORGANISATION", "TENANT", "ITEM", "DAYS", "CHF", f"DAYS {then}", f"CHF {then}", "DIFFERENCE")
     count = sum(1 for _ in found.lines)
     if count:
         rows = (Row(_cells(line, found)) for line in islice(found.lines, MAX_ROWS))
-        print_table(console, columns, rows, right={*columns[3:8]})
+        print_table(console, (*names, "BECAUSE OF", "INVOICE"), rows, right={*names[3:]})
         if count > MAX_ROWS:
             console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
         console.print()
-    what = (
-        f"closing {found.number} of {found.month:%Y-%m}" if found.number else f"the next closing of {found.month:%Y-%m}"
-    )
+    for sentence in (_worth(found, count), not_included(found.vat_rate)):
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def _worth(found: Differences, count: int) -> str:
+    """Say what all lines are worth: what customers owe, and what is owed to them."""
+    month, lines = f"{found.month:%Y-%m}", plural(count, "line")
     if not found.was_closed:
-        worth = f"CHF {found.difference_chf} before VAT in {plural(count, 'line')}"
-        said = f"{found.month:%Y-%m} was never closed: this is all of it, at today's prices. {worth}."
-        console.print(Text(said), soft_wrap=True)
-        console.print(Text(not_included(found.vat_rate)), soft_wrap=True)
-        return
-    owes = "the customers owe it" if found.difference_chf > 0 else "it is owed to the customers"
-    worth = f"CHF {found.difference_chf:+} before VAT in {plural(count, 'line')} of {what}"
-    console.print(Text(f"{worth}: {owes}." if found.difference_chf else f"{worth}."), soft_wrap=True)
-    console.print(Text(not_included(found.vat_rate)), soft_wrap=True)
+        total = f"CHF {found.difference_chf} before VAT in {lines}"
+        return f"{month} was never closed: this is all of it, at today's prices. {total}."
+    what = f"closing {found.number} of {month}" if found.number else f"the next closing of {month}"
+    said = f"CHF {found.difference_chf:+} before VAT in {lines} of {what}"
+    owed = sum((line.difference_chf for line in found.lines if line.difference_chf > 0), NOTHING)
+    credited = owed - found.difference_chf
+    if owed and credited:
+        return f"{said}: customers owe {owed}, and are owed {credited}."
+    return (
+        f"{said}: the customers owe it."
+        if owed
+        else f"{said}: it is owed to the customers."
+        if credited
+        else f"{said}."
+    )
 
 
 def _cells(line: LineChange, found: Differences) -> list[str]:

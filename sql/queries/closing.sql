@@ -11,22 +11,22 @@ ORDER BY number
 
 -- name: closing_lines_table
 -- What a closing is about to hold, for this transaction only.
-CREATE TEMPORARY TABLE closing_lines (
+CREATE TEMPORARY TABLE reconciler_closing_lines (
   org text, tenant_name text, item text, month date, days_before bigint, days_after bigint, price numeric,
   amount_before numeric, amount_after numeric, is_closed boolean
 ) ON COMMIT DROP
 
 -- name: drop_closing_lines
-DROP TABLE pg_temp.closing_lines
+DROP TABLE pg_temp.reconciler_closing_lines
 
 -- name: fill_closing_lines
 -- The lines follow.
-INSERT INTO pg_temp.closing_lines
+INSERT INTO pg_temp.reconciler_closing_lines
 
 -- name: closing_totals
 -- What each organisation owes by it, and by the closings before; also of those that the month is invoiced to.
 WITH new AS (
-  SELECT org, sum(amount_after - amount_before) AS chf FROM pg_temp.closing_lines GROUP BY org
+  SELECT org, sum(amount_after - amount_before) AS chf FROM pg_temp.reconciler_closing_lines GROUP BY org
 ), held AS (
   SELECT l.org, sum(l.amount_chf) AS chf
   FROM reconciler.closings c JOIN reconciler.closed_lines l ON l.closing = c.id
@@ -46,7 +46,7 @@ ORDER BY org = 'unknown', org COLLATE "C"
 -- name: closing_counts
 -- How many lines it has, and which skills were on and have no price.
 SELECT count(*), coalesce(array_agg(DISTINCT item ORDER BY item) FILTER (WHERE price IS NULL AND days_after > 0), '{}')
-FROM pg_temp.closing_lines
+FROM pg_temp.reconciler_closing_lines
 
 -- name: closing_marks
 -- The highest ids before the lines are made: what comes after them is named behind a later difference.
@@ -82,7 +82,7 @@ RETURNING id
 -- name: insert_closed_lines
 INSERT INTO reconciler.closed_lines (closing, org, tenant_name, item, days, price_chf, amount_chf)
 SELECT %(closing)s, org, tenant_name, item, days_after - days_before, price, amount_after - amount_before
-FROM pg_temp.closing_lines
+FROM pg_temp.reconciler_closing_lines
 
 -- name: invoices_of
 -- The invoices of some organisations over days of a period, each with what it has for the monthly fee and skills, all of

@@ -120,6 +120,14 @@ def test_a_vat_rate_that_is_no_number_is_refused(ledger_of_may: Ledger) -> None:
         ledger_of_may.close()
 
 
+def test_a_price_that_is_no_number_stops_no_closed_month(closed: Ledger) -> None:
+    closed.execute("INSERT INTO skill_pricing VALUES ('wiki', 'NaN')")
+    closed.was_on(25, 28)
+    assert closed.reported()
+    assert [str(line.difference_chf) for line in closed.due()] == ["3.60"]
+    assert closed.close().total_chf == Decimal("3.60")
+
+
 @pytest.mark.parametrize(
     "words",
     [
