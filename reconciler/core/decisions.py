@@ -99,7 +99,7 @@ def refuse_against_cluster(lookup: Lookup, skill: str | None, state: str, uid: s
     Raises:
         NotPutRight: it shows another state or tenant, or cannot be read.
     """
-    resource, what = lookup.resource, f"the skill {skill}" if skill else lookup.tenant
+    resource, what = lookup.resource, f"the skill {skill} of {lookup.tenant}" if skill else lookup.tenant
     if resource and resource.problem:
         raise NotPutRight(
             f"{lookup.tenant} cannot be read: {resource.problem}.",

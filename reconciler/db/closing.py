@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from reconciler.core.billing import LineChange
-from reconciler.core.certificate import Cause
+from reconciler.core.certificate import Cause, Question, certify
 from reconciler.core.closing import (
     FEE_NAME,
     SKILL,
@@ -34,7 +34,7 @@ from reconciler.core.closing import (
     with_given,
 )
 from reconciler.core.errors import Refusal
-from reconciler.db.certificate import read_certificate, refuse_unproven
+from reconciler.db.certificate import read_certificate, read_verification, refuse_unproven
 from reconciler.db.connection import server_cursor
 from reconciler.db.decisions import deciding
 from reconciler.db.put_right import begin
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 TENANTS_BATCH = 500
 """Tenants whose changed lines are explained at once."""
 PERCENT = 100
+CAN_ACCEPT = "`--accept TENANT` or `--accept CAUSE` closes it although that is not proven."
 MAX_MONTHS = 60
 """Closed months whose state is read."""
 
@@ -117,6 +118,7 @@ def close(
         DecisionDenied: the role may not close.
     """
     begin(cursor)
+    _refuse_unless_over(cursor, month, settle)
     earlier = _closings(cursor, month)
     _refuse_unknown(cursor, org, accepted, prices or {})
     kept = _prices_to_keep(cursor, month, earlier, prices or {})
@@ -129,12 +131,20 @@ def close(
         cursor.execute(fill, parameters | {"due": True})
         certificate = read_certificate(cursor, month, following(month), settle=settle, org=org)
         certificate, new = accept(certificate, accepted)
-        refuse_unproven(certificate, helps="`--accept TENANT` closes the month although a tenant is not proven.")
+        refuse_unproven(certificate, helps=CAN_ACCEPT)
         closing = _closing(cursor, month, org, author, kept, new, earlier)
         if closing.written:
             _write(cursor, closing, marks)
         cursor.execute(query("drop_closing_lines"))
     return replace(closing, written=False) if dry_run else closing
+
+
+def _refuse_unless_over(cursor: Cursor, month: date, settle: timedelta) -> None:
+    """Refuse a month that no run has verified to its end, before anything else is asked about it."""
+    _, verified_until, *_ = read_verification(cursor, settle=settle)
+    begins, ends = (datetime.combine(day, time(), UTC) for day in (month, following(month)))
+    verified = certify(Question(begins, ends, settle), verified_until, ())
+    refuse_unproven(verified, helps="It can be closed after that.")
 
 
 def _refuse_unknown(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from reconciler.core.certificate import Cause
+from reconciler.core.history import ANY_TENANT
 from reconciler.core.model import SNAPSHOT, Action, Result
 from reconciler.core.reasons import Reason
 from reconciler.views import as_json, terminal
@@ -176,7 +177,9 @@ def _invoicing(month: Certificate, verified_until: datetime | None) -> tuple[str
         so_far = f"it is verified only up to {_minute(verified_until)} UTC" if verified_until else "it is not verified"
         return f"{name} cannot be invoiced yet: {so_far}.", "red"
     if not month.tenants:
-        return f"{name} can be invoiced: it is proven to its end.", "green"
+        accepted = len({doubt.tenant for doubt in month.accepted} - {ANY_TENANT})
+        but_for = f", but for what was accepted of {plural(accepted, 'tenant')}" if accepted else ""
+        return f"{name} can be invoiced: it is proven to its end{but_for}.", "green"
     shown = [visible(tenant) for tenant in month.tenants[:MAX_NAMES]]
     more = len(month.tenants) - len(shown)
     who = ", ".join(shown) + (f" and {more} more" if more else "")
