@@ -67,8 +67,6 @@ class Prices:
     monthly_fee_chf: Decimal = NOTHING
     daily_chf: Mapping[str, Decimal] = field(default_factory=dict)
     """By skill id; a skill without an entry is not billable."""
-    vat_rate: Decimal = NOTHING
-    """In percent. No amount includes it."""
     kept: Mapping[date, Prices] = field(default_factory=dict)
     """Those of the months that are closed, by their first day."""
 

@@ -227,7 +227,7 @@ RULES: tuple[Callable[[Question, Facts], Iterator[Doubt]], ...] = (
 HELP: Mapping[Cause, str] = {
     Cause.UNVERIFIED: "start a `reconciler run` after the period's end and --settle",
     Cause.KNOWN_SINCE: "nobody can prove what happened before: check these days by hand, once, then "
-    " `reconciler close MONTH --accept known_since`",
+    "`reconciler close MONTH --accept known_since`",
     Cause.UNRECORDED: "say when it lived with `reconciler record TENANT alive`, or accept it as a gap",
     Cause.GAP: "check what happened then, and accept it with `reconciler except TENANT history_unproven --until DAY "
     "--note WHY`",

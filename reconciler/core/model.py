@@ -24,9 +24,9 @@ UNKNOWN_ORG = "unknown"
 
 FIRST = datetime(1, 1, 2, tzinfo=UTC)
 LAST = datetime(9999, 12, 30, tzinfo=UTC)
+"""Earlier and later times of PostgreSQL, the infinite ones too, are read as these: a datetime can hold no others."""
 FIRST_KUBERNETES = datetime(2014, 6, 6, tzinfo=UTC)
 """The day of the first commit of Kubernetes: no resource is older."""
-"""Earlier and later times of PostgreSQL, the infinite ones too, are read as these: a datetime can hold no others."""
 
 SNAPSHOT = "snapshot"
 """The identity of a source that is a file."""

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 TENANTS_BATCH = 500
 """Tenants whose changed lines are explained at once."""
 PERCENT = 100
+"""More than any VAT rate."""
 CAN_ACCEPT = "`--accept TENANT` or `--accept CAUSE` closes it although that is not proven."
 MAX_MONTHS = 60
 """Closed months whose state is read."""
@@ -226,7 +227,7 @@ def _totals(cursor: Cursor, month: date, org: str | None) -> Iterator[OrgTotal]:
 
 
 def _invoices(cursor: Cursor, month: date, orgs: list[str]) -> dict[str, tuple[Invoice, ...]]:
-    """Return the invoices of some organisations that lie in a month."""
+    """Return the invoices of some organisations over days of a month."""
     found: dict[str, tuple[Invoice, ...]] = {}
     named = {"first": month, "until": following(month), "orgs": orgs}
     for payer, *invoice in cursor.execute(query("invoices_of"), named):
@@ -321,15 +322,15 @@ def find_changed_months(cursor: Cursor, tenants: Sequence[str]) -> tuple[list[Fi
     That is the month at which no run has looked whole for a day, if there is one; it is returned, too, in ISO 8601.
     """
     rows = cursor.execute(query("months_to_look_at")).fetchall()
-    months, due = [month for month, _ in rows], next((month for month, is_due in rows if is_due), None)
+    months, whole = [month for month, _ in rows], next((month for month, is_due in rows if is_due), None)
     if not months:
         return [], None
     names, changes = iter(tenants), set[LineChange]()
     while batch := [*islice(names, TENANTS_BATCH)]:
         changes.update(_changes(cursor, months, batch))
-    if due:
-        changes.update(_changes(cursor, [due], None))
-    return [*changed_months(changes)], due.isoformat() if due else None
+    if whole:
+        changes.update(_changes(cursor, [whole], None))
+    return [*changed_months(changes)], whole.isoformat() if whole else None
 
 
 def _changes(cursor: Cursor, months: Sequence[date], tenants: list[str] | None) -> Iterator[LineChange]:

@@ -82,9 +82,9 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     )
 
 
-def usage(following: str) -> bytes:
+def usage(then: str) -> bytes:
     """Return the query `usage`, followed by another one that says what becomes of its lines."""
-    return b"WITH usage AS (\n" + query("usage") + b"\n)\n" + query(following)
+    return b"WITH usage AS (\n" + query("usage") + b"\n)\n" + query(then)
 
 
 def asked(first: date, until: date, org: str | None = None, tenants: list[str] | None = None) -> dict[str, object]:
@@ -155,8 +155,7 @@ def prices(cursor: Cursor) -> Prices:
             _log.warning("price.invalid", price=_price(item)[0], value=str(price), meaning="its impact counts as 0")
             found[item] = NOTHING
     kept = {
-        month: Prices(monthly_fee_chf=each.fee, daily_chf=each.skills, vat_rate=each.vat)
-        for month, each in kept_prices(cursor).items()
+        month: Prices(monthly_fee_chf=each.fee, daily_chf=each.skills) for month, each in kept_prices(cursor).items()
     }
     return Prices(monthly_fee_chf=found.pop(FEE, NOTHING), daily_chf=found, kept=kept)
 

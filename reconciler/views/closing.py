@@ -13,16 +13,15 @@ from reconciler.core.certificate import Cause
 from reconciler.core.closing import NOT_INCLUDED
 from reconciler.views import json_in_parts
 from reconciler.views.terminal import Row, plural, print_table, printed, visible
-from reconciler.views.usage import MAX_ROWS, csv_in_parts, name_of
+from reconciler.views.usage import MAX_ROWS, csv_in_parts, name_of, not_included
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from decimal import Decimal
 
     from rich.console import Console
 
     from reconciler.core.billing import LineChange
-    from reconciler.core.closing import Closing, Differences, Invoice, OrgTotal
+    from reconciler.core.closing import Closing, Differences
 
 MAX_NAMES = 3
 """Tenants that a sentence names."""
@@ -64,20 +63,19 @@ def closing_document(done: Closing) -> Iterator[str]:
             "accepted": [one._asdict() for one in done.accepted],
             "time_zone": "UTC",
             "not_included": NOT_INCLUDED,
-            "orgs": ({**_total(each), "invoices": [*map(_invoice, each.invoices)]} for each in done.totals),
+            "orgs": (
+                {
+                    "org": each.org,
+                    "before_chf": each.before,
+                    "chf": each.chf,
+                    "after_chf": each.after,
+                    "not_invoiced_chf": each.not_invoiced,
+                    "invoices": [one._asdict() for one in each.invoices],
+                }
+                for each in done.totals
+            ),
         }
     )
-
-
-def _total(total: OrgTotal) -> dict[str, object]:
-    names = ("org", "before", "chf", "after", "not_invoiced")
-    return {
-        f"{name}_chf" if name in {"before", "after", "not_invoiced"} else name: getattr(total, name) for name in names
-    }
-
-
-def _invoice(invoice: Invoice) -> dict[str, object]:
-    return invoice._asdict()
 
 
 def _show_closing(done: Closing, console: Console) -> None:
@@ -119,7 +117,7 @@ def _print_totals(done: Closing, console: Console) -> None:
 def _sentences(done: Closing) -> Iterator[str]:
     month = f"{done.month:%Y-%m}"
     yield f"CHF {done.total_chf} before VAT in {plural(done.lines, 'line')}."
-    yield not_included(done.prices.vat)
+    yield not_included(f"{done.prices.vat} %")
     if done.number == 1:
         priced = f"the monthly fee, CHF {done.prices.fee}, and {plural(len(done.prices.skills), 'price')} of skills"
         yield f"From now on {month} has these prices: {priced}."
@@ -135,11 +133,6 @@ def _sentences(done: Closing) -> Iterator[str]:
         yield f"Some invoices have another VAT rate: {', '.join(f'{rate} %' for rate in rates)}."
     if done.written:
         yield f"`reconciler usage --month {month} --closing {done.number}` shows its lines."
-
-
-def not_included(vat_rate: Decimal) -> str:
-    """Say what the amounts leave out, and which days are counted."""
-    return f"VAT ({vat_rate} %), {NOT_INCLUDED} are not included. Days are UTC days."
 
 
 def differences_document(found: Differences) -> Iterator[str]:
@@ -194,7 +187,7 @@ def _show_differences(found: Differences, console: Console) -> None:
         if count > MAX_ROWS:
             console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
         console.print()
-    for sentence in (_worth(found, count), not_included(found.vat_rate)):
+    for sentence in (_worth(found, count), not_included(f"{found.vat_rate} %")):
         console.print(Text(sentence), soft_wrap=True)
 
 
@@ -210,13 +203,8 @@ def _worth(found: Differences, count: int) -> str:
     credited = owed - found.difference_chf
     if owed and credited:
         return f"{said}: customers owe {owed}, and are owed {credited}."
-    return (
-        f"{said}: the customers owe it."
-        if owed
-        else f"{said}: it is owed to the customers."
-        if credited
-        else f"{said}."
-    )
+    owes = "the customers owe it" if owed else "it is owed to the customers"
+    return f"{said}: {owes}." if owed or credited else f"{said}."
 
 
 def _cells(line: LineChange, found: Differences) -> list[str]:

@@ -104,7 +104,7 @@ def show(statement: Statement, console: Console) -> None:
         if count > MAX_ROWS:
             console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
         console.print()
-    for sentences in (summary(statement), *_of_closed_months(statement), _not_included(statement)):
+    for sentences in (summary(statement), *_of_closed_months(statement), not_included(_vat_rates(statement))):
         console.print(Text(sentences), soft_wrap=True)
 
 
@@ -159,10 +159,15 @@ def _of_closed_months(statement: Statement) -> Iterator[str]:
         )
 
 
-def _not_included(statement: Statement) -> str:
-    """Say what the amounts leave out."""
+def _vat_rates(statement: Statement) -> str:
+    """Return today's VAT rate, and those of the closed months that have another."""
     kept = {
         month: rate for month, rate in statement.kept_vat_rates.items() if statement.first <= month < statement.until
     }
     others = "".join(f", {month:%Y-%m} {rate} %" for month, rate in kept.items() if rate != statement.vat_rate)
-    return f"VAT ({statement.vat_rate} %{others}), {NOT_INCLUDED} are not included. Days are UTC days."
+    return f"{statement.vat_rate} %{others}"
+
+
+def not_included(vat_rates: str) -> str:
+    """Say what the amounts leave out, and which days are counted."""
+    return f"VAT ({vat_rates}), {NOT_INCLUDED} are not included. Days are UTC days."

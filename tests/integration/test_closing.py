@@ -466,11 +466,8 @@ def test_usage_shows_a_closed_month_as_it_was_closed(closed: Ledger, command: Ca
 def test_what_customers_owe_and_are_owed_is_told_apart(closed: Ledger, command: Callable[..., Ran]) -> None:
     with brief_transaction(closed.system.url) as cursor:
         record_payer(cursor, "acme", B, since=MAY, until=JUNE, author=AUTHOR)
-    shown = command("usage", "--month", "2026-05", "--changes").out
-    assert (
-        "CHF 0.00 before VAT in 4 lines of the next closing of 2026-05: customers owe 73.00, and are owed 73.00."
-        in (shown.replace("+0.00", "0.00"))
-    )
+    said = "CHF +0.00 before VAT in 4 lines of the next closing of 2026-05: customers owe 73.00, and are owed 73.00."
+    assert said in command("usage", "--month", "2026-05", "--changes").out
 
 
 def test_each_format_tells_vat_time_zone_and_what_is_missing(closed: Ledger, command: Callable[..., Ran]) -> None:

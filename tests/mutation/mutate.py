@@ -1126,7 +1126,7 @@ GUARDS = (
     Guard(
         "closing: all lines of a month are looked at once a day",
         "db/closing.py",
-        "    if due:\n        changes.update(",
+        "    if whole:\n        changes.update(",
         "    if False:\n        changes.update(",
         CLOSING_TESTS,
     ),
