@@ -37,6 +37,8 @@ Raises:
     NotDecided: the ledger does not show what was written, because a trigger or a rule changed it.
     NotVerified: a month cannot be closed: it is not proven to its end, or a tenant of it is not.
     PriceUncertain: a month cannot be closed: it is not known that a price held for all of it.
+    UnknownName: a month cannot be closed: nobody knows an organisation, tenant or skill, or the VAT rate is none.
+    NotAPrice: a price in the ledger is NaN or infinite.
     NotClosed: a month has no such closing.
     IsolationTooStrict: a decision needs a transaction at read committed.
     psycopg.Error: psycopg's own errors pass through unchanged: a lost connection, a transaction that had failed
@@ -49,11 +51,12 @@ from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.model import Lifecycle
 from reconciler.db.apply import NotDecided
 from reconciler.db.certificate import NotVerified
-from reconciler.db.closing import NotClosed
+from reconciler.db.closing import NotClosed, UnknownName
 from reconciler.db.connection import IsolationTooStrict
 from reconciler.db.decisions import DecisionDenied
 from reconciler.db.explain import UnknownTenant
 from reconciler.db.put_right import ClusterNeeded
+from reconciler.db.usage import NotAPrice
 from reconciler.ledger.calls import InvalidArgument, NotRecorded, RowsHidden
 from reconciler.ledger.closing import close_month, month_changes, month_closing
 from reconciler.ledger.decisions import (
@@ -103,6 +106,7 @@ __all__ = [
     "IsolationTooStrict",
     "Lifecycle",
     "LineChange",
+    "NotAPrice",
     "NotClosed",
     "NotDecided",
     "NotPutRight",
@@ -117,6 +121,7 @@ __all__ = [
     "SkillEvent",
     "SkillPrice",
     "SuspensionEvent",
+    "UnknownName",
     "UnknownTenant",
     "change_org_billing",
     "change_platform_prices",
