@@ -340,13 +340,16 @@ def _by_tenant(keys: Mapping[Key, _Value]) -> Mapping[str, Mapping[str | None, _
 
 
 def _expired(some: Iterable[Change], settled: Settled, rules: Rules) -> Iterator[Change]:
-    """Yield the changes whose pairs will not change any more; while one waits, those of its key or lifetime may."""
+    """Yield the changes whose pairs will not change any more; while one has no row, those of its key or lifetime may.
+
+    What this run appends has one only when it is written: until then it may still be refused.
+    """
     if settled.is_waiting:
         return
-    waiting = {each.subject for each in settled.findings if each.action is Action.DEFER}
+    unwritten = {each.subject for each in settled.findings}
     for change in some:
         at = settled.explained.get(change)
-        if at and change.skill not in waiting and max(at, change.not_after) + rules.grace <= rules.as_of:
+        if at and change.skill not in unwritten and max(at, change.not_after) + rules.grace <= rules.as_of:
             yield change
 
 

@@ -77,6 +77,17 @@ def test_a_change_whose_row_never_comes_is_appended(known: World) -> None:
     assert known.run("10:05:00").result == "clean"
 
 
+def test_a_blocked_run_forgets_nothing_beside_what_it_could_not_write(known: World) -> None:
+    known.at("9:10:0").packages("wiki", "mail")
+    known.row("enabled", "9:10:0.4")
+    known.at("9:10:50").packages()
+    known.run("9:11:0")
+    known.run("9:35:0", limits=Limits(count=0, percent=0))
+    known.run("9:40:0")
+    assert known.events() == [("enabled", "09:10:00.4"), ("disabled", "09:10:00.400001")]
+    assert known.run("9:45:0").result == "clean"
+
+
 def test_pairs_are_made_anew_in_every_run(known: World) -> None:
     toggle(known, "9:00:13", "9:00:38", "9:01:02")
     known.row("enabled", "9:00:40")
