@@ -27,6 +27,8 @@ class RunOptions:
     settle: timedelta = timedelta(seconds=60)
     """How long after a change of the resource the portal may still write its row."""
     fallback: FallbackDating = FallbackDating.CUSTOMER
+    full_every: timedelta = timedelta()
+    """How often all tenants are compared; runs in between compare what has changed. Zero: every run compares all."""
     limits: Limits = field(default_factory=Limits)
     accept_source: bool = False
     """True if another source than the pinned one is accepted, and pinned."""

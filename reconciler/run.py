@@ -29,13 +29,13 @@ from reconciler.db.connection import Ledger
 from reconciler.db.contradictions import look_at_events
 from reconciler.db.positions import Sightings
 from reconciler.db.usage import Billed, histories, prices
-from reconciler.sources.listing import list_tenants, read_again
+from reconciler.sources.listing import list_changed, list_tenants, read_again
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from datetime import datetime
 
-    from reconciler.core.model import Listing
+    from reconciler.core.model import Changed, Listing, Since
     from reconciler.core.plan import Plan
     from reconciler.db.contradictions import EventsSeen
     from reconciler.db.runs import Start
@@ -76,19 +76,20 @@ def _run_steps(job: Job, known: Outcome) -> Outcome:
 
 def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
-    started = runs.start(ledger, job.deadline.left())
+    started = runs.start(ledger, job.deadline.left(), job.options.full_every)
     ledger.close()
     yield (known := replace(known, observed_at=started.observed_at, settle=job.options.settle))
     if known.mode is Mode.RUN:
         started.raise_unless_permitted()
 
     with TenantSpool() as spool:
-        listing = _list(job, spool, started.last, accept=job.options.accept_source)
+        listing = _list(job, spool, started.last, started.since, accept=job.options.accept_source)
+        known = replace(known, names=listing.changed and listing.changed.names)
         yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
         if job.source.is_live:
             sightings.expect(started, listing, accept=job.options.accept_source, read_log=job.read_log)
-        first = _compare(job, ledger, spool, dating, sightings, names=None)
+        first = _compare(job, ledger, spool, dating, sightings, changed=listing.changed)
     settled = _settle(job, ledger, sightings, dating, first)
     first = settled.without(first)
     yield (known := replace(known, history=sightings.read, unproven=sightings.unproven))
@@ -102,23 +103,25 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
         second = settled.without(again)
     found = (*confirm(first, second, doubtful), *settled.findings)
     plan, seen = _mark(job, ledger, build_plan(found, first), started.observed_at)
-    yield (known := _with_plan(known, plan, first))
+    yield (known := plan.known(known, first.observed))
 
     plan.raise_if_unsafe(job.options.limits)
     plan = _add_impact(job, ledger, plan, started.observed_at)
     yield (known := replace(known, result=plan.result(known.mode), findings=plan.findings))
     if known.mode is Mode.RUN:
-        # rows of younger changes may still be on their way, and a file proves nothing of the cluster
-        verified = started.observed_at - job.options.settle if job.source.is_live else None
-        known = replace(known, verified_until=verified)
+        # rows of younger changes may still be on their way; only a list of all tenants of a cluster is a proof
+        is_proof = job.source.is_live and not listing.changed
+        known = replace(known, verified_until=started.observed_at - job.options.settle if is_proof else None)
         limits, time_left = job.options.limits, job.deadline.left
         yield from runs.commit(ledger, plan, known, sightings, seen, limits=limits, time_left=time_left)
 
 
-def _list(job: Job, spool: TenantSpool, last: Listing | None, *, accept: bool) -> Listing:
-    """List the tenants into the spool, and log when that was done."""
-    listing = list_tenants(job.source, spool, last, accept=accept)
-    facts = {"source": listing.source, "resource_version": listing.resource_version}
+def _list(job: Job, spool: TenantSpool, last: Listing | None, since: Since | None = None, *, accept: bool) -> Listing:
+    """List the tenants into the spool, or where that is enough, those that have changed; log when that was done."""
+    changed = list_changed(job.source, spool, since, last, job.read_log) if since and last and not accept else None
+    listing = changed or list_tenants(job.source, spool, last, accept=accept)
+    compared = len(listing.changed.names) if listing.changed else "all"
+    facts = {"source": listing.source, "resource_version": listing.resource_version, "compared": compared}
     _log.info("tenants.observed", **facts, seconds=round(time.monotonic() - job.began, 3))
     return listing
 
@@ -132,19 +135,25 @@ def _dating(job: Job, started: Start, listing: Listing) -> Dating:
 
 
 def _compare(
-    job: Job, ledger: Ledger, spool: TenantSpool, dating: Dating, sightings: Sightings, *, names: list[str] | None
+    job: Job,
+    ledger: Ledger,
+    spool: TenantSpool,
+    dating: Dating,
+    sightings: Sightings,
+    *,
+    changed: Changed | None = None,
+    again: list[str] | None = None,
 ) -> Comparison:
     """Compare the tenants with what is remembered of them and with the ledger, and date what differs.
 
-    `names` restricts it to some, of which more is known by now than is remembered.
+    It is restricted to those that have `changed`, or that are read `again`: of these more is known than is remembered.
     """
     with ledger.transaction(job.deadline.left()) as cursor:
-        staged = stage(cursor, spool)
-        again = names is not None
+        staged, names = stage(cursor, spool, changed), changed.names if changed else again
         if not again:
             sightings.look(cursor)
         found = find_candidates(
-            cursor, staged, settle=job.options.settle, names=names, everyone=again, renewed=sightings.renewed
+            cursor, staged, settle=job.options.settle, names=names, everyone=bool(again), renewed=sightings.renewed
         )
     observed = {recorded.name: observed for observed, recorded in found.candidates}
     findings = find_dated(found.candidates, dating, as_of=found.as_of, settle=job.options.settle)
@@ -184,7 +193,7 @@ def _recheck(
         else:
             read_again(job.source, spool, names, first.observed)
         # only drift that is seen both times counts, so it had happened when the first comparison ended
-        second = _compare(job, ledger, spool, replace(dating, observed_at=first.as_of), sightings, names=names)
+        second = _compare(job, ledger, spool, replace(dating, observed_at=first.as_of), sightings, again=names)
     refuse_incomplete(first, second, listing, job.options.settle)
     if relist:
         refuse_empty(second.tenants_observed, second.tenants_recorded)
@@ -207,13 +216,3 @@ def _add_impact(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> Plan:
         return plan
     with ledger.transaction(job.deadline.left()) as cursor:
         return add_impact(plan, prices(cursor), as_of, partial(histories, cursor), Billed(cursor))
-
-
-def _with_plan(known: Outcome, plan: Plan, first: Comparison) -> Outcome:
-    return replace(
-        known,
-        findings=plan.findings,
-        tenants_observed=plan.tenants_observed,
-        tenants_recorded=plan.tenants_recorded,
-        observed={f.tenant: seen for f in plan.findings if (seen := first.observed.get(f.tenant))},
-    )

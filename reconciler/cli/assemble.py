@@ -49,6 +49,7 @@ def run_once(
         mode=mode,
         settle=safety.settle,
         fallback=safety.uncertain,
+        full_every=safety.full_every,
         limits=limits,
         accept_source=overrides is not None and overrides.accept_source,
     )

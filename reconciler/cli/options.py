@@ -218,6 +218,12 @@ class SafetySettings:
         type=Percent(0, 100),
         default=10.0,
     )
+    full_every: timedelta = _option(
+        "How often all tenants are listed and compared. Runs in between read only what has changed, where the API "
+        "server's change log reaches back to the run before. With 0s every run compares all.",
+        type=duration,
+        default="0s",
+    )
     deadline: timedelta = _option(
         "Give up after this time; nothing has been written then.", type=duration, default="4m"
     )

@@ -273,6 +273,38 @@ class Listing(NamedTuple):
     """The API server's clock when it sent the first page."""
     read_at: float = 0.0
     """When that page was read, in seconds of `time.monotonic`."""
+    changed: Changed | None = None
+    """What was read in place of all tenants; None if they were listed."""
+
+
+class Compared(enum.StrEnum):
+    """Which tenants a run compares with the ledger."""
+
+    ALL = "all"
+    CHANGED = "changed"
+    """Those that have changed since the run before, and those that were in doubt then."""
+
+
+class Since(NamedTuple):
+    """What a run starts from that compares only what has changed."""
+
+    position: str
+    """The resourceVersion up to which the change log was read."""
+    due: Mapping[str, str | None]
+    """The tenants that are compared even if they have not changed, each with its resourceVersion there, if known."""
+    tenants_recorded: int
+    """Lifecycle rows that were open when all tenants were compared last."""
+
+
+class Changed(NamedTuple):
+    """What a run knows that reads only what has changed."""
+
+    names: frozenset[str]
+    """The tenants that could differ from the ledger."""
+    tenants_observed: int
+    tenants_recorded: int
+    log: ChangeLog
+    """Up to the list that would show all tenants."""
 
 
 class LogRead(enum.StrEnum):
@@ -356,6 +388,9 @@ class Source(Protocol):
     def observe(self, spool: Spool, /) -> Listing:
         """Put every tenant into the spool, or raise."""
 
+    def head(self) -> tuple[Listing, int] | None:
+        """Return what is known of a list of all tenants, and how many there are, by listing one; None: not that."""
+
     def get(self, name: str, namespace: str | None) -> Observed | None:
         """Read one tenant again; None if there is none of that name."""
 
@@ -402,6 +437,8 @@ class Outcome:
     settle: timedelta | None = None
     """How long after a change of a resource the portal could still write its row, as the run was told."""
     history: HistoryRead = field(default_factory=HistoryRead)
+    names: frozenset[str] | None = None
+    """The tenants that it compared; None: all of them."""
     unproven: frozenset[str] = frozenset()
     """The tenants of which only a later change log can show what happened up to this list."""
     observed_at: datetime | None = None
@@ -414,7 +451,8 @@ class Outcome:
     seconds: float = 0.0
     """How long the run took."""
     verified_until: datetime | None = None
-    """Up to when the run has proved the ledger, except for the tenants that it reports or defers."""
+    """Up to when the run has proved the ledger, except for the tenants that it reports or defers; None if it did not
+    compare all tenants."""
     observed: Mapping[str, Observed] = field(default_factory=dict)
     """The resources of the tenants that findings are about, by name."""
     totals: Mapping[Reason, Total] = field(default_factory=dict)
@@ -427,6 +465,11 @@ class Outcome:
     """What these recipients were never notified of, the earliest run first: it died, or a sink failed."""
     recorded: bool = False
     """True if the ledger has the run's own row."""
+
+    @property
+    def compared(self) -> Compared:
+        """Which tenants it compared."""
+        return Compared.ALL if self.names is None else Compared.CHANGED
 
     @property
     def news(self) -> tuple[Finding, ...]:

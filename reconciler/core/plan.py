@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.compare import Comparison
+    from reconciler.core.model import Observed, Outcome
 
 _ORDER = {reason: number for number, reason in enumerate(Reason)}
 
@@ -64,6 +65,16 @@ class Plan:
     def changing(self) -> list[str]:
         """The tenants that kept changing, so that something about them is deferred, sorted."""
         return sorted({finding.tenant for finding in self.findings if finding.changing})
+
+    def known(self, outcome: Outcome, observed: Mapping[str, Observed | None]) -> Outcome:
+        """Return what is known of a run that has this plan; `observed` has the resources by name."""
+        return replace(
+            outcome,
+            findings=self.findings,
+            tenants_observed=self.tenants_observed,
+            tenants_recorded=self.tenants_recorded,
+            observed={f.tenant: seen for f in self.findings if (seen := observed.get(f.tenant))},
+        )
 
     def marked(self, accepted: Mapping[tuple[str, str], datetime]) -> Plan:
         """Return the plan with the accepted reports marked; until when they are is by tenant and reason."""

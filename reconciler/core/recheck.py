@@ -108,7 +108,12 @@ def is_relisting_cheaper(first: Comparison, names: Collection[str], *, namespace
     """True if one more list costs the API server less than a request for each of these tenants."""
     # to find a tenant whose namespace is not known, the API server reads all of them
     unlocated = sum(first.observed[name] is None for name in names) if namespaced else 0
-    return unlocated > 1 or len(names) > max(MIN_RELISTED, first.tenants_observed // REQUEST_COST)
+    return unlocated > 1 or costs_a_list(len(names), first.tenants_observed)
+
+
+def costs_a_list(requests: int, tenants: int) -> bool:
+    """True if so many requests for one tenant cost the API server more than a list of so many."""
+    return requests > max(MIN_RELISTED, tenants // REQUEST_COST)
 
 
 def _is_unreadable(observed: Observed | None) -> bool:

@@ -155,7 +155,9 @@ class Status:
 
     as_of: datetime
     verified_until: datetime | None = None
-    """The beginning of the last run over the cluster that succeeded, less settle. None: there is no such run yet."""
+    """The beginning of the last run that compared all tenants of a cluster, less settle; None: there is none yet."""
+    changes_until: datetime | None = None
+    """The same of the last run of all: it may have compared only what had changed."""
     last_month: Certificate
     """Whether the last month that ended can be invoiced: no later run dates a correction inside it."""
     history: LastDay = field(default_factory=LastDay)

@@ -27,7 +27,7 @@ from reconciler.db.copied import NULL, escape
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from reconciler.core.plan import Plan
@@ -126,8 +126,8 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
     return plan.parked(causes, accepted_reports(cursor)) if causes else plan
 
 
-def record(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
-    """Write the run's own row, of these columns, and the open reports."""
+def record(cursor: Cursor, plan: Plan, run: dict[str, Any], compared: Collection[str] | None) -> None:
+    """Write the run's own row, of these columns, and the open reports of the tenants that it compared; None: of all."""
     cursor.execute(query("record_run"), run)
     reports = [finding for finding in plan.findings if finding.action is Action.REPORT]
     # what a run has seen of a parked tenant is whole: only its corrections are put off
@@ -143,6 +143,7 @@ def record(cursor: Cursor, plan: Plan, run: dict[str, Any]) -> None:
             "recorded": [report.recorded for report in reports],
             "observed": [report.observed for report in reports],
             "deferred": sorted(deferred - parked),
+            "compared": None if compared is None else sorted(compared),
         },
     )
 

@@ -23,6 +23,7 @@ from reconciler.db.spool import CopySpool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from reconciler.core.model import Changed
     from reconciler.db.connection import Cursor
 
 MAX_SKILLS = 20_000
@@ -101,18 +102,24 @@ class TenantSpool(CopySpool):
         self.write(_row(tenant))
 
 
-def stage(cursor: Cursor, spool: TenantSpool) -> Staged:
+def stage(cursor: Cursor, spool: TenantSpool, changed: Changed | None = None) -> Staged:
     """Stage what was listed, for as long as the transaction lives.
+
+    Where only what has `changed` was read, that says how many tenants there are: they are not counted.
 
     Raises:
         RepeatedTenant: the list names one resource twice.
     """
     cursor.execute(query("stage"))
     _copy(cursor, _holdable(spool, cursor.connection.info.parameter_status("server_encoding")))
-    ((*counts, has_duplicates),) = cursor.execute(query("counts")).fetchall()
+    known = {
+        "observed": changed and changed.tenants_observed,
+        "recorded": changed and changed.tenants_recorded,
+    }
+    ((*counts, has_duplicates),) = cursor.execute(query("counts"), known).fetchall()
     if has_duplicates:
         _resolve_duplicates(cursor)
-        ((*counts, _),) = cursor.execute(query("counts")).fetchall()
+        ((*counts, _),) = cursor.execute(query("counts"), known).fetchall()
     return Staged(*counts)
 
 

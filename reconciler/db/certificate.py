@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -61,15 +61,15 @@ def read_certificate(
     of `reconciler.db.connection.snapshot`.
     """
     begins, ends = (datetime.combine(day, time(), UTC) for day in (first, until))
-    _, verified_until, _, runs_settle = read_verification(cursor, settle=settle)
+    proof = read_verification(cursor, settle=settle)
     # what is asked must not widen what may be missing at the start of a lifetime
-    question = Question(begins, ends, runs_settle)
+    question = Question(begins, ends, proof.settle)
     proofs = {one.tenant: one.verified_until for one in read_unverified(cursor, settle=settle)}
-    asked = {"first": begins, "until": ends, "settle": runs_settle, "org": org, "tenant": tenant}
+    asked = {"first": begins, "until": ends, "settle": proof.settle, "org": org, "tenant": tenant}
     with server_cursor(cursor, "facts") as stream:
         stream.itersize = ROWS_BATCH
         rows = stream.execute(query("certificate_facts"), asked)
-        certificate = certify(question, verified_until, (_facts(row, proofs) for row in rows))
+        certificate = certify(question, proof.verified_until, (_facts(row, proofs) for row in rows))
     if not certificate.refused or until != (first + timedelta(days=31)).replace(day=1):
         return certificate
     known = {Accepted(*row) for row in cursor.execute(query("accepted_of_month"), {"month": first})}
@@ -80,10 +80,25 @@ def read_certificate(
     return replace(certificate, doubts=tuple(doubts))
 
 
-def read_verification(cursor: Cursor, *, settle: timedelta) -> tuple[datetime, datetime | None, int, timedelta]:
-    """Return the clock, up to when the ledger is verified, for how many tenants it is not, and the run's settle."""
-    ((as_of, verified_until, unverified, own),) = cursor.execute(query("last_proof"), {"settle": settle}).fetchall()
-    return as_of.astimezone(UTC), verified_until, unverified or 0, own or timedelta()
+class Verification(NamedTuple):
+    """What the last runs over a cluster proved."""
+
+    as_of: datetime
+    """The database's clock."""
+    verified_until: datetime | None
+    """Up to when the last run proved the ledger that compared all tenants; None: there was none."""
+    unverified: int
+    """For how many tenants it is not proven, by the last run of all."""
+    settle: timedelta
+    """How long after a change the portal could still write its row, as the run was told that compared all."""
+    changes_until: datetime | None
+    """Up to when the last run of all read what has changed."""
+
+
+def read_verification(cursor: Cursor, *, settle: timedelta) -> Verification:
+    """Return what the last runs proved, if rows may still come for so long after a change."""
+    ((as_of, until, unverified, own, changes),) = cursor.execute(query("last_proof"), {"settle": settle}).fetchall()
+    return Verification(as_of.astimezone(UTC), until, unverified or 0, own or timedelta(), changes)
 
 
 def read_unverified(cursor: Cursor, *, settle: timedelta, max_rows: int | None = None) -> list[Unverified]:

@@ -142,7 +142,7 @@ def close(
 
 def _refuse_unless_over(cursor: Cursor, month: date, settle: timedelta) -> None:
     """Refuse a month that no run has verified to its end, before anything else is asked about it."""
-    _, verified_until, *_ = read_verification(cursor, settle=settle)
+    verified_until = read_verification(cursor, settle=settle).verified_until
     begins, ends = (datetime.combine(day, time(), UTC) for day in (month, following(month)))
     verified = certify(Question(begins, ends, settle), verified_until, ())
     refuse_unproven(verified, helps="It can be closed after that.")

@@ -7,7 +7,7 @@ committed in any, so a later event may have a lower id: a run keeps how many eve
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.core.billing import NOTHING
 from reconciler.core.contradictions import Contradiction, Guess, Known, Stretch, contradiction, superseded
@@ -54,15 +54,27 @@ class EventsSeen(NamedTuple):
         cursor.execute(query("keep_events_seen"), self._asdict())
 
 
+def tenants_with_news(cursor: Cursor) -> list[str] | None:
+    """Return the tenants of which the ledger has what no run has looked at; None where all are to be looked at."""
+    (_, is_recent, *_), _, news = _look_for_news(cursor)
+    return news if is_recent else None
+
+
+def _look_for_news(cursor: Cursor) -> tuple[tuple[Any, ...], dict[str, int], list[str]]:
+    """Return what was seen of the events, above which ids they are new, and of which tenants."""
+    (seen,) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
+    skill, suspension, correction, *_, is_undisturbed, _ = seen[2:]
+    margin = 0 if is_undisturbed else REACH
+    above = {"skill": skill - margin, "suspension": suspension - margin, "correction": correction}
+    return seen, above, [name for (name,) in cursor.execute(query("tenants_with_news"), above)]
+
+
 def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan, EventsSeen]:
     """Return the plan with the contradictions and the disproved corrections, and up to where the events were looked at.
 
     A disproved correction is deferred where the plan writes to the same key.
     """
-    ((now, is_recent, *ids, is_undisturbed, near),) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
-    margin = 0 if is_undisturbed else REACH
-    above = {"skill": ids[0] - margin, "suspension": ids[1] - margin, "correction": ids[2]}
-    news = [name for (name,) in cursor.execute(query("tenants_with_news"), above)]
+    (now, is_recent, *ids, _, near), above, news = _look_for_news(cursor)
     changed, month = find_changed_months(cursor, news)
     seen = EventsSeen(ids[3], ids[4], ids[5], near, None if is_recent else now, month)
     if is_recent and not news:

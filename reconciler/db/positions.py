@@ -96,7 +96,9 @@ class Sightings:
         self._new.is_restored = accept and is_older(listing.resource_version, before.resource_version)
         last = started.position and started.position.resource_version
         is_same = listing.source == before.source and not self._new.is_restored
-        if is_same and last and listing.resource_version:
+        if changed := listing.changed:
+            self._new.names, self._new.log = sorted(changed.names), lambda: changed.log
+        elif is_same and last and listing.resource_version:
             self._new.log = read_log(last, listing.resource_version)
 
     def look(self, cursor: Cursor) -> None:
@@ -169,7 +171,7 @@ class Sightings:
     def _look_at_all(cursor: Cursor, new: _New) -> None:
         """Look at the tenants that the list shows otherwise."""
         new.restart()
-        known = {"source": new.remembered, "is_restored": new.is_restored} | new.began_with
+        known = {"source": new.remembered, "is_restored": new.is_restored, "names": new.names} | new.began_with
         with cursor.connection.cursor("sightings") as stream:
             stream.itersize = ROWS_BATCH
             for row in stream.execute(query("sightings"), known):
@@ -195,7 +197,8 @@ class Sightings:
             cursor.execute(query("know_created"), {"created": [*new.created]})
             cursor.execute(query("remember_tenants"), known)
             cursor.execute(query("forget_vanished"), known)
-        cursor.execute(query("mark_unwritten"), known | new.began_with | {"unwritten": [*unwritten]})
+        marked = {"unwritten": [*unwritten], "names": new.names}
+        cursor.execute(query("mark_unwritten"), known | new.began_with | marked)
         if new.continuing:
             cursor.execute(query("continue_tenants"), {"source": new.source, "continuing": new.continuing})
         if new.gaps:
@@ -219,6 +222,8 @@ class _New:
     accept: bool
     tenants: CopySpool
     gaps: CopySpool
+    names: list[str] | None = None
+    """The tenants that were listed; None: all of them."""
     log: Callable[[], ChangeLog] = field(default=lambda: ChangeLog(LogRead.LOST))
     """Waits for the change log since the last list."""
     kept: list[Change] = field(default_factory=list)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +18,12 @@ from reconciler import __version__
 from reconciler.core.certificate import NOT_ABOUT_PROOF
 from reconciler.core.errors import Failure, as_failure
 from reconciler.core.history import Position, left_unwritten
-from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Total
+from reconciler.core.model import Action, Evidence, Finding, Listing, Mode, Moment, Owed, Report, Since, Total
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
 from reconciler.db.apply import drop_stale, record, write
 from reconciler.db.connection import Cursor, Ledger, LedgerDenied, LedgerUnreachable, brief_transaction
+from reconciler.db.contradictions import tenants_with_news
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_EARLIER_RUNS = 1_000
 """More than begin in an hour: a run with a tenant that keeps changing waits for the settle period."""
+MAX_LATENESS = timedelta(seconds=30)
+"""How much later a run may begin than the one before it, so that a list of all tenants is not put off by a run."""
 RECORD_SECONDS = 1.0
 """How long recording may wait for anything once the run itself has ended: its deadline may be over already."""
 
@@ -56,6 +60,8 @@ class Start(NamedTuple):
     """The list that the remembered tenants are of; None if none are remembered."""
     lacking: tuple[str, ...]
     """The privileges that a run needs and this role lacks."""
+    since: Since | None
+    """What a run needs that compares only what has changed; None: all tenants are to be compared."""
 
     def raise_unless_permitted(self) -> None:
         """Raise `LedgerDenied` if the role of this run lacks a privilege, before anything is observed."""
@@ -67,8 +73,8 @@ class Start(NamedTuple):
             )
 
 
-def start(ledger: Ledger, seconds: float) -> Start:
-    """Read what a run starts from, within so many seconds."""
+def start(ledger: Ledger, seconds: float, full_every: timedelta) -> Start:
+    """Read what a run starts from, within so many seconds; all tenants are compared every `full_every`, if not zero."""
     with ledger.transaction(seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
@@ -77,7 +83,21 @@ def start(ledger: Ledger, seconds: float) -> Start:
         ((now,),) = cursor.execute(query("clock")).fetchall()
         last = row and Listing(*row[:2])
         position = Position(*row[2:]) if row and row[3] else None
-        return Start(now, time.monotonic(), last, position, tuple(privilege for (privilege,) in lacking))
+        since = _read_since(cursor, full_every) if full_every else None
+        return Start(now, time.monotonic(), last, position, tuple(privilege for (privilege,) in lacking), since)
+
+
+def _read_since(cursor: Cursor, full_every: timedelta) -> Since | None:
+    """Return what a run needs that compares only what has changed; None where it must compare all tenants."""
+    within = full_every - min(MAX_LATENESS, full_every / 10)
+    known = cursor.execute(query("last_list_of_all"), {"within": within, "version": __version__}).fetchone()
+    news = tenants_with_news(cursor) if known else None
+    if known is None or news is None:
+        return None
+    position, recorded, unverified = known
+    reported = [name for (name,) in cursor.execute(query("reported_tenants"))]
+    due = dict(cursor.execute(query("remembered_versions"), {"names": [*{*news, *reported, *unverified}]}).fetchall())
+    return Since(position, due, recorded)
 
 
 def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:
@@ -116,7 +136,7 @@ def commit(
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
             plan = write(cursor, plan, outcome.run_id, plan.parking_limit(limits), time_left)
             yield (outcome := replace(outcome, result=plan.result(outcome.mode), findings=plan.findings))
-            record(cursor, plan, _row(outcome))
+            record(cursor, plan, _row(outcome), outcome.names)
             pinned = {"identity": outcome.source, "resource_version": outcome.resource_version}
             cursor.execute(query("pin_source"), pinned)
             sightings.keep(cursor, left_unwritten(plan.findings), outcome.run_id)
@@ -266,5 +286,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "error": str(outcome.failure) if outcome.failure else None,
         "settle": outcome.settle,
         "history": Jsonb(outcome.history._asdict()),
+        "compared": outcome.compared,
         "notified": Jsonb(dict.fromkeys(outcome.recipients) if _has_corrected(outcome) else {}),
     }

@@ -38,7 +38,7 @@ MAX_CORRECTIONS = 10_000
 
 def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     """Read how things stand, in a transaction of `reconciler.db.connection.snapshot`."""
-    as_of, verified_until, unverified_count, _ = read_verification(cursor, settle=settle)
+    as_of, verified_until, unverified_count, _, changes_until = read_verification(cursor, settle=settle)
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - timedelta(days=DAYS - 1)
     reports = cursor.execute(query("status_reports"), {"max_rows": MAX_ROWS}).fetchall()
@@ -55,6 +55,7 @@ def read_status(cursor: Cursor, *, settle: timedelta) -> Status:
     return Status(
         as_of=as_of,
         verified_until=verified_until,
+        changes_until=changes_until,
         last_month=read_certificate(cursor, last_month(as_of), as_of.date().replace(day=1), settle=settle),
         history=LastDay(*last_day),
         unverified=tuple(read_unverified(cursor, settle=settle, max_rows=MAX_ROWS)),

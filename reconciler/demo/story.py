@@ -123,7 +123,7 @@ the month once more keeps it. That difference is one line on the next invoice, a
 """
 
 END = """
-That was the whole job. In a cluster it runs every five minutes: see cronjob.yaml and the README.
+That was the whole job. In a cluster it runs every minute: see cronjob.yaml and the README.
 
 Try next, on your own tenants: let DATABASE_URL name an empty database, in which `migrate` creates
 the tables; a plan writes nothing. After `make demo`, the command is .venv/bin/reconciler.

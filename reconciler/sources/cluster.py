@@ -94,6 +94,20 @@ class Cluster:
             "Nothing was written. The API server compacts too early: raise --page-size or check its load.",
         )
 
+    def head(self) -> tuple[Listing, int] | None:
+        """Return what is known of a list of all tenants, and how many there are, by listing one of them.
+
+        Returns:
+            None if the API server does not say how many there are.
+        """
+        kind = self.resource.discover()
+        answer, page = self._page(kind, self._ask(kind, {"limit": "1"}))
+        answer.refuse_doubled_keys()
+        version, rest = page.metadata.resource_version, page.metadata.remaining_item_count
+        if not version or (page.metadata.token and rest is None):
+            return None
+        return Listing(self.identity(), version, answer.date, answer.read_at), len(page.items) + (rest or 0)
+
     def get(self, name: str, namespace: str | None) -> Observed | None:
         """Read one tenant again, where it was listed; the namespace is None if it was not listed.
 

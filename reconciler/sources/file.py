@@ -55,6 +55,10 @@ class FileSource:
         """Return the identity of every file."""
         return SNAPSHOT
 
+    def head(self) -> None:
+        """Raise: a file is read whole."""
+        raise NotImplementedError
+
     def get(self, name: str, namespace: str | None) -> Observed | None:
         """Raise: a file cannot change during a run, so nothing in it is rechecked."""
         raise NotImplementedError(name, namespace)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.errors import Refusal
 from reconciler.core.history import is_older
+from reconciler.core.model import Changed, ChangeLog, LogRead, VersionKind
+from reconciler.core.recheck import costs_a_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from reconciler.core.model import Listing, Observed, Source, Spool
+    from reconciler.core.model import Listing, Observed, Since, Source, Spool
 
 
 class OtherSource(Refusal):
@@ -19,6 +21,42 @@ class OtherSource(Refusal):
 
 class StaleList(Refusal):
     """The list is older than one that an earlier run has seen."""
+
+
+def list_changed(
+    source: Source, spool: Spool, since: Since, last: Listing, read_log: Callable[[str, str], Callable[[], ChangeLog]]
+) -> Listing | None:
+    """Put those tenants into the spool that have changed or are due, each as a list of all would show it.
+
+    Returns:
+        None where only a list of all tenants can tell: the log did not reach that list, a tenant has changed since, or
+        it is another source; and where it costs less. So it is, too, where tenants live in namespaces: a name that is
+        in two of them belongs to no tenant.
+    """
+    if source.namespaced or source.identity() != last.source or (head := source.head()) is None:
+        return None
+    listing, number = head
+    is_good = listing.source == last.source and not is_older(listing.resource_version, last.resource_version)
+    log = read_log(since.position, listing.resource_version or "")() if is_good else ChangeLog()
+    if log.read is not LogRead.REACHED:
+        return None
+    tenants = {seen.name: None if kind is VersionKind.DELETED else seen for kind, seen in log.versions}
+    unchanged = sorted(since.due.keys() - tenants.keys())
+    if costs_a_list(len(unchanged), number):
+        return None
+    for name in unchanged:
+        tenants[name] = source.get(name, None)
+        if not _is_as_of(listing, since.due[name], tenants[name]):
+            return None
+    for tenant in filter(None, tenants.values()):
+        spool.add(tenant)
+    return listing._replace(changed=Changed(frozenset(tenants), number, since.tenants_recorded, log))
+
+
+def _is_as_of(listing: Listing, remembered: str | None, tenant: Observed | None) -> bool:
+    """True if a tenant of which the change log shows nothing new is read as the list would show it."""
+    version = tenant and tenant.resource_version
+    return version == remembered if remembered else not is_older(listing.resource_version, version)
 
 
 def read_again(source: Source, spool: Spool, names: Iterable[str], before: Mapping[str, Observed | None]) -> None:

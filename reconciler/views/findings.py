@@ -57,7 +57,7 @@ def document(outcome: Outcome) -> Iterator[str]:
         "outcome": outcome.result,
         "observed_at": outcome.observed_at,
         "source": outcome.source,
-        "compared": "all",
+        "compared": outcome.compared,
         "history": outcome.history._asdict(),
         "tenants_observed": outcome.tenants_observed,
         "tenants_recorded": outcome.tenants_recorded,

@@ -46,6 +46,7 @@ def document(status: Status) -> str:
     content = {
         "as_of": status.as_of,
         "verified_until": status.verified_until,
+        "changes_until": status.changes_until,
         "unverified_count": status.unverified_count,
         "unverified": [one._asdict() for one in status.unverified],
         "last_month": {
@@ -140,6 +141,9 @@ def _answers(status: Status) -> Iterator[tuple[str, str]]:
     if until := status.verified_until:
         but_for = f", except for {plural(status.unverified_count, 'tenant')}" if status.unverified_count else ""
         said = f"Verified true up to {until:%Y-%m-%d %H:%M:%S} UTC, {_long(status.as_of - until)} ago{but_for}."
+        if status.changes_until and status.changes_until > until:
+            said += f"\nWhat has changed since is in the ledger up to {status.changes_until:%Y-%m-%d %H:%M:%S} UTC; "
+            said += "the next list of all tenants verifies that."
         yield said, "yellow" if but_for else "green"
     else:
         yield "No run over the cluster has succeeded yet: nothing is verified.", "red"

@@ -73,14 +73,19 @@ SELECT DISTINCT one ->> 'tenant', one ->> 'cause', one ->> 'detail'
 FROM reconciler.closings CROSS JOIN jsonb_array_elements(accepted) AS one WHERE month = %(month)s
 
 -- name: last_proof
--- The clock, and the last run that proved anything: one over a cluster that was not stopped. The portal may still have
--- been writing the rows of what changed within settle of it: the run's own, or what is asked where that is longer.
-SELECT clock_timestamp(), last.until, last.unverified, last.settle
+-- The clock, up to when the last run has verified the ledger that compared all tenants, of how many tenants the last run
+-- of all could not, and up to when that one knows what has changed. The portal may still have been writing the rows of
+-- what changed within settle of a run: its own, or what is asked where that is longer.
+SELECT clock_timestamp(), whole.until, last.unverified, whole.settle, last.until
 FROM (SELECT) AS nothing LEFT JOIN LATERAL (
-  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, cardinality(unverified) AS unverified, settle
+  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, cardinality(unverified) AS unverified
   FROM reconciler.proving_runs
   ORDER BY observed_at DESC LIMIT 1
-) AS last ON true
+) AS last ON true LEFT JOIN LATERAL (
+  SELECT observed_at - greatest(settle, %(settle)s::interval) AS until, settle
+  FROM reconciler.proving_runs WHERE compared = 'all'
+  ORDER BY observed_at DESC LIMIT 1
+) AS whole ON true
 
 -- name: unverified
 -- The tenants that this run could not prove, and up to when an earlier run proved each.
@@ -97,7 +102,7 @@ LEFT JOIN LATERAL (
   SELECT earlier.observed_at - greatest(earlier.settle, %(settle)s::interval) AS until
   FROM (
     SELECT observed_at, settle, unverified FROM reconciler.proving_runs
-    WHERE observed_at <= coalesce(
+    WHERE compared = 'all' AND observed_at <= coalesce(
             (SELECT min(since) FROM reconciler.reports r WHERE r.tenant_name = t.tenant_name), 'infinity')
     ORDER BY observed_at DESC LIMIT %(max_runs)s
   ) AS earlier

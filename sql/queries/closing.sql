@@ -75,7 +75,7 @@ INSERT INTO reconciler.closings (
   source, month, number, org, by, note, run_id, prices, accepted, total_chf, corrections_seen, skill_events_seen,
   suspension_events_seen)
 SELECT coalesce((SELECT identity FROM reconciler.source), ''), %(month)s, %(number)s, %(org)s, %(by)s, %(note)s,
-       (SELECT id FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1),
+       (SELECT id FROM reconciler.proving_runs WHERE compared = 'all' ORDER BY observed_at DESC LIMIT 1),
        %(prices)s::jsonb, %(accepted)s::jsonb, %(total)s, %(correction)s, %(skill)s, %(suspension)s
 RETURNING id
 

@@ -69,7 +69,7 @@ SELECT from_at, until_at, why, manager FROM reconciler.gaps WHERE tenant_name = 
 SELECT max(r.observed_at)
 FROM public.tenant_billing_lifecycle l
 JOIN (
-  SELECT observed_at, unverified FROM reconciler.proving_runs
+  SELECT observed_at, unverified FROM reconciler.proving_runs WHERE compared = 'all'
   ORDER BY observed_at DESC LIMIT %(max_runs)s
 ) r ON r.observed_at >= l.created_at AND l.tenant_name <> ALL (r.unverified)
 WHERE l.tenant_name = %(tenant)s

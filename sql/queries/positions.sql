@@ -4,12 +4,12 @@
 -- The tenants of which the staged list shows something else than what is remembered: both sides; of one that is gone,
 -- the uid that has its name now, empty where that cannot be read; of a new one, the tenant that had its name. Nothing is
 -- known where another run has moved the position: what it remembers may be younger than this list.
--- Of a restored cluster all are returned: what it undid is not to be seen.
+-- Of a restored cluster all are returned: what it undid is not to be seen. `names` restricts it to some.
 WITH known AS (
   SELECT uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,
          deleting_at, since, is_current, gone_at, unwritten_since
   FROM reconciler.tenants
-  WHERE source = %(source)s
+  WHERE source = %(source)s AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
         AND (SELECT (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
              FROM reconciler.source)
 )
@@ -110,6 +110,7 @@ WHERE t.source = %(remembered)s AND t.uid = s.uid AND s.state <> 'seen'
 UPDATE reconciler.tenants
 SET unwritten_since = CASE WHEN unwritten_since IS NULL THEN coalesce(%(last_at)s::timestamptz, %(at)s) END
 WHERE source = %(source)s AND gone_at IS NULL
+      AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
       AND (unwritten_since IS NULL AND tenant_name = ANY (%(unwritten)s::text[])
            OR unwritten_since IS NOT NULL AND tenant_name <> ALL (%(unwritten)s::text[]))
 

@@ -85,7 +85,7 @@ WHERE tenant_name IN (SELECT tenant_name FROM staged GROUP BY tenant_name HAVING
 RETURNING tenant_name, namespace
 
 -- name: counts
--- How many tenants were listed and are recorded as open; whether the ledger is empty; the clock; the name at which the
+-- How many tenants were listed and are recorded as open, where that is not known already; whether the ledger is empty; the clock; the name at which the
 -- recorded events halve, by the server's statistics, or the lowest name if there are none; and whether any listed name
 -- or uid appears twice.
 SELECT observed.number, recorded.open, recorded.none, now(),
@@ -97,11 +97,13 @@ SELECT observed.number, recorded.open, recorded.none, now(),
        observed.any_twice
 FROM (
   -- any collation finds duplicates, and that of bytes is the fastest
-  SELECT count(*) AS number,
+  SELECT coalesce(%(observed)s::bigint, count(*)) AS number,
          count(DISTINCT tenant_name COLLATE "C") < count(*) OR count(DISTINCT uid COLLATE "C") < count(uid) AS any_twice
   FROM staged
 ) observed, (
-  SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS open, count(*) = 0 AS none FROM public.tenant_billing_lifecycle
+  SELECT coalesce(%(recorded)s::bigint, count(*) FILTER (WHERE deleted_at IS NULL)) AS open,
+         count(*) = 0 AND %(recorded)s::bigint IS NULL AS none
+  FROM public.tenant_billing_lifecycle WHERE %(recorded)s::bigint IS NULL
 ) recorded
 
 -- name: find_candidates
@@ -241,6 +243,37 @@ FROM reconciler.left_out
 -- name: source
 -- The source that this ledger belongs to, the resourceVersion of its last list, and what is remembered of it.
 SELECT identity, resource_version, position, position_at, whole_at FROM reconciler.source
+
+-- name: last_list_of_all
+-- What a run starts from that compares only what has changed since all tenants were listed. No row where it must list all
+-- of them: that was too long ago, or by another version; no tenant was open; the last run was stopped, so that what it
+-- found is written nowhere; or two runs overlapped, so that neither saw what the other found.
+SELECT s.position, whole.tenants_recorded, last.unverified
+FROM reconciler.source s, (
+  SELECT id, started_at, outcome, mode, source, unverified FROM reconciler.runs
+  ORDER BY started_at DESC LIMIT 1
+) last, (
+  SELECT observed_at, source, version, tenants_recorded FROM reconciler.proving_runs WHERE compared = 'all'
+  ORDER BY observed_at DESC LIMIT 1
+) whole
+WHERE s.position IS NOT NULL AND (last.source, whole.source) = (s.identity, s.identity)
+      AND whole.observed_at > now() - %(within)s::interval AND whole.version = %(version)s AND whole.tenants_recorded > 0
+      AND last.started_at <= now() AND last.mode = 'run' AND last.outcome IN ('clean', 'corrected', 'drift')
+      AND NOT EXISTS (SELECT FROM reconciler.runs r
+                      WHERE r.started_at BETWEEN whole.observed_at - interval '1 day' AND last.started_at
+                            AND r.id <> last.id AND r.finished_at > last.started_at)
+
+-- name: remembered_versions
+-- These names, each with the version of its tenant that is remembered, if it has one and that could be read.
+SELECT name, max(t.resource_version)
+FROM unnest(%(names)s::text[]) AS name
+LEFT JOIN reconciler.tenants t
+       ON t.tenant_name = name AND t.source = (SELECT identity FROM reconciler.source)
+          AND t.gone_at IS NULL AND t.is_current
+GROUP BY name
+
+-- name: reported_tenants
+SELECT DISTINCT tenant_name FROM reconciler.reports WHERE tenant_name <> ''
 
 -- name: missing_privileges
 -- What a run needs of sql/roles.sql and this role lacks, worded as in GRANT.
@@ -651,14 +684,16 @@ SELECT reason, corrections, positive_chf, negative_chf, from_log FROM reconciler
 
 -- name: keep_reports
 -- The reports that are open after a run. People are notified again of one that changed. One that was not found is
--- closed, unless its tenant was deferred.
+-- closed, unless its tenant was deferred or not compared.
 WITH found AS (
   SELECT * FROM unnest(%(tenants)s::text[], %(reasons)s::text[], %(subjects)s::text[], %(orgs)s::text[],
                        %(recorded)s::text[], %(observed)s::text[])
     AS found (tenant_name, reason, subject, zitadel_org_id, recorded, observed)
 ), gone AS (
   DELETE FROM reconciler.reports r
-  WHERE r.tenant_name <> ALL (%(deferred)s::text[]) AND NOT EXISTS (
+  WHERE r.tenant_name <> ALL (%(deferred)s::text[])
+        AND (%(compared)s::text[] IS NULL OR r.tenant_name = '' OR r.tenant_name = ANY (%(compared)s::text[]))
+        AND NOT EXISTS (
     SELECT FROM found f WHERE (f.tenant_name, f.reason, f.subject) = (r.tenant_name, r.reason, r.subject))
 )
 INSERT INTO reconciler.reports AS r (tenant_name, reason, subject, zitadel_org_id, recorded, observed)
@@ -718,11 +753,12 @@ FROM reconciler.corrections WHERE run_id = %(run_id)s AND reason = ANY (%(reason
 -- name: record_run
 INSERT INTO reconciler.runs (
   id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version,
-  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified, settle, history)
+  tenants_observed, tenants_recorded, counts, unverified, changing, error, notified, settle, history,
+  compared)
 VALUES (
   %(id)s, %(started_at)s, %(observed_at)s, clock_timestamp(), %(mode)s, %(outcome)s, %(version)s, %(source)s,
   %(resource_version)s, %(tenants_observed)s, %(tenants_recorded)s, %(counts)s, %(unverified)s,
-  %(changing)s, %(error)s, %(notified)s, %(settle)s, %(history)s)
+  %(changing)s, %(error)s, %(notified)s, %(settle)s, %(history)s, %(compared)s)
 
 -- name: pin_source
 INSERT INTO reconciler.source AS s (id, identity, resource_version) VALUES (1, %(identity)s, %(resource_version)s)

@@ -4,7 +4,8 @@ Three ways look at the same tenants over HTTP and at the same ledger, in turn, s
 
 - the obvious way: `tests.bench.obvious`, three queries for each tenant, as a script would make them;
 - the floor: `tests.bench.floor`, which fetches the pages and throws them away, and runs the bare DISTINCT ON;
-- the run: the program's own command, `reconciler run`.
+- the run: the program's own command, `reconciler run`;
+- from the log: the same with `--full-every`, after 100 tenants have changed.
 
 Times, CPU and peak memory are those of the process, from its start to its exit. The ledger's part is what comes after
 the last page has arrived; of a run it is read from its log.
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,6 +46,7 @@ FEW = 100
 START = "import kubernetes, psycopg"
 
 OBVIOUS, FLOOR, PASS, IMPORTS = "three queries a tenant", "the floor", "the run", "its imports"
+CHANGED = "from the log"
 
 
 class Cost(NamedTuple):
@@ -57,6 +60,8 @@ class Cost(NamedTuple):
     """CPU seconds of PostgreSQL."""
     peak: float
     """Bytes."""
+    api: float
+    """CPU seconds of the API server, where it is a real one."""
     read: float
     """Rows that came back from the ledger, where it is known."""
     written: float
@@ -80,6 +85,18 @@ class Shown:
         pages.prepare(self._folder, observed, limit=PAGE, version=self._version)
         with pages.served(self._folder) as kubeconfig:
             yield kubeconfig
+
+    @contextmanager
+    def changing(self, changed: Sequence[Observed]) -> Iterator[Path]:
+        """Show that these tenants have changed, and yield the path of a kubeconfig."""
+        self._version += max(1, len(changed))
+        pages.change(self._folder, changed, version=self._version)
+        with pages.served(self._folder) as kubeconfig:
+            yield kubeconfig
+
+    def cpu_seconds(self) -> float:
+        """Return 0: nothing is learned from what our own server uses."""
+        return 0.0
 
 
 class Bench:
@@ -119,6 +136,22 @@ class Bench:
                 assert len(found) == 1, f"the ways disagree: {found}"
         return {way: Cost.median(some) for way, some in costs.items()}
 
+    def changed(self, ledger: str, observed: Sequence[Observed], repeat: int) -> dict[str, Cost]:
+        """A run that lists all, and after that runs that read what has changed."""
+        costs: dict[str, list[Cost]] = {PASS: [], CHANGED: []}
+        url, current = server.database(self._url, ledger), list(observed)
+        with self._console.status("") as status:
+            with self._cluster.showing(observed) as kubeconfig:
+                for number in range(1, repeat + 1):
+                    status.update(f"{FEW_CHANGED}, {PASS}: {number} of {repeat}")
+                    costs[PASS].append(self._taken(PASS, ledger, kubeconfig))
+            for number in range(1, repeat + 1):
+                status.update(f"{FEW_CHANGED}, {CHANGED}: {number} of {repeat}")
+                current[:FEW] = workload.toggled(url, current, FEW, at=datetime.now(UTC))
+                with self._cluster.changing(current[:FEW]) as kubeconfig:
+                    costs[CHANGED].append(self._taken(CHANGED, ledger, kubeconfig))
+        return {way: Cost.median(some) for way, some in costs.items()}
+
     def filled(self, observed: Sequence[Observed], repeat: int) -> dict[str, Cost]:
         """The backfill: both ways must fill an empty ledger with as many rows, each time again."""
         costs: dict[str, list[Cost]] = {OBVIOUS: [], PASS: []}
@@ -138,28 +171,33 @@ class Bench:
             FLOOR: ["-m", "tests.bench.floor", kubeconfig],
             IMPORTS: ["-c", START],
             PASS: ["-m", "reconciler", *_OPTIONS, "--kubeconfig", kubeconfig],
+            CHANGED: ["-m", "reconciler", *_OPTIONS, "--kubeconfig", kubeconfig, "--full-every", "1h"],
         }
-        before = server.cpu_seconds(self._postmaster)
+        before, api = server.cpu_seconds(self._postmaster), self._cluster.cpu_seconds()
         done = metered.run([sys.executable, *arguments[way]], {"DATABASE_URL": server.database(self._url, name)})
         time.sleep(server.AFTERMATH)
-        used = server.cpu_seconds(self._postmaster) - before
-        said: dict[str, Any] = _logged(done.log) if way == PASS else json.loads("".join(done.output[-1:]) or "{}")
+        used, api = server.cpu_seconds(self._postmaster) - before, self._cluster.cpu_seconds() - api
+        said: dict[str, Any] = (
+            _logged(done.log) if way in {PASS, CHANGED} else json.loads("".join(done.output[-1:]) or "{}")
+        )
         written = said["findings"] if way == OBVIOUS else said.get("written", 0)
         ledger = said.get("ledger", 0)
-        return Cost(done.use.wall, ledger, done.use.cpu, used, done.use.peak, said.get("read", 0), written)
+        assert (way == CHANGED) == (said.get("compared", "all") != "all"), f"{way} compared {said.get('compared')}"
+        return Cost(done.use.wall, ledger, done.use.cpu, used, done.use.peak, api, said.get("read", 0), written)
 
 
 _OPTIONS = ("run", "--limit-percent", "100", "--no-events", "--deadline", "1h", "--settle", "0s")
 """Only the log is notified, the safety limits allow everything, and no run waits for the portal."""
 
 
-def _logged(log: Sequence[str]) -> dict[str, float]:
-    """Return what a run logged of itself: the seconds after its last page, and the rows written."""
+def _logged(log: Sequence[str]) -> dict[str, Any]:
+    """Return what a run logged of itself: the seconds after its last page, the rows written, and what it compared."""
     lines = {line["event"]: line for line in map(json.loads, log)}
     written = ("lifecycle_inserted", "events_inserted", "suspension_events_inserted")
     return {
         "ledger": lines["run.ended"]["seconds"] - lines["tenants.observed"]["seconds"],
         "written": sum(lines["run.ended"][count] for count in written),
+        "compared": lines["tenants.observed"]["compared"],
     }
 
 
@@ -187,6 +225,7 @@ class Measured(NamedTuple):
 
 
 NO_DRIFT, DEEP, BACKFILL, SMALL = "no drift", "deep history", "backfill", "few"
+FEW_CHANGED = f"{FEW} have changed"
 
 
 def over(bench: Bench, size: workload.Size, *, repeat: int, drift: float, history: int, backfill: bool) -> Measured:
@@ -195,6 +234,7 @@ def over(bench: Bench, size: workload.Size, *, repeat: int, drift: float, histor
     costs: dict[str, dict[str, Cost]] = {}
     recorded = bench.create("true", observed, events=size.events)
     costs[NO_DRIFT] = bench.measured(NO_DRIFT, "true", [observed] * repeat, [OBVIOUS, FLOOR, PASS])
+    costs[FEW_CHANGED] = bench.changed("true", observed, repeat)
     if drift:
         moved = [observed]
         for number in range(repeat):
@@ -226,6 +266,12 @@ def targets(measured: Sequence[Measured], small: dict[str, Cost], drift: float) 
         yield Target("own CPU a tenant, beyond start-up" + over_so_many,
                      (passed.cpu - small[PASS].cpu) / max(1, tenants - FEW) * 1e6, 60, "µs")  # fmt: skip
         yield Target("peak memory" + over_so_many, passed.peak / 1e6, 150, "MB")
+        fresh = costs[FEW_CHANGED]
+        yield Target(f"CPU of a run from the log beside one over {FEW}" + over_so_many,
+                     fresh[CHANGED].cpu / small[PASS].cpu, 2, "x")  # fmt: skip
+        if fresh[PASS].api:
+            yield Target("API server's CPU for it beside a full list's" + over_so_many,
+                         fresh[CHANGED].api / fresh[PASS].api, 0.01, "x")  # fmt: skip
         if drifted := costs.get(case):
             yield Target(f"{case} beside no drift{over_so_many}", drifted[PASS].wall / passed.wall, 1.3, "x")
         if deep := costs.get(DEEP):
@@ -242,14 +288,26 @@ def costs_table(measured: Measured, title: str) -> Table:
     made = Table(title=title, title_justify="left")
     for name in ("", "way"):
         made.add_column(name, no_wrap=True)
-    for name in ("wall s", "after pages s", "CPU s", "server CPU s", "peak MB", "rows read", "written", "ratio"):
+    names = (
+        "wall s",
+        "after pages s",
+        "CPU s",
+        "server CPU s",
+        "API CPU s",
+        "peak MB",
+        "rows read",
+        "written",
+        "ratio",
+    )
+    for name in names:
         made.add_column(name, justify="right")
     for case, ways in measured.costs.items():
         for number, (way, cost) in enumerate(ways.items()):
             made.add_row(
                 "" if number else case,
                 way,
-                *(f"{seconds:.2f}" for seconds in (cost.wall, cost.ledger, cost.cpu, cost.server)),
+                *(f"{took:.2f}" for took in (cost.wall, cost.ledger, cost.cpu, cost.server)),
+                f"{cost.api:.3f}" if cost.api else "",
                 f"{cost.peak / 1e6:.0f}",
                 f"{cost.read:,.0f}" if cost.read else "",
                 f"{cost.written:,.0f}" if way != FLOOR else "",

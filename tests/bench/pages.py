@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 PLURAL: Final = "piecedtenants"
 LIST: Final = f"/apis/{API_VERSION}/{PLURAL}"
-PAGES, INDEX, KUBECONFIG = "pages", "index.json", "kubeconfig"
-"""The bodies one after another, where each begins and how long it is, and what leads a client to them."""
+PAGES, INDEX, LOG, KUBECONFIG = "pages", "index.json", "log", "kubeconfig"
+"""The bodies one after another, where each begins and how long it is, what has changed since, and the way there."""
 
 GROUP, _, VERSION = API_VERSION.partition("/")
 KNOWN: Final = {
@@ -58,7 +58,18 @@ def prepare(folder: Path, observed: Sequence[Observed], *, limit: int, version: 
             file.write(msgspec.json.encode(head)[:-1] + b',"items":[')
             file.write(b",".join(map(msgspec.json.encode, map(resource, observed[start : start + limit]))) + b"]}\n")
             index.append((begins, file.tell() - begins))
-    (folder / INDEX).write_text(json.dumps({"limit": limit, "pages": index}))
+    (folder / INDEX).write_text(json.dumps({"limit": limit, "pages": index, "tenants": len(observed)}))
+    change(folder, observed[:0], version=version)
+
+
+def change(folder: Path, changed: Sequence[Observed], *, version: int) -> None:
+    """Write the change log: each of these tenants has changed, the last of them at that resourceVersion."""
+    shown = [resource(tenant) for tenant in changed]
+    for number, item in enumerate(shown, start=1):
+        item["metadata"]["resourceVersion"] = str(version - len(shown) + number)
+    told = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"resourceVersion": str(version)}}
+    lines = [*({"type": "MODIFIED", "object": item} for item in shown), {"type": "BOOKMARK", "object": told}]
+    (folder / LOG).write_bytes(b"\n".join(map(msgspec.json.encode, lines)) + b"\n")
 
 
 @contextmanager
@@ -89,6 +100,10 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         index = json.loads((folder / INDEX).read_text())
         self.pages = folder / PAGES
+        self.log = (folder / LOG).read_bytes()
+        told = msgspec.json.decode(self.log.splitlines()[-1])["object"]
+        more = {"continue": "1", "remainingItemCount": index["tenants"] - 1} if index["tenants"] > 1 else {}
+        self.head = {"apiVersion": API_VERSION, "kind": f"{KIND}List", "metadata": told["metadata"] | more, "items": []}
         self.index: dict[str, tuple[int, int]] = {
             str(number * index["limit"]): (begins, length) for number, (begins, length) in enumerate(index["pages"])
         }
@@ -111,13 +126,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer from what is ready."""
         parts = urlsplit(self.path)
-        if parts.path == LIST:
-            token = parse_qs(parts.query).get("continue", ["0"])[0]
-            begins, length = self.server.index[token]
+        query = parse_qs(parts.query)
+        if parts.path == LIST and "watch" not in query and query["limit"] != ["1"]:
+            begins, length = self.server.index[query.get("continue", ["0"])[0]]
             self._begin(length)
             self.connection.sendfile(self.pages, begins, length)
         else:
-            body = json.dumps(KNOWN[parts.path]).encode()
+            answer = self.server.head if parts.path == LIST else KNOWN[parts.path]
+            body = self.server.log if "watch" in query else json.dumps(answer).encode()
             self._begin(len(body))
             self.wfile.write(body)
             self.wfile.flush()

@@ -49,6 +49,20 @@ class RealPages:
         self._shown = wanted
         yield self._kubeconfig
 
+    @contextmanager
+    def changing(self, changed: Sequence[Observed]) -> Iterator[Path]:
+        """Change these tenants, which it shows; yield the path of a kubeconfig."""
+        shown = self._shown | {tenant.name: tenant for tenant in changed}
+        with self.showing([*shown.values()]) as kubeconfig:
+            yield kubeconfig
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the API server has used, as its own metrics say."""
+        text = self._cluster.fetch("/metrics").body.decode()
+        return next(
+            float(line.split()[1]) for line in text.splitlines() if line.startswith("process_cpu_seconds_total")
+        )
+
     @property
     def _cluster(self) -> RealCluster:
         if not hasattr(self._own, "cluster"):

@@ -27,6 +27,8 @@ BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
 MOVED = BEGINNING + 2 * YEAR
 """When tenants move on: after all that is recorded, and long ago, so that they are quiet."""
+TOGGLED = "toggled"
+"""A package that tenants turn on and off."""
 SKILLS = (
     *("calendar", "crm-sync", "document-search", "email-triage", "image-generation", "invoice-reader", "meeting-notes"),
     *("pdf-forms", "threema", "translation", "voice", "web-search"),
@@ -177,6 +179,27 @@ def _recorded(ledger: psycopg.Connection[Any], observed: Sequence[Observed], eve
         )
         recorded += cursor.rowcount
     return recorded
+
+
+def toggled(url: str, observed: Sequence[Observed], number: int, *, at: datetime) -> list[Observed]:
+    """Turn a package on or off for the first so many tenants, and record it; return these tenants as they are then."""
+    turned = [
+        tenant._replace(
+            packages=tuple(sorted({*tenant.packages} ^ {TOGGLED})),
+            generation=(tenant.generation or 1) + 1,
+            last_modified_at=at,
+            packages_written_at=at,
+        )
+        for tenant in observed[:number]
+    ]
+    rows = [(one.name, one.org, TOGGLED, "enabled" if TOGGLED in one.packages else "disabled", at) for one in turned]
+    with closing(connect(url)) as ledger:
+        ledger.cursor().executemany(
+            "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            rows,
+        )
+    return turned
 
 
 def moved_on(observed: Sequence[Observed], *, percent: float, seed: int) -> list[Observed]:

@@ -111,7 +111,9 @@ class Simulation:
         # a stream of its own: a world is the same whatever its log shows
         self.log_random = random.Random(f"log {self.seed}")  # noqa: S311 - a replayable world
         self.log_style = self.log_random.choice(("none", *STYLES))
-        self.log: list[str] = [f"the log is {self.log_style}"]
+        lists = random.Random(f"lists {self.seed}")  # noqa: S311 - a replayable world
+        self.full_every = timedelta(hours=lists.choice([0, 1, 24]))
+        self.log: list[str] = [f"the log is {self.log_style}, all are listed every {self.full_every}"]
         self._others: list[tuple[Outcome | None, Looks]] = []
         self._held: psycopg.Connection[Any] | None = None
 
@@ -161,7 +163,8 @@ class Simulation:
             self._held.close()
             self._held = None
         after = self._read()
-        self._note(f"{fault} -> {outcome.result if outcome else 'died'} {(outcome and outcome.failure) or ''}")
+        ended = f"{outcome.result}, compared {outcome.compared}" if outcome else "died"
+        self._note(f"{fault} -> {ended} {(outcome and outcome.failure) or ''}")
         invariants.accounted_for(after, self.portal)
         invariants.append_only(before, after)
         if outcome and not self._others:
@@ -226,7 +229,7 @@ class Simulation:
             page_size=3,
         )
         looks = Looks(source, boundaries, self.clock)
-        options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits)
+        options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=limits, full_every=self.full_every)
         attempt = Unhurried(
             database_url=url, source=looks, options=options, deadline=deadline, sleep=self.clock.advance
         )

@@ -230,8 +230,8 @@ def test_scheduled_runs_never_overlap() -> None:
     assert CRONJOB["concurrencyPolicy"] == "Forbid"
 
 
-def test_it_runs_every_five_minutes_of_utc() -> None:
-    assert interval() == timedelta(minutes=5)
+def test_it_runs_every_minute_of_utc() -> None:
+    assert interval() == timedelta(minutes=1)
     assert CRONJOB["timeZone"] == "Etc/UTC"
 
 
@@ -240,8 +240,12 @@ def test_the_program_knows_the_schedules_interval() -> None:
     assert durationpy.from_str(VARIABLES["RECONCILER_EVERY"]["value"]) == interval()
 
 
-def test_a_run_ends_before_the_next_tick_with_time_to_recheck() -> None:
-    assert 2 * SETTLE <= deadline() < interval()
+def test_it_lists_all_tenants_every_quarter_of_an_hour() -> None:
+    assert durationpy.from_str(VARIABLES["RECONCILER_FULL_EVERY"]["value"]) == timedelta(minutes=15)
+
+
+def test_a_run_ends_before_the_next_full_list_with_time_to_recheck() -> None:
+    assert 2 * SETTLE <= deadline() < durationpy.from_str(VARIABLES["RECONCILER_FULL_EVERY"]["value"])
 
 
 def test_the_job_outlives_every_try_by_a_minute() -> None:

@@ -1,0 +1,16 @@
+-- A run may compare only what has changed since a list of all tenants; what only such a list can prove is proven by the
+-- last one. The rules: docs/history.md.
+
+ALTER TABLE reconciler.runs ADD COLUMN compared text NOT NULL DEFAULT 'all' CHECK (compared IN ('all', 'changed'));
+COMMENT ON COLUMN reconciler.runs.compared IS
+    'all: the run listed and compared every tenant. changed: only those that the change log or the ledger showed to have '
+    'changed, and those that were in doubt; of all others it relied on the last run that compared all.';
+
+CREATE OR REPLACE VIEW reconciler.proving_runs AS
+SELECT id, started_at, observed_at, finished_at, mode, outcome, version, source, resource_version, tenants_observed,
+       tenants_recorded, counts, unverified, error, changing, coalesce(settle, interval '60 seconds') AS settle, compared
+FROM reconciler.runs
+WHERE outcome IN ('clean', 'corrected', 'drift') AND mode = 'run' AND source <> 'snapshot' AND observed_at <= now();
+COMMENT ON VIEW reconciler.proving_runs IS
+    'The runs that proved the ledger: over a cluster, neither stopped nor a plan, and not begun after now. Those that '
+    'compared all proved every tenant except those in unverified; the others, what has changed since.';
