@@ -11,6 +11,7 @@ from reconciler import __version__, logs
 from reconciler.cli.close import close
 from reconciler.cli.decide import except_, record, reopen, retract
 from reconciler.cli.output import INTERRUPTED, USAGE, Unprinted, complain, say, standard_streams, warn
+from reconciler.cli.prune import prune
 from reconciler.cli.read import explain, status, usage
 from reconciler.cli.run import migrate, plan, run
 from reconciler.cli.serve import serve
@@ -43,7 +44,7 @@ def demo() -> None:
     tell(say)
 
 
-for _command in (migrate, plan, run, serve, explain, status, usage, except_, record, retract, reopen, close):
+for _command in (migrate, plan, run, serve, explain, status, usage, except_, record, retract, reopen, close, prune):
     cli.add_command(_command)
 
 

@@ -38,10 +38,12 @@ SELECT EXISTS (SELECT FROM reconciler.tenants t
                WHERE t.tenant_name = %(tenant)s AND t.uid <> %(uid)s
                      AND t.created_at >= l.created_at - %(settle)s::interval),
        EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND uid = %(uid)s AND continues),
-       (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM reconciler.proving_runs r
-        WHERE r.observed_at <= coalesce(
-                (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = %(tenant)s), 'infinity')
-              AND %(tenant)s <> ALL (r.unverified)
+       (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM (
+          SELECT observed_at, settle, unverified FROM reconciler.proving_runs
+          WHERE observed_at <= coalesce(
+                  (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = %(tenant)s), 'infinity')
+          ORDER BY observed_at DESC LIMIT 50000) r
+        WHERE %(tenant)s <> ALL (r.unverified)
         ORDER BY r.observed_at DESC LIMIT 1)
 
 -- name: last_reopening

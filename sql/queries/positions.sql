@@ -157,7 +157,8 @@ SELECT resource_version::bigint, observed_at FROM (
   WHERE source = %(source)s AND mode = 'run'
         AND (outcome IN ('clean', 'corrected', 'drift') OR outcome = 'blocked' AND history ->> 'log' <> 'none')
         AND observed_at >= %(last_at)s AND resource_version ~ '^[0-9]{1,18}$'
-  ORDER BY observed_at DESC LIMIT %(max_runs)s
+        AND started_at >= %(last_at)s -- the same moment, which has an index for every outcome
+  ORDER BY started_at DESC LIMIT %(max_runs)s
 ) AS run
 ORDER BY 1, 2
 

@@ -89,6 +89,7 @@ FORBIDDEN = [
     "UPDATE reconciler.corrections SET impact_chf = 0",
     "DELETE FROM reconciler.runs",
     "UPDATE reconciler.runs SET outcome = 'clean'",
+    "UPDATE reconciler.runs SET folded = 0",
     "UPDATE reconciler.migrations SET number = 999",
     "DELETE FROM reconciler.closed_lives",
     "INSERT INTO reconciler.payers VALUES ('', 'acme', 1, '1', '2026-05-15')",
