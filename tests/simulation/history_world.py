@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
+import stamina
 
 from reconciler.core.model import Mode
 from reconciler.core.plan import Limits
@@ -20,7 +21,7 @@ from reconciler.job import Job, RunOptions
 from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
-from tests.simulation.logs import STYLES, treat_log
+from tests.simulation.logs import drawn_style, treat_log
 from tests.simulation.portal import CLOCK, SETTLE, SKILLS, Clock, Portal
 from tests.simulation.proof import Verdict, judge
 from tests.support.api_state import tenant
@@ -286,7 +287,7 @@ class HistoryWorld:
         self.list_version = 0
         """Of the last one of them."""
         self.restored_at: list[datetime] = []
-        self.log_style = self.random.choice(STYLES)
+        self.log_style = drawn_style(self.random)
         """What the API server shows of its change log."""
         self.verdicts: list[Verdict] = []
         self._backup: Backup | None = None
@@ -457,7 +458,10 @@ def play(seed: int, url: str, kubeconfig_folder: Path) -> HistoryWorld:
         AssertionError: a run was refused that should not be, or the other way round; or a bill contradicts itself.
     """
     chance = random.Random(seed)  # noqa: S311 - a replayable world
-    with FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api:
+    with (
+        stamina.set_testing(testing=True, attempts=3),
+        FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
+    ):
         world = HistoryWorld(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"))
         try:
             world.play()
