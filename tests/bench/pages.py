@@ -58,7 +58,7 @@ def prepare(folder: Path, observed: Sequence[Observed], *, limit: int, version: 
             file.write(msgspec.json.encode(head)[:-1] + b',"items":[')
             file.write(b",".join(map(msgspec.json.encode, map(resource, observed[start : start + limit]))) + b"]}\n")
             index.append((begins, file.tell() - begins))
-    (folder / INDEX).write_text(json.dumps({"limit": limit, "pages": index}))
+    (folder / INDEX).write_text(json.dumps({"limit": limit, "pages": index, "version": version}))
 
 
 @contextmanager
@@ -89,6 +89,8 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         index = json.loads((folder / INDEX).read_text())
         self.pages = folder / PAGES
+        told = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"resourceVersion": str(index["version"])}}
+        self.bookmark = json.dumps({"type": "BOOKMARK", "object": told}).encode() + b"\n"
         self.index: dict[str, tuple[int, int]] = {
             str(number * index["limit"]): (begins, length) for number, (begins, length) in enumerate(index["pages"])
         }
@@ -111,13 +113,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer from what is ready."""
         parts = urlsplit(self.path)
-        if parts.path == LIST:
-            token = parse_qs(parts.query).get("continue", ["0"])[0]
-            begins, length = self.server.index[token]
+        query = parse_qs(parts.query)
+        if parts.path == LIST and "watch" not in query:
+            begins, length = self.server.index[query.get("continue", ["0"])[0]]
             self._begin(length)
             self.connection.sendfile(self.pages, begins, length)
         else:
-            body = json.dumps(KNOWN[parts.path]).encode()
+            # the change log has nothing, up to the list
+            body = self.server.bookmark if "watch" in query else json.dumps(KNOWN[parts.path]).encode()
             self._begin(len(body))
             self.wfile.write(body)
             self.wfile.flush()
