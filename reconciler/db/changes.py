@@ -207,20 +207,18 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     if told.log.read is LogRead.LOST:
         _leave_open(cursor, told, rules)
     if told.shown or told.kept:
-        asked = {"source": told.source, "uids": [*{*told.shown, *found}]}
+        asked = {"source": told.source, "uids": [*{**told.shown, **found}]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
         since = {"source": told.source, "last_at": told.last_at, "max_runs": MAX_RUNS}
         lists = [Seen(*row) for row in cursor.execute(query("earlier_lists"), since)]
         for uid, versions in told.shown.items():
             told.new += changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance)
-        for uid in {*told.shown, *known}:
+        for uid in dict.fromkeys((*told.shown, *known)):
             if (packages := on_at_the_end(known.get(uid), told.shown.get(uid, ()))) is not None:
                 told.ending[uid] = packages
     for change in told.new:
         found.setdefault(change.uid, []).append(change)
-    gone = [
-        uid for uid in known.keys() & told.shown if any(change.kind is Kind.DELETED for change in found.get(uid, ()))
-    ]
+    gone = [uid for uid in known if uid in told.shown and any(one.kind is Kind.DELETED for one in found.get(uid, ()))]
     recorded = known_lifetimes(cursor, sorted({known[uid].name for uid in gone}), rules.settle)
     for uid in gone:
         if known[uid].name not in recorded and Kind.CREATED not in {one.kind for one in found[uid]}:
