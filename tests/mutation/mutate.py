@@ -949,6 +949,13 @@ GUARDS = (
         PAIRING_TESTS,
     ),
     Guard(
+        "pairing: room for all that lie before a row",
+        "core/pairing.py",
+        "[end - number * INSTANT for",
+        "[end - INSTANT for",
+        PAIRING_TESTS,
+    ),
+    Guard(
         "pairing: no room between two rows",
         "core/pairing.py",
         "if ends and min(ends) < max(starts):",
