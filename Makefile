@@ -22,7 +22,8 @@ test: $(VENV)/.installed ## run all tests that need no cluster; ARGS go to pytes
 	@$(BIN)/pytest $(ARGS)
 
 simulate: $(VENV)/.installed ## play SEEDS=N worlds in which everything goes wrong, from FIRST on
-	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) $(BIN)/pytest -q tests/simulation $(ARGS)
+	@SIMULATION_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) SIMULATION_LOG=$(LOG) \
+	  $(BIN)/pytest -q tests/simulation $(ARGS)
 
 recover: $(VENV)/.installed ## measure in SEEDS=N worlds what a change log recovers of the days that the portal lost
 	@RECOVERY_SEEDS=$(or $(SEEDS),100) SIMULATION_FIRST=$(or $(FIRST),0) \

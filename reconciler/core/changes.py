@@ -140,6 +140,18 @@ def changes(
         latest = max(latest or now.created_at, _latest(now))
 
 
+def on_at_the_end(before: Remembered | None, versions: Iterable[Version]) -> tuple[str, ...] | None:
+    """Return the packages of a tenant when its deletion was asked for; None if it was not, or they are not known."""
+    packages = before.packages if before and before.is_current else None
+    if before and before.deleting_at:
+        return packages
+    for kind, now in versions:
+        if kind is VersionKind.DELETED or now.deleting_at:
+            return packages
+        packages = None if now.problem else now.packages
+    return None
+
+
 def first_changes(
     known: Remembered, kept: Iterable[Change], seen_at: datetime, tolerance: timedelta
 ) -> Iterator[Change]:

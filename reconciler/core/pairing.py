@@ -311,14 +311,16 @@ def _placed(
     No change is appended that would make the latest state another one than it is, while the change after it waits.
     Where the rows around it and its lifetime leave no room it is left out: what lasts no time changes no bill.
     """
-    afters: list[datetime | None] = [None]
+    # each with the row after it, and how many are to lie before that
+    afters: list[tuple[datetime | None, int]] = [(None, 0)]
     for change in reversed(changes):
-        afters.append(pairs[change].occurred_at if change in pairs else afters[-1])
+        after, number = afters[-1]
+        afters.append((pairs[change].occurred_at, 0) if change in pairs else (after, number + 1))
     placed: _Placed = []
     left_out: dict[Change, datetime] = {}
     last: datetime | None = None
     appended = 0
-    for change, after in zip(changes, reversed(afters[:-1]), strict=True):
+    for change, (after, number) in zip(changes, reversed(afters[1:]), strict=True):
         if row := pairs.get(change):
             last, appended = row.occurred_at, 0
             continue
@@ -329,7 +331,7 @@ def _placed(
             placed.append((change, None))
             appended = 0
             continue
-        ends = [end - INSTANT for end in (after, life.ended_at) if end]
+        ends = [end - number * INSTANT for end in (after, life.ended_at) if end]
         starts = [life.began_at, *([last + INSTANT] if last else [])]
         if ends and min(ends) < max(starts):
             left_out[change] = max(starts)

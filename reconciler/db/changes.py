@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from reconciler.core.changes import Change, Kind, Seen, changes, first_changes
+from reconciler.core.changes import Change, Kind, Seen, changes, first_changes, on_at_the_end
 from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, LogRead, Moment, VersionKind
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
@@ -25,7 +25,7 @@ from reconciler.db.queries import query
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from reconciler.core.compare import Comparison
@@ -56,7 +56,7 @@ class Settlement(NamedTuple):
 
     def without(self, found: Comparison) -> Comparison:
         """Return what a comparison found, without what the log decides."""
-        if not self.findings:
+        if not (self.findings or self.decided):
             return found
         left = {
             tenant: tuple(each for each in its if not self._decides(each)) for tenant, its in found.findings.items()
@@ -85,12 +85,20 @@ class Told:
     """Those of them of which a later log will show it."""
     new: list[Change] = field(default_factory=list)
     done: list[Change] = field(default_factory=list)
+    ending: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What was on when the deletion of a tenant was asked for, by uid: the spec may change after that."""
 
     def __post_init__(self) -> None:
         """Sort the versions by tenant."""
         for version in self.log.versions:
             if uid := version.observed.uid:
                 self.shown.setdefault(uid, []).append(version)
+
+    def drop(self, undone: Collection[Change]) -> None:
+        """Drop kept changes that are none any more."""
+        self.done += undone
+        dropped = {*undone}
+        self.kept = [change for change in self.kept if change not in dropped]
 
 
 def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) -> Settlement:
@@ -129,15 +137,27 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
         told.done += _expired(its, settled, rules)
         waiting |= {name} if settled.is_waiting else set()
         if settled.ended:
-            found += _closed(its, settled, settled.ended, first.findings.get(name, ()))
+            found += _closed(
+                its, settled, settled.ended, first.findings.get(name, ()), rows_of[name], grace=rules.grace
+            )
     found = _reported_once(found, first)
-    settlement = Settlement(tuple(found), frozenset(waiting), frozenset(map(_key, found)))
-    if told.log.position is not None:
-        opposed = tuple(_opposed(cursor, told, settlement.without(first), rules))
-        settlement = settlement._replace(
-            findings=settlement.findings + opposed, decided=settlement.decided.union(map(_key, opposed))
-        )
-    return settlement
+    decided_keys = frozenset(map(_key, found)).union(_came_after_the_end(told, first))
+    settlement = Settlement(tuple(found), frozenset(waiting), decided_keys)
+    return settlement if told.log.position is None else _with_opposed(cursor, told, settlement, first, rules)
+
+
+def _with_opposed(cursor: Cursor, told: Told, settled: Settlement, first: Comparison, rules: Rules) -> Settlement:
+    opposed = tuple(_opposed(cursor, told, settled.without(first), rules))
+    return settled._replace(findings=settled.findings + opposed, decided=settled.decided.union(map(_key, opposed)))
+
+
+def _came_after_the_end(told: Told, first: Comparison) -> Iterator[tuple[str, str | None, bool]]:
+    """Yield the keys of the skills that a tenant lists and that came after its deletion was asked for."""
+    for name, found in first.findings.items():
+        observed = first.observed.get(name)
+        packages = observed and told.ending.get(observed.uid or "")
+        if packages is not None:
+            yield from (_key(each) for each in found if each.subject is not None and each.subject not in packages)
 
 
 def _is_ended_without_log(some: Sequence[Change], first: Comparison) -> bool:
@@ -186,16 +206,19 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
     known: dict[str, Remembered] = {}
     if told.log.read is LogRead.LOST:
         _leave_open(cursor, told, rules)
-    if told.shown:
-        asked = {"source": told.source, "uids": [*told.shown]}
+    if told.shown or told.kept:
+        asked = {"source": told.source, "uids": [*{**told.shown, **found}]}
         known = {row[0]: Remembered(*row) for row in cursor.execute(query("remembered"), asked)}
         since = {"source": told.source, "last_at": told.last_at, "max_runs": MAX_RUNS}
         lists = [Seen(*row) for row in cursor.execute(query("earlier_lists"), since)]
         for uid, versions in told.shown.items():
             told.new += changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance)
+        for uid in dict.fromkeys((*told.shown, *known)):
+            if (packages := on_at_the_end(known.get(uid), told.shown.get(uid, ()))) is not None:
+                told.ending[uid] = packages
     for change in told.new:
         found.setdefault(change.uid, []).append(change)
-    gone = [uid for uid in known if any(change.kind is Kind.DELETED for change in found.get(uid, ()))]
+    gone = [uid for uid in known if uid in told.shown and any(one.kind is Kind.DELETED for one in found.get(uid, ()))]
     recorded = known_lifetimes(cursor, sorted({known[uid].name for uid in gone}), rules.settle)
     for uid in gone:
         if known[uid].name not in recorded and Kind.CREATED not in {one.kind for one in found[uid]}:
@@ -353,15 +376,28 @@ def _expired(some: Iterable[Change], settled: Settled, rules: Rules) -> Iterator
             yield change
 
 
-def _closed(changes: Sequence[Change], settled: Settled, ended: Moment, found: Iterable[Finding]) -> Iterator[Finding]:
+def _closed(
+    changes: Sequence[Change],
+    settled: Settled,
+    ended: Moment,
+    found: Iterable[Finding],
+    rows: Mapping[str | None, Sequence[Row]],
+    *,
+    grace: timedelta,
+) -> Iterator[Finding]:
     """Yield the events that close what is on at the end of a lifetime.
 
-    That is what is appended for its last change of a skill; and where the end is stamped now, what the comparison
-    `found` to be on.
+    That is what is appended for its last change of a skill, unless one of its `rows` has closed it; and where the end
+    is stamped now, what the comparison `found` to be on.
     """
     last = {change.skill: change.resource_version for change in changes if change.kind.is_of_skill}
     appended = [each for each in settled.findings if each.subject and each.moment]
     for each in appended:
+        # the portal's own may be late
+        until = ended.occurred_at + grace
+        later = [row for row in rows.get(each.subject, ()) if each.moment and row.occurred_at > each.moment.occurred_at]
+        if [row.kind for row in later if row.occurred_at <= until][-1:] == ["disabled"]:
+            continue
         if each.observed == "enabled" and each.shown_by and each.shown_by[1] == last[each.subject]:
             yield each._replace(reason=CLOSES, recorded="enabled", observed="disabled", moment=ended)
     if any(each.reason is ENDS for each in settled.findings):

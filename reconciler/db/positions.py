@@ -7,6 +7,7 @@ transaction, or neither is in the ledger.
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -111,7 +112,8 @@ class Sightings:
             return
         kept = cursor.execute(query("kept_changes"), {"source": new.source} | new.began_with).fetchall()
         new.kept = [Change(*row)._replace(kind=Kind(row[3])) for row in kept]
-        new.kept_uids = frozenset(change.uid for change in new.kept)
+        for change in new.kept:
+            new.kept_of.setdefault(change.uid, []).append(change)
         was_known = new.is_restored
         self._look_at_all(cursor, new)
         if new.is_restored and not was_known:
@@ -195,6 +197,7 @@ class Sightings:
             cursor.execute(query("sighted_table"))
             _copy(cursor, query("copy_sighted"), new.tenants)
             cursor.execute(query("know_created"), {"created": [*new.created]})
+            cursor.execute(query("know_ended"), {"ended": json.dumps(self._told.ending)})
             cursor.execute(query("remember_tenants"), known)
             cursor.execute(query("forget_vanished"), known)
         marked = {"unwritten": [*unwritten], "names": new.names}
@@ -228,8 +231,10 @@ class _New:
     """Waits for the change log since the last list."""
     kept: list[Change] = field(default_factory=list)
     """The changes that earlier runs have kept."""
-    kept_uids: frozenset[str] = frozenset()
-    """The tenants that they are of."""
+    kept_of: dict[str, list[Change]] = field(default_factory=dict)
+    """The same, by the uid of their tenant."""
+    undone: list[Change] = field(default_factory=list)
+    """Those of them that the list of a restored cluster does not show."""
     differing: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     """The tenants that the list shows otherwise, by uid: the name, and the version; none if the list lacks it."""
     gap_uids: set[str] = field(default_factory=set)
@@ -270,6 +275,7 @@ class _New:
         self.gap_uids.clear()
         self.blind.clear()
         self.steps.clear()
+        self.undone.clear()
 
     def tell(self, log: ChangeLog) -> Told:
         """Take in the change log: which tenants it proves, and which a later one will.
@@ -284,7 +290,8 @@ class _New:
                 self.keep_gap(Gap(ANY_TENANT, self.last.at, self.listed_at, Unproven.LOG_LOST), "")
             told.unproven |= {name for uid, (name, _) in self.differing.items() if uid in self.gap_uids}
             # what waits must not be written alone, where the list shows that it was undone
-            told.shown = {uid: [version] for uid, version in self.steps.items()}
+            told.shown = {} if self.is_restored else {uid: [version] for uid, version in self.steps.items()}
+            told.drop(self.undone)
             return told
         for uid, versions in told.shown.items():
             if versions[0].kind is VersionKind.ADDED:
@@ -362,23 +369,33 @@ class _New:
                     raise restored(before, now, self.last)
                 self.is_restored = True
             self._keep_tenant(now, before.since)
-            if now.uid in self.kept_uids:
+            if now.uid in self.kept_of:
                 self.steps[before.uid] = Version(VersionKind.MODIFIED, now)
         else:
             self._miss(before, is_unreadable=bool(now) or heir == UNREADABLE)
         if self.is_restored and now and not before.deleting_at:
             why = Unproven.RESTORED
+        undone = self._undo(before.uid, now)
         if why is None or self.last is None:
             return
         manager = now.last_modified_by if now and why is Unproven.CHANGED_OFTEN else None
-        from_at = before.unwritten_since or self.last.known_at
+        from_at = min([before.unwritten_since or self.last.known_at, *(change.not_before for change in undone)])
         self.gap_uids.add(before.uid)
         self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
+
+    def _undo(self, uid: str, now: Observed | None) -> list[Change]:
+        """Return the kept changes of a tenant that a restored cluster undid: its versions are given once more."""
+        if not self.is_restored:
+            return []
+        shown = now and now.resource_version
+        undone = [one for one in self.kept_of.get(uid, ()) if not shown or is_older(shown, one.resource_version)]
+        self.undone += undone
+        return undone
 
     def _miss(self, before: Remembered, *, is_unreadable: bool) -> None:
         """Keep that the list lacks a tenant, or shows it and it cannot be read."""
         self._keep_state("unreadable" if is_unreadable else "vanished", before.uid)
-        if before.uid in self.kept_uids and not is_unreadable:
+        if before.uid in self.kept_of and not is_unreadable:
             gone = Observed(
                 name=before.name,
                 uid=before.uid,

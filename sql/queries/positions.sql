@@ -85,6 +85,11 @@ DELETE FROM sighted_gaps WHERE uid = ANY (%(proven)s::text[])
 -- The change log showed the creation of these tenants.
 UPDATE sighted SET since = created_at WHERE uid = ANY (%(created)s::text[])
 
+-- name: know_ended
+-- What was on when the deletion of these tenants was asked for. What their spec became after that is not billed.
+UPDATE sighted SET packages = ARRAY(SELECT jsonb_array_elements_text(e.value))
+FROM jsonb_each(%(ended)s::jsonb) AS e WHERE sighted.uid = e.key
+
 -- name: remember_tenants
 INSERT INTO reconciler.tenants AS t (
   source, uid, tenant_name, resource_version, generation, org, packages, suspended, suspend_is_set, created_at,

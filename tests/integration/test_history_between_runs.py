@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
+    from tests.support.api_state import Object
     from tests.support.world import World
 
 
@@ -645,3 +646,89 @@ def test_what_waits_waits_for_the_stamp_of_a_vanished_tenant(known: World) -> No
     for at in ("9:55:0", "10:0:0"):
         known.run(at)
     assert known.events(None) == [("suspended", "09:10:00"), ("resumed", "09:13:59.999999")]
+
+
+def restore(world: World, backup: Object) -> None:
+    """Make the cluster what it was at that version, from which its versions go on again."""
+    version = int(backup["metadata"]["resourceVersion"])
+    world.api.reset()
+    world.api.resource_version = version - 1
+    world.api.plant(backup)
+    world.api.forget()
+
+
+def test_a_change_that_a_restored_cluster_undid_stops_no_later_run(known: World) -> None:
+    """The cluster gives a later change of the same kind the same version."""
+    backup = known.api.get("acme")
+    assert backup
+    toggle(known, "9:10:00")
+    assert known.run("9:10:05").history.waiting == 1
+    restore(known, backup)
+    known.run("9:10:30", accept_source=True)
+    assert known.column("SELECT from_at <= '2026-05-10 09:10:00+00' FROM reconciler.gaps WHERE tenant_name = 'acme'")
+    toggle(known, "9:10:40")
+    known.run("9:10:50")
+    known.run("9:20:00")
+    assert known.events() == [("enabled", "09:10:40")]
+
+
+def test_a_change_before_a_restored_version_still_waits(known: World) -> None:
+    toggle(known, "9:10:00")
+    backup = known.api.get("acme")
+    assert backup
+    known.at("9:10:02").api.patch("acme", {"metadata": {"annotations": {"later": "yes"}}})
+    assert known.run("9:10:05").history.waiting == 1
+    restore(known, backup)
+    known.run("9:10:30", accept_source=True)
+    known.run("9:20:00")
+    assert known.events() == [("enabled", "09:10:00")]
+
+
+def test_what_the_portal_closed_at_the_end_is_not_closed_twice(known: World) -> None:
+    toggle(known, "9:10:00")
+    known.at("9:20:0").delete()
+    known.stamp("9:20:00")
+    known.row("disabled", "9:20:00", "mail")
+    known.row("disabled", "9:20:00", "wiki")
+    known.run("9:30:00")
+    assert known.events() == [("enabled", "09:10:00"), ("disabled", "09:20:00")]
+    assert known.events("wiki") == [("enabled", "00:00:00"), ("disabled", "09:20:00")]
+
+
+@pytest.fixture
+def ending(world: World) -> World:
+    """A tenant with finalizers that was found true at 09:00 and whose deletion was asked for at 09:10."""
+    world.create("wiki", finalizers=["pieced.ch/cleanup"])
+    world.born("0:0:0")
+    world.row("enabled", "0:0:0", "wiki")
+    world.run("9:0:0")
+    world.at("9:10:0").delete()
+    return world
+
+
+@pytest.mark.parametrize("looks", [["9:20:0"], ["9:10:20", "9:12:0"]], ids=["due at once", "after it waited"])
+def test_what_is_turned_on_during_a_deletion_is_not_billed(ending: World, looks: list[str]) -> None:
+    ending.at("9:10:10").packages("wiki", "mail")
+    for at in looks:
+        ending.run(at)
+    ending.at("9:30:0").packages("mail")
+    ending.run("9:40:0")
+    assert ending.lifetime() == ("00:00:00", "09:10:00")
+    assert ending.events() == []
+    assert ending.events("wiki") == [("enabled", "00:00:00"), ("disabled", "09:10:00")]
+
+
+def test_what_was_on_before_a_deletion_is_still_billed(world: World) -> None:
+    """The run that saw it found the log lost and was stopped, so nobody has written that it was on."""
+    world.create("wiki", finalizers=["pieced.ch/cleanup"])
+    world.born("0:0:0")
+    world.row("enabled", "0:0:0", "wiki")
+    world.run("8:0:0")
+    world.at("8:30:0").packages("wiki", "mail")
+    world.api.forget()
+    assert world.run("9:0:0", limits=Limits(count=0, percent=0)).failure
+    world.at("9:10:0").delete()
+    world.at("9:10:10").packages("wiki", "mail", "voice")
+    world.run("9:20:0")
+    assert [kind for kind, _ in world.events()] == ["enabled", "disabled"]
+    assert world.events("voice") == []

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
+import stamina
 
 from reconciler.core.model import Mode
 from reconciler.core.plan import Limits
@@ -20,7 +21,7 @@ from reconciler.job import Job, RunOptions
 from reconciler.run import reconcile
 from reconciler.sources.api_client import Api, CustomResource
 from reconciler.sources.cluster import Cluster
-from tests.simulation.logs import STYLES, treat_log
+from tests.simulation.logs import drawn_style, treat_log
 from tests.simulation.portal import CLOCK, SETTLE, SKILLS, Clock, Portal
 from tests.simulation.proof import Verdict, judge
 from tests.support.api_state import tenant
@@ -286,7 +287,10 @@ class HistoryWorld:
         self.list_version = 0
         """Of the last one of them."""
         self.restored_at: list[datetime] = []
-        self.log_style = self.random.choice(STYLES)
+        self.log_style = drawn_style(self.random)
+        # a stream of its own: a world is the same however often all are listed
+        lists = random.Random(f"lists {self.seed}")  # noqa: S311 - a replayable world
+        self.full_every = timedelta(hours=lists.choice([0, 6, 48]))
         """What the API server shows of its change log."""
         self.verdicts: list[Verdict] = []
         self._backup: Backup | None = None
@@ -361,13 +365,10 @@ class HistoryWorld:
         return self.list_version > backup.version
 
     def _shows_older(self, backup: Backup) -> bool:
-        """Whether it shows a tenant at a lower version than the last run saw."""
-        seen = self.runs[-1][1]
-        return any(
-            known.uid == kept["metadata"]["uid"] and known.version > _version(kept)
-            for kept in backup.objects
-            if (known := seen.get(kept["metadata"]["name"]))
-        )
+        """Whether it shows a tenant at a lower version than is remembered: where the change log was read up to."""
+        rows = self.clock.ledger.execute("SELECT uid, resource_version::int FROM reconciler.tenants")
+        remembered = dict(rows.fetchall())
+        return any(remembered.get(kept["metadata"]["uid"], 0) > _version(kept) for kept in backup.objects)
 
     def _run(self, *, refused: bool = False, accept: bool = False) -> None:
         """Make one run."""
@@ -411,7 +412,9 @@ class HistoryWorld:
             org_label="pieced.ch/zitadel-org-id",
             page_size=500,
         )
-        options = RunOptions(mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept)
+        options = RunOptions(
+            mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept, full_every=self.full_every
+        )
         job = Job(database_url=self.url, source=source, options=options, deadline=deadline, sleep=self.clock.advance)
         return reconcile(job)
 
@@ -457,7 +460,10 @@ def play(seed: int, url: str, kubeconfig_folder: Path) -> HistoryWorld:
         AssertionError: a run was refused that should not be, or the other way round; or a bill contradicts itself.
     """
     chance = random.Random(seed)  # noqa: S311 - a replayable world
-    with FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api:
+    with (
+        stamina.set_testing(testing=True, attempts=3),
+        FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
+    ):
         world = HistoryWorld(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"))
         try:
             world.play()

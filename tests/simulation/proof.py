@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,7 +40,7 @@ class Verdict(NamedTuple):
 
         refused   the certificate does not let it pass
         denied    it does not, though everything about it could be proven
-        unknown   no run saw it then and no row tells of it: it came and went in a gap of `*`
+        unknown   no run saw it then and no row tells of it: it came and went in a gap of `*`, or before the first run
         exact     it passes, and is billed as it truly happened
         edge      but for a day whose edge lies within settle and the tolerance of a true change, or on which an item
                   was on for no longer than that
@@ -72,12 +73,15 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
         stated[line.tenant][line.item] += line.days
     corrections = _corrections(cursor)
     assert stated.keys() <= truth.keys(), "somebody is billed who never lived"
-    for name, history in truth.items():
+    for name, lived in truth.items():
         held = recorded.get(name, History())
+        history = _knowable(lived, held, world, certificate)
         right, billed = (billable_days(each, first, until) for each in (history, held))
         counted = {item: len(days) for item, days in billed.items()}
         assert counted == stated.get(name, {}), f"{name}: usage says {stated.get(name)}, the rules say {counted}"
         if not right and not billed:
+            if billable_days(lived, first, until):
+                yield Verdict("unknown", name, first, until)
             continue
         changes = _changes(world.portal.truth[name])
         begins, ends = _instants(first, until)
@@ -93,13 +97,12 @@ def judge(cursor: Cursor, world: HistoryWorld, first: date, until: date) -> Iter
             refused = tuple(dict.fromkeys(f"{doubt.cause} {doubt.detail}".strip() for doubt in doubts))
             # a report is not about a month
             is_reported = name in world.portal.unsound and any(doubt.cause is Cause.REPORTED for doubt in doubts)
-            # where the log was cut short, the next run will know
-            is_read_on = world.log_style in {"lags", "cut"} and {doubt.cause for doubt in doubts} == {Cause.DEFERRED}
+            # where the log was cut short, the next run will know: also when a tenant began that it did not show yet
+            causes = {doubt.cause for doubt in doubts}
+            is_deferred = Cause.DEFERRED in causes and causes <= {Cause.DEFERRED, Cause.KNOWN_SINCE}
+            is_read_on = is_deferred and world.log_style in {"lags", "cut"}
             denied = verdict.is_provable and not is_reported and not is_read_on
             yield verdict._replace(kind="denied" if denied else "refused", causes=refused)
-        elif not billed and not _is_known(world, name, held, first, until):
-            assert _covers_the_unknown(certificate), f"{name} came and went, and no gap says so"
-            yield verdict._replace(kind="unknown")
         else:
             kind, detail = _compared(history, held, right, billed, changes, corrections.get(name, []), slack)
             yield verdict._replace(kind=kind, detail=detail)
@@ -186,23 +189,23 @@ def _is_provable_step(before: Seen, now: Seen | None) -> bool:
     return now is not None and now.suspend_is_set and now.generation - before.generation <= 1
 
 
-def _is_known(world: HistoryWorld, name: str, recorded: History, first: date, until: date) -> bool:
-    """Whether a run saw one of its lifetimes in the period, or a row tells of one by then."""
-    begins, ends = _instants(first, until)
-    lived = [
-        (life.began_at, life.ended_at)
-        for life in true_history(world.portal.truth[name]).lifetimes
-        if life.began_at < ends and (life.ended_at is None or life.ended_at > begins)
-    ]
-    was_seen = any(
-        name in seen and any(began <= at and (ended is None or at <= ended) for began, ended in lived)
-        for at, seen in world.runs
-    )
-    return was_seen or any(life.began_at < ends for life in recorded.lifetimes)
+def _knowable(lived: History, held: History, world: HistoryWorld, certificate: Certificate) -> History:
+    """Return a history without the lifetimes that nobody can know of: no row tells of them.
 
+    They came and went before the first run, or in time of which it is said that names may have come and gone in it.
+    """
+    blind = [(datetime.min.replace(tzinfo=UTC), world.runs[0][0])]
+    unseen = [one for one in certificate.accepted if one.tenant == ANY_TENANT]
+    blind += [(one.from_at, one.until_at) for one in unseen if one.from_at and one.until_at]
 
-def _covers_the_unknown(certificate: Certificate) -> bool:
-    return any(doubt.tenant == ANY_TENANT for doubt in certificate.accepted)
+    def is_unknowable(life: Lifetime) -> bool:
+        ended = life.ended_at or datetime.max.replace(tzinfo=UTC)
+        is_unseen = any(begins <= life.began_at and ended <= ends for begins, ends in blind)
+        return is_unseen and not any(
+            one.began_at < ended and life.began_at < (one.ended_at or ended) for one in held.lifetimes
+        )
+
+    return replace(lived, lifetimes=tuple(life for life in lived.lifetimes if not is_unknowable(life)))
 
 
 def true_history(truth: Truth) -> History:

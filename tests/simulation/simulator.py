@@ -30,7 +30,7 @@ from reconciler.sources.cluster import Cluster
 from tests.simulation import invariants
 from tests.simulation.boundaries import Boundaries, Died, Looks
 from tests.simulation.invariants import Ledger
-from tests.simulation.logs import STYLES, treat_log
+from tests.simulation.logs import STYLES, drawn_style, treat_log
 from tests.simulation.portal import CLOCK, SETTLE, Clock, Portal
 from tests.support import faults
 from tests.support.fake_api import FakeApi
@@ -110,7 +110,7 @@ class Simulation:
         self.portal = Portal(self.api, self.clock, self.random, loss=self.random.choice([0.0, 0.2, 0.5, 1.0]))
         # a stream of its own: a world is the same whatever its log shows
         self.log_random = random.Random(f"log {self.seed}")  # noqa: S311 - a replayable world
-        self.log_style = self.log_random.choice(("none", *STYLES))
+        self.log_style = drawn_style(self.log_random, ("none", *STYLES))
         lists = random.Random(f"lists {self.seed}")  # noqa: S311 - a replayable world
         self.full_every = timedelta(hours=lists.choice([0, 1, 24]))
         self.log: list[str] = [f"the log is {self.log_style}, all are listed every {self.full_every}"]

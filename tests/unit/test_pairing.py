@@ -120,6 +120,12 @@ CASES = [
         [("append", "enabled", 94.999999)],
     ),
     Case(
+        "each of several before the row of the next one",
+        [change(ON, 0, 100, number=1), change(OFF, 0, 100, number=2), change(ON, 0, 100, number=3)],
+        [row(1, "enabled", 50)],
+        [("append", "enabled", 49.999998), ("append", "disabled", 49.999999)],
+    ),
+    Case(
         "nor where the rows around it leave no room",
         toggles(0, 1, 2),
         [row(1, "enabled", 3), row(2, "enabled", 3)],
