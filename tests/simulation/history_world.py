@@ -412,8 +412,10 @@ class HistoryWorld:
             org_label="pieced.ch/zitadel-org-id",
             page_size=500,
         )
+        # only a list of all tenants verifies the month that has ended
+        full_every = timedelta() if self.runs and self._month_to_check() else self.full_every
         options = RunOptions(
-            mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept, full_every=self.full_every
+            mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept, full_every=full_every
         )
         job = Job(database_url=self.url, source=source, options=options, deadline=deadline, sleep=self.clock.advance)
         return reconcile(job)
