@@ -96,6 +96,8 @@ class Simulation:
     api: FakeApi
     kubeconfig: Path
     monkeypatch: pytest.MonkeyPatch
+    minutes: int = 0
+    """So many runs, one a minute, of which one in a quarter of an hour lists all; 0: runs at any time."""
 
     def __post_init__(self) -> None:
         """Set the clock and open the doors."""
@@ -120,13 +122,24 @@ class Simulation:
     def play(self) -> None:
         """Let the world go on, with runs and faults in it; then let it come to rest."""
         try:
-            for _ in range(PASSES):
-                self._live()
-                fault = self.random.choice([None, None, "http", "sql", "sql", "portal", "tight", "killed"])
+            for _ in range(self.minutes or PASSES):
+                self._live_a_minute() if self.minutes else self._live()
+                # of minutes most are quiet
+                faults = [*[None] * (20 if self.minutes else 2), "http", "sql", "sql", "portal", "tight", "killed"]
+                fault = self.random.choice(faults)
                 self._killed() if fault == "killed" else self._pass(fault)
             self._come_to_rest()
         finally:
             self.clock.ledger.close()
+
+    def _live_a_minute(self) -> None:
+        ends = self.clock.now + timedelta(minutes=1)
+        self.full_every = timedelta(minutes=15)
+        while self.random.random() < 0.5:
+            self.clock.advance(self.random.random() * 20)
+            self.portal.act()
+            self.api.pass_by(self.log_random.randrange(3))
+        self.clock.advance(max(0.0, (ends - self.clock.now).total_seconds()))
 
     def _live(self) -> None:
         for _ in range(self.random.randrange(12)):
@@ -297,8 +310,10 @@ def _twin_of(url: str) -> Iterator[str]:
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
-def simulate(seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Simulation:
-    """Play one seed on a fresh migrated ledger.
+def simulate(
+    seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.MonkeyPatch, *, minutes: int = 0
+) -> Simulation:
+    """Play one seed on a fresh migrated ledger, with so many runs a minute apart, or a few at any time.
 
     Raises:
         AssertionError: an invariant did not hold; the message has the seed and what had happened.
@@ -309,7 +324,8 @@ def simulate(seed: int, url: str, kubeconfig_folder: Path, monkeypatch: pytest.M
         stamina.set_testing(testing=True, attempts=3),
         FakeApi(set_lists=chance.random() < 0.25, legacy_times=chance.random() < 0.2) as api,
     ):
-        simulation = Simulation(seed, url, api, api.kubeconfig(kubeconfig_folder / "kubeconfig"), monkeypatch)
+        kubeconfig = api.kubeconfig(kubeconfig_folder / "kubeconfig")
+        simulation = Simulation(seed, url, api, kubeconfig, monkeypatch, minutes=minutes)
         try:
             simulation.play()
         except AssertionError as error:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FIRST = int(os.environ.get("SIMULATION_FIRST", "0"))
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "20"))
+MINUTES = int(os.environ.get("SIMULATION_MINUTES", "30"))
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
@@ -26,3 +27,10 @@ def test_every_invariant_holds(seed: int, ledger_url: str, tmp_path: Path, monke
     with closing(connect(ledger_url)) as ledger, transaction(ledger) as cursor:
         written = [number for (number,) in cursor.execute("SELECT id FROM reconciler.corrections")]
         assert [one for one in read_standing(cursor, written) if one.taken_back_at or one.difference] == []
+
+
+def test_every_invariant_holds_in_runs_of_every_minute(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of them read only what has changed; a day of them with SIMULATION_MINUTES=1440."""
+    assert simulate(FIRST, ledger_url, tmp_path, monkeypatch, minutes=MINUTES).minutes == MINUTES
