@@ -1,6 +1,6 @@
 """What can't be avoided: the API server sends the pages, and PostgreSQL reads the latest state of every key.
 
-    DATABASE_URL=… python -m tests.bench.floor KUBECONFIG
+    DATABASE_URL=… python -m tests.bench.floor KUBECONFIG PAGE_SIZE
 
 It fetches the pages and throws them away, then runs the bare DISTINCT ON and reads its rows. The result is a line of
 JSON: the seconds of each.
@@ -27,7 +27,7 @@ FROM tenant_skill_events ORDER BY tenant_name, skill_id, occurred_at DESC, id DE
 """
 
 
-def fetched(kubeconfig: Path) -> int:
+def fetched(kubeconfig: Path, page_size: int) -> int:
     """Fetch every page, one after another on one connection, and return how many bytes they had."""
     known = yaml.safe_load(kubeconfig.read_text())
     cluster, user = known["clusters"][0]["cluster"], known["users"][0]["user"]
@@ -40,7 +40,7 @@ def fetched(kubeconfig: Path) -> int:
     )
     token, size = "", 0
     while True:
-        query = {"limit": 500} | ({"continue": token} if token else {})
+        query = {"limit": page_size} | ({"continue": token} if token else {})
         body = pool.request("GET", f"{LIST}?{urlencode(query)}").data
         size += len(body)
         token = body[body.rfind(b'"continue":"') :].split(b'"', 4)[3].decode() if b'"continue":"' in body else ""
@@ -54,9 +54,9 @@ def recalled(url: str) -> int:
         return sum(1 for _ in ledger.execute(LATEST))
 
 
-def _main(kubeconfig: str) -> None:
+def _main(kubeconfig: str, page_size: str) -> None:
     began = time.perf_counter()
-    size = fetched(Path(kubeconfig))
+    size = fetched(Path(kubeconfig), int(page_size))
     arrived = time.perf_counter()
     read = recalled(os.environ["DATABASE_URL"])
     ended = time.perf_counter()
