@@ -46,17 +46,21 @@ def list_changed(
         return None
     for name in unchanged:
         tenants[name] = source.get(name, None)
-        if not _is_as_of(listing, since.due[name], tenants[name]):
+        if not _is_unchanged(since.due[name], tenants[name]):
             return None
     for tenant in filter(None, tenants.values()):
         spool.add(tenant)
     return listing._replace(changed=Changed(frozenset(tenants), number, since.tenants_recorded, log))
 
 
-def _is_as_of(listing: Listing, remembered: str | None, tenant: Observed | None) -> bool:
-    """True if a tenant of which the change log shows nothing new is read as the list would show it."""
-    version = tenant and tenant.resource_version
-    return version == remembered if remembered else not is_older(listing.resource_version, version)
+def _is_unchanged(remembered: str | None, tenant: Observed | None) -> bool:
+    """True if a tenant of which the change log shows nothing new is what it was: otherwise it has changed since.
+
+    One of which no version is remembered was not there, or could not be read.
+    """
+    if remembered is None:
+        return tenant is None or tenant.problem is not None
+    return tenant is not None and tenant.resource_version == remembered
 
 
 def read_again(source: Source, spool: Spool, names: Iterable[str], before: Mapping[str, Observed | None]) -> None:

@@ -2091,7 +2091,7 @@ GUARDS = (
     Guard(
         "changed: a tenant that is due stands as the log has it",
         "sources/listing.py",
-        "return version == remembered if remembered else not is_older(listing.resource_version, version)",
+        "return tenant is not None and tenant.resource_version == remembered",
         "return True",
         "tests/integration/test_changed_runs.py",
     ),
