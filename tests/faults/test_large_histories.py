@@ -97,7 +97,10 @@ def every_skill_is_billed(output: Sequence[str]) -> None:
 @pytest.fixture(scope="module")
 def usual() -> int:
     """The memory of a process that has started, in bytes."""
-    code = "import rich.console, rich.table, reconciler.run, reconciler.db.explain, reconciler.views.explain"
+    modules = (
+        "reconciler.cli.main, rich.console, rich.table, reconciler.run, reconciler.db.explain, reconciler.views.explain"
+    )
+    code = f"import {modules}"
     return metered.run([sys.executable, "-c", code], {}).use.peak
 
 
