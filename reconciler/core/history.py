@@ -108,6 +108,13 @@ class Position(NamedTuple):
     whole_at: datetime | None = None
     """When the run began whose list showed no known tenant otherwise than the change log."""
 
+    listed_at: datetime | None = None
+    """When the run began that listed all tenants last: only such a list shows what a restored cluster has undone."""
+
+    def doubted_from(self, at: datetime, *, is_restored: bool) -> datetime:
+        """Return from when time is in doubt that would be from this instant on."""
+        return min(at, self.listed_at or at) if is_restored else at
+
     @property
     def known_at(self) -> datetime:
         """Up to when it is known what happened to the tenants that are known."""

@@ -287,7 +287,8 @@ class _New:
         told = Told(self.source, last_at, self.listed_at, log, self.kept)
         if log.read is LogRead.LOST or not self.last:
             if self.last:
-                self.keep_gap(Gap(ANY_TENANT, self.last.at, self.listed_at, Unproven.LOG_LOST), "")
+                from_at = self.last.doubted_from(self.last.at, is_restored=self.is_restored)
+                self.keep_gap(Gap(ANY_TENANT, from_at, self.listed_at, Unproven.LOG_LOST), "")
             told.unproven |= {name for uid, (name, _) in self.differing.items() if uid in self.gap_uids}
             # what waits must not be written alone, where the list shows that it was undone
             told.shown = {} if self.is_restored else {uid: [version] for uid, version in self.steps.items()}
@@ -380,6 +381,7 @@ class _New:
             return
         manager = now.last_modified_by if now and why is Unproven.CHANGED_OFTEN else None
         from_at = min([before.unwritten_since or self.last.known_at, *(change.not_before for change in undone)])
+        from_at = self.last.doubted_from(from_at, is_restored=self.is_restored)
         self.gap_uids.add(before.uid)
         self.keep_gap(Gap(before.name, from_at, self.listed_at, why, manager), before.uid)
 

@@ -16,6 +16,7 @@ from reconciler.db import runs
 from reconciler.db.certificate import read_unverified, read_verification
 from reconciler.db.connection import snapshot
 from reconciler.sources.cluster import Cluster
+from tests.simulation.history_world import Backup
 from tests.support.api_state import ORG_LABEL
 from tests.support.faults import Fault, cut_close, lists, remaining, watches
 
@@ -308,3 +309,19 @@ def test_tenants_in_namespaces_are_all_listed(known: World, monkeypatch: pytest.
     """A name that is in two of them belongs to no tenant, and only a list of all shows that."""
     monkeypatch.setattr(Cluster, "namespaced", property(lambda _: True))
     assert run(known, "9:1:0").compared is ALL
+
+
+def test_what_a_restored_cluster_undid_is_in_doubt_since_a_list_of_all(known: World) -> None:
+    """A log can be read past the version of a backup: only a list shows that tenants are as they were before it."""
+    backup = Backup.of(known.api, known.clock.now)
+    known.at("9:2:0").packages("wiki", "mail")
+    known.row("enabled", "9:2:0")
+    assert run(known, "9:10:0").compared is CHANGED
+    backup.restore(known.api)
+    known.api.resource_version += 100
+    assert run(known, "9:20:0", limits=Limits()).result == "blocked"
+    assert run(known, "9:30:0", accept_source=True).failure is None
+    gaps = known.ledger.execute(
+        "SELECT tenant_name, from_at FROM reconciler.gaps WHERE tenant_name <> 'other'"
+    ).fetchall()
+    assert {(name, f"{at:%H:%M}") for name, at in gaps} == {("acme", "09:00"), ("*", "09:00")}

@@ -678,7 +678,7 @@ def test_programs_read_one_document(history: StatusLedger, command: Callable[...
     assert (ran.code, ran.err) == (0, "")
     found = ran.document
     assert list(found) == [
-        *("as_of", "verified_until", "unverified_count", "unverified", "last_month", "history"),
+        *("as_of", "verified_until", "changes_until", "unverified_count", "unverified", "last_month", "history"),
         *("reports_count", "reports"),
         *("exceptions_count", "exceptions", "taken_back_count", "taken_back"),
         *("decisions_count", "decisions", "owed_count", "owed"),

@@ -374,7 +374,7 @@ class HistoryWorld:
         """Make one run."""
         self._treat_log()
         began, seen, version = self.clock.now, dict(self._seen()), self.api.resource_version
-        outcome = self._reconcile(accept=accept)
+        outcome = self._reconcile(accept=accept, refused=refused)
         found = "; ".join(f"{one.tenant} {one.reason} {one.subject or ''} {one.action}" for one in outcome.findings)
         self._note(f"run from {began:%H:%M:%S} -> {outcome.result} {outcome.failure or ''} {found}")
         assert bool(outcome.failure) is refused, f"refused is {bool(outcome.failure)}: {outcome.failure}"
@@ -404,7 +404,7 @@ class HistoryWorld:
                 Seen(metadata["uid"], _version(found), metadata["generation"], "deletionTimestamp" in metadata, is_set),
             )
 
-    def _reconcile(self, *, accept: bool) -> Outcome:
+    def _reconcile(self, *, accept: bool, refused: bool) -> Outcome:
         deadline = Deadline.after(600)
         api = Api(kubeconfig=str(self.kubeconfig), context=None, deadline=deadline)
         source = Cluster(
@@ -412,8 +412,9 @@ class HistoryWorld:
             org_label="pieced.ch/zitadel-org-id",
             page_size=500,
         )
-        # only a list of all tenants verifies the month that has ended
-        full_every = timedelta() if self.runs and self._month_to_check() else self.full_every
+        # only a list of all tenants verifies the month that has ended, and shows a copy
+        is_due = refused or (self.runs and self._month_to_check())
+        full_every = timedelta() if is_due else self.full_every
         options = RunOptions(
             mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept, full_every=full_every
         )
