@@ -288,6 +288,7 @@ def test_a_run_says_in_its_row_what_it_compared(known: World) -> None:
 
 
 def test_whoever_is_in_doubt_is_proven_up_to_a_list_of_all(known: World) -> None:
+    assert run(known, "9:5:0").result == "clean"
     known.at("9:5:30").api.patch("acme", {"metadata": {"labels": {ORG_LABEL: "9"}}})
     run(known, "9:6:0")
     run(known, "9:7:0")

@@ -2098,15 +2098,15 @@ GUARDS = (
     Guard(
         "changed: of another cluster nothing is read",
         "sources/listing.py",
-        "if source.namespaced or source.identity() != last.source or (head := source.head()) is None:",
-        "if source.namespaced or (head := source.head()) is None:",
-        "tests/integration/test_changed_runs.py",
+        "is_good = listing.source == last.source and not is_older",
+        "is_good = not is_older",
+        "tests/unit/test_list_changed.py",
     ),
     Guard(
         "changed: names in two namespaces need a list of all",
         "sources/listing.py",
-        "if source.namespaced or source.identity()",
-        "if source.identity()",
+        "if source.namespaced or (head",
+        "if (head",
         "tests/integration/test_changed_runs.py",
     ),
     Guard(

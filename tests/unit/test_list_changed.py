@@ -30,12 +30,11 @@ class Stub:
     read: LogRead = LogRead.REACHED
     head_: tuple[Listing, int] | None = (Listing("cluster", "110"), 1000)
     namespaced: bool = False
-    source: str = "cluster"
     is_live: bool = True
     asked: list[str] = field(default_factory=list)
 
     def identity(self) -> str:
-        return self.source
+        raise NotImplementedError
 
     def head(self) -> tuple[Listing, int] | None:
         return self.head_
@@ -97,8 +96,7 @@ GONE = (*CHANGED, Version(DELETED, acme("108")))
         pytest.param(Stub(read=LogRead.LOST), {}, None, id="the log is lost"),
         pytest.param(Stub(head_=None), {}, None, id="nobody says how many there are"),
         pytest.param(Stub(head_=(Listing("cluster", "99"), 1)), {}, None, id="the version is older than the last"),
-        pytest.param(Stub(head_=(Listing("other", "110"), 1)), {}, None, id="the address led to another cluster"),
-        pytest.param(Stub(source="other"), {}, None, id="it is another cluster"),
+        pytest.param(Stub(head_=(Listing("other", "110"), 1)), {}, None, id="it is another cluster"),
         pytest.param(Stub(namespaced=True), {}, None, id="tenants live in namespaces"),
         pytest.param(Stub(), {f"t-{number}": None for number in range(51)}, None, id="a list of all costs less"),
     ],
