@@ -133,6 +133,8 @@ class Run(NamedTuple):
     counts: Mapping[str, Mapping[str, int]]
     """Findings by reason and action. A stopped run only would have acted."""
     error: str | None
+    compared: str = "all"
+    """Or `changed`: only the tenants that had changed or were in doubt."""
 
     @property
     def seconds(self) -> float:

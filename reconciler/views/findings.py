@@ -137,6 +137,8 @@ def _stacked(finding: Finding) -> Text:
 def summary(outcome: Outcome) -> str:
     """Return the outcome in one sentence."""
     seen = f"{plural(outcome.tenants_observed, 'tenant')} observed, {outcome.tenants_recorded} recorded as open"
+    if outcome.names is not None:
+        seen += f", and {len(outcome.names)} compared: what had changed"
     if outcome.failure:
         return f"{outcome.result.capitalize()}: nothing was written. {seen}."
     unwritten = Counter("accepted" if f.accepted_until else UNWRITTEN.get(f.action) for f in outcome.findings)
@@ -150,7 +152,7 @@ def summary(outcome: Outcome) -> str:
     if outcome.impact_chf:
         verb += f", impact CHF {_total(outcome):+}"
     if outcome.result is Result.CLEAN and not aside:
-        verb += ": the ledger is true"
+        verb += ": the ledger is true" if outcome.names is None else ": what had changed is in the ledger"
     return f"{'; '.join([verb, *aside])}. {seen}."
 
 

@@ -351,6 +351,7 @@ def _runs(status: Status) -> Iterator[Text]:
             (f"{run.outcome:9}", colour),
             f"  {tenants:>7}  {wrote:>5}  {left:>7}  {deferred:>8}  {f'{run.seconds:.1f} s':>8}",
             "  file" if run.source == SNAPSHOT else "",
+            "  what had changed" if run.compared == "changed" else "",
         )
         if run.error and run.error != newer:
             yield Text(f"    {_line(run.error)}")

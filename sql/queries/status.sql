@@ -72,7 +72,7 @@ ORDER BY r.started_at, each.key COLLATE "C" LIMIT %(max_rows)s
 
 -- name: status_runs
 -- The latest runs, without those that began after now.
-SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error
+SELECT id, started_at, finished_at, outcome, source, tenants_observed, tenants_recorded, counts, error, compared
 FROM reconciler.runs WHERE started_at <= now() ORDER BY started_at DESC, finished_at DESC LIMIT %(max_rows)s
 
 -- name: status_last_day

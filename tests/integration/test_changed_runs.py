@@ -16,6 +16,7 @@ from reconciler.db import runs
 from reconciler.db.certificate import read_unverified, read_verification
 from reconciler.db.connection import snapshot
 from reconciler.sources.cluster import Cluster
+from reconciler.views.findings import summary
 from tests.simulation.history_world import Backup
 from tests.support.api_state import ORG_LABEL
 from tests.support.faults import Fault, cut_close, lists, remaining, watches
@@ -148,6 +149,15 @@ def test_who_is_due_and_changes_meanwhile_is_left_to_a_list(known: World) -> Non
     known.row("enabled", "9:0:30")
     known.api.on_request = lambda request: known.packages("mail") if request.path.endswith("/acme") else None
     assert run(known, "9:1:0").compared is ALL
+
+
+def test_it_says_that_only_what_had_changed_was_compared(known: World) -> None:
+    known.at("9:0:30").packages("wiki", "mail")
+    known.row("enabled", "9:0:30")
+    assert summary(run(known, "9:1:0")) == (
+        "Nothing to write: what had changed is in the ledger. 2 tenants observed, 2 recorded as open, and 1 compared: "
+        "what had changed."
+    )
 
 
 # when it is not enough
