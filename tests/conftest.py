@@ -63,8 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.sql)
-        if citus.URL and (marker := item.get_closest_marker("not_on_citus")):
-            item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+        if citus.URL and (reason := citus.CANNOT.get(item.name, citus.CANNOT.get(getattr(item, "originalname", "")))):
+            item.add_marker(pytest.mark.skip(reason=f"on Citus {reason}"))
         if not citus.URL and item.get_closest_marker("citus"):
             item.add_marker(pytest.mark.skip(reason="TEST_CITUS_URL names no coordinator"))
 

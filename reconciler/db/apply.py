@@ -23,7 +23,7 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import accepted_reports
-from reconciler.db.citus import copy_near, near, set_local
+from reconciler.db.citus import commit_in_two_phases, copy_near, near, set_local
 from reconciler.db.copied import NULL, escape
 from reconciler.db.queries import query
 
@@ -207,6 +207,7 @@ def _write_staged(cursor: Cursor, run_id: UUID | None, *, takes_back: bool, auth
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
+    commit_in_two_phases(cursor)
     cursor.execute(query("write_events"))
     if author:
         cursor.execute(query("prove_decision"), author._asdict())

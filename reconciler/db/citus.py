@@ -73,6 +73,12 @@ def copy_near(cursor: psycopg.Cursor[Any]) -> None:
         cursor.execute(query("copy_near"), prepare=False)
 
 
+def commit_in_two_phases(cursor: psycopg.Cursor[Any]) -> None:
+    """On Citus, have what this transaction is about to write kept on all nodes or on none."""
+    if is_on_citus(cursor):
+        cursor.execute(query("two_phases"))
+
+
 def near(cursor: psycopg.Cursor[Any], name: str) -> bytes:
     """Return a query about the planned rows, on Citus over the copies that `copy_near` has made.
 

@@ -618,6 +618,14 @@ WHERE c.taken_back_at IS NULL
          coalesce(p.decision, 0), CASE WHEN p.decision IS NULL THEN '-infinity' ELSE p.occurred_at END)
 RETURNING c.id
 
+-- name: two_phases
+-- On Citus, before events are written: writes none, to every shard. Citus 14 copies rows over a connection that has read
+-- without noting that it wrote, and commits that in one phase: events could stay of which the run's own row does not.
+INSERT INTO public.tenant_skill_events (id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
+OVERRIDING SYSTEM VALUE
+SELECT id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at
+FROM public.tenant_skill_events WHERE id = -1
+
 -- name: write_events
 WITH skill_event AS (
   INSERT INTO public.tenant_skill_events (id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)

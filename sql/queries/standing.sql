@@ -2,7 +2,7 @@
 
 -- name: written_rows
 -- What these corrections wrote, and the row that each wrote as the ledger shows it now: the event of its id; or the
--- lifetime that began when the corrected one did, and else the last one. Events are looked up by their ids, however many
+-- lifetime that began when the corrected one did, and else the last one. Each event is looked up by its id, however many
 -- there are in all.
 WITH asked AS MATERIALIZED (
   SELECT * FROM reconciler.corrections
@@ -10,11 +10,25 @@ WITH asked AS MATERIALIZED (
         -- a row in the future that a person took back has no event that follows it
         AND (event_id IS NOT NULL OR takes_back_event_id IS NULL)
 ), skill_event AS MATERIALIZED (
+  --[ postgresql
+  SELECT e.* FROM asked CROSS JOIN LATERAL (
+    SELECT id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at FROM public.tenant_skill_events
+    WHERE id = event_id OFFSET 0
+  ) e WHERE event_table = 'tenant_skill_events'
+  --[ citus
   SELECT id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at FROM public.tenant_skill_events
   WHERE id IN (SELECT event_id FROM asked WHERE event_table = 'tenant_skill_events')
+  --]
 ), suspension_event AS MATERIALIZED (
+  --[ postgresql
+  SELECT e.* FROM asked CROSS JOIN LATERAL (
+    SELECT id, tenant_name, zitadel_org_id, event_kind, occurred_at FROM public.tenant_suspension_events
+    WHERE id = event_id OFFSET 0
+  ) e WHERE event_table = 'tenant_suspension_events'
+  --[ citus
   SELECT id, tenant_name, zitadel_org_id, event_kind, occurred_at FROM public.tenant_suspension_events
   WHERE id IN (SELECT event_id FROM asked WHERE event_table = 'tenant_suspension_events')
+  --]
 ), found AS (
   SELECT c.id, e.tenant_name, e.zitadel_org_id, e.skill_id, e.event_kind, e.occurred_at AS at,
          NULL::timestamptz AS deleted_at
