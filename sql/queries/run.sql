@@ -264,7 +264,7 @@ WITH candidate AS MATERIALIZED (
   SELECT tenant_name, skill_id, id, event_kind, occurred_at,
          row_number() OVER (PARTITION BY tenant_name ORDER BY place) AS number
   FROM (
-    SELECT *, row_number() OVER (PARTITION BY tenant_name ORDER BY is_recent, occurred_at DESC) AS place
+    SELECT *, row_number() OVER (PARTITION BY tenant_name ORDER BY is_recent, occurred_at DESC, skill_id) AS place
     FROM (
       SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, id, event_kind, occurred_at,
              occurred_at > %(as_of)s - %(settle)s::interval - interval '1 day' AS is_recent
