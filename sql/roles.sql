@@ -22,6 +22,8 @@
 
 BEGIN;
 SET LOCAL client_min_messages = warning;
+-- Citus gives a role to the workers in one order, and rights on their tables in another; elsewhere it means nothing
+SET LOCAL citus.multi_shard_modify_mode = sequential;
 
 -- psql does not substitute variables in a DO block, hence \gexec
 SELECT format('CREATE ROLE %I NOLOGIN', name) FROM unnest(ARRAY[:'role', :'decider']) AS name

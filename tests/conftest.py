@@ -1,7 +1,8 @@
 """A real PostgreSQL for every test that needs one: one server a run, one database without rows a test.
 
 `TEST_DATABASE_URL` names a server to use (as a superuser), else an embedded one is started; `TEST_POSTGRES_VERSION`
-chooses its version. It is shared by all pytest-xdist workers.
+chooses its version. `TEST_CITUS_URL` names the coordinator of a Citus cluster: each ledger is distributed there. The
+server is shared by all pytest-xdist workers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from reconciler.db import connection as database
 from reconciler.db import queries
 from reconciler.db.migrate import migrate
 from reconciler.demo import postgres as embedded
-from tests.support import postgres_versions
+from tests.support import citus, postgres_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,10 +59,14 @@ class Psql(Protocol):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the server, so that it can be run alone on another version."""
+    """Mark what uses the server, so that it can be run alone on another one."""
     for item in items:
         if "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.sql)
+        if citus.URL and (reason := citus.CANNOT.get(item.name, citus.CANNOT.get(getattr(item, "originalname", "")))):
+            item.add_marker(pytest.mark.skip(reason=f"on Citus {reason}"))
+        if not citus.URL and item.get_closest_marker("citus"):
+            item.add_marker(pytest.mark.skip(reason="TEST_CITUS_URL names no coordinator"))
 
 
 def pytest_collection_finish() -> None:
@@ -87,13 +92,13 @@ def _start(config: pytest.Config) -> str:
     if _POSTGRES_URL not in config.stash:
         stack = ExitStack()
         config.add_cleanup(stack.close)
-        url = os.environ.get("TEST_DATABASE_URL")
+        url = citus.URL or os.environ.get("TEST_DATABASE_URL")
         if url is None:
             installed = _installed(os.environ.get("TEST_POSTGRES_VERSION"))
             url = stack.enter_context(embedded.server(installed=installed, base=_memory()))
         config.stash[_POSTGRES_URL] = url
         config.stash[_TEMPLATE] = f"template_{uuid4().hex}"
-        stack.callback(_execute, url, "DROP DATABASE IF EXISTS {}", config.stash[_TEMPLATE])
+        stack.callback(citus.on_every_node, url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", config.stash[_TEMPLATE])
     return config.stash[_POSTGRES_URL]
 
 
@@ -131,11 +136,11 @@ def _named(url: str, name: str) -> str:
 @contextmanager
 def _fresh(postgres_url: str, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
-    _execute(postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    citus.on_every_node(postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
     try:
         yield _named(postgres_url, name)
     finally:
-        _execute(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
+        citus.on_every_node(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +161,7 @@ def postgres_url(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def template(pytestconfig: pytest.Config, postgres_url: str) -> str:
+def template(pytestconfig: pytest.Config, postgres_url: str, psql: Psql) -> str:
     """The name of the migrated database that the others are copies of: made once, by the first worker that asks."""
     workerinput: dict[str, str] | None = getattr(pytestconfig, "workerinput", None)
     name = workerinput["template"] if workerinput else pytestconfig.stash[_TEMPLATE]
@@ -164,10 +169,14 @@ def template(pytestconfig: pytest.Config, postgres_url: str) -> str:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('template', 0))")
         # that nobody may connect to it says that it is finished; and it lets any number of workers copy it at once
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s AND NOT datallowconn", [name]).fetchall():
-            _execute(postgres_url, "CREATE DATABASE {}", name)
+            citus.on_every_node(postgres_url, "CREATE DATABASE {}", name)
             with database.connect(_named(postgres_url, name)) as fresh:
                 migrate(fresh)
-            _execute(postgres_url, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+            if citus.URL:
+                citus.distribute(_named(postgres_url, name), psql)
+            citus.on_every_node(postgres_url, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+            if citus.URL:
+                citus.leave(postgres_url, name)
     return name
 
 
@@ -212,7 +221,7 @@ class _Databases:
         if self._free:
             return self._free.pop()
         name = f"test_{uuid4().hex}"
-        _execute(self._postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, self._template)
+        citus.on_every_node(self._postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, self._template)
         url = _named(self._postgres_url, name)
         if self._shape is None:
             with database.connect(url) as connection:
@@ -243,6 +252,8 @@ class _Databases:
                 ((tables, size),) = connection.execute(_WITH_ROWS).fetchall()
                 if size > _MAX_BYTES:
                     return False
+                if citus.URL:
+                    tables = ", ".join([*filter(None, [tables]), *citus.DISTRIBUTED])
                 connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE".encode())
                 connection.execute("INSERT INTO platform_pricing (id) VALUES (1)")
         except (psycopg.Error, Failure):
@@ -250,7 +261,8 @@ class _Databases:
         return True
 
     def _drop(self, url: str) -> None:
-        _execute(self._postgres_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", urlsplit(url).path.removeprefix("/"))
+        name = urlsplit(url).path.removeprefix("/")
+        citus.on_every_node(self._postgres_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
 @pytest.fixture(scope="session")

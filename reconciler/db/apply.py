@@ -23,6 +23,7 @@ from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Moment
 from reconciler.core.reasons import Reason
 from reconciler.db.candidates import accepted_reports
+from reconciler.db.citus import commit_in_two_phases, copy_near, near, set_local
 from reconciler.db.copied import NULL, escape
 from reconciler.db.queries import query
 
@@ -74,7 +75,8 @@ def drop_stale(cursor: Cursor, plan: Plan) -> Plan:
         return plan
     cursor.execute(query("plan_table"))
     _stage(cursor, plan.corrections)
-    cursor.execute(query("drop_stale"))
+    copy_near(cursor)
+    cursor.execute(near(cursor, "drop_stale"))
     stale = {tenant for (tenant,) in cursor}
     return replace(plan, findings=tuple(f.deferred() if f.tenant in stale else f for f in plan.findings))
 
@@ -89,7 +91,7 @@ def write(cursor: Cursor, plan: Plan, run_id: UUID, limit: int, time_left: Calla
         TooManyParked: more than `limit` tenants cannot be written.
         SequenceBehind: no event can be written.
     """
-    cursor.execute(query("write_limit"), {"limit": f"{WRITE_LOCK_SECONDS * 1000:.0f}ms"})
+    set_local(cursor, "lock_timeout", f"{WRITE_LOCK_SECONDS * 1000:.0f}ms")
     causes: dict[str, str] = {}
     held: set[str] = set()
     groups = [sorted({finding.tenant for finding in plan.corrections})]
@@ -197,13 +199,15 @@ def _write_staged(cursor: Cursor, run_id: UUID | None, *, takes_back: bool, auth
     """
     sequences: dict[str, str | None] = dict(cursor.execute(query("event_sequences")).fetchall())
     cursor.execute(query("number_events"), {"sequences": Jsonb(sequences)})
-    cursor.execute(query("supersede_planned"))
-    if in_use := cursor.execute(query("ids_in_use")).fetchone():
+    copy_near(cursor)
+    cursor.execute(near(cursor, "supersede_planned"))
+    if in_use := cursor.execute(near(cursor, "ids_in_use")).fetchone():
         table, number = in_use
         raise _sequence_behind(table, number, sequences[table])
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
+    commit_in_two_phases(cursor)
     cursor.execute(query("write_events"))
     if author:
         cursor.execute(query("prove_decision"), author._asdict())
@@ -215,7 +219,8 @@ def _write_staged(cursor: Cursor, run_id: UUID | None, *, takes_back: bool, auth
         names = sql.SQL(", ").join(sql.Identifier(*name) for name in deferred)
         cursor.execute(sql.SQL("SET CONSTRAINTS {} IMMEDIATE").format(names))
     found: dict[str, str] = {}
-    for tenant, table, columns in cursor.execute(query("not_in_force"), {"run_id": run_id}):
+    copy_near(cursor)
+    for tenant, table, columns in cursor.execute(near(cursor, "not_in_force"), {"run_id": run_id}):
         found.setdefault(tenant, _difference(table, columns))
     if found:
         raise _NotInForce(found)

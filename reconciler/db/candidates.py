@@ -16,6 +16,7 @@ import msgspec
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
+from reconciler.db.citus import is_on_citus, query_for
 from reconciler.db.copied import array_literal, escape
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
@@ -39,6 +40,8 @@ DETAIL = tuple(field for field in Observed._fields if field not in COLUMNS)
 
 _detail = operator.attrgetter(*DETAIL)
 _encode = msgspec.json.Encoder().encode
+_PACKAGES, _SKILLS = COLUMNS.index("packages"), -6
+"""Where a row of `find_candidates` has them."""
 _decode_skills = msgspec.json.Decoder(dict[str, tuple[int, str, datetime]]).decode
 
 
@@ -152,9 +155,19 @@ def find_candidates(
         "following": list(renewed.following),
         "continuing": list(renewed.continuing),
     }
-    cursor.execute(query("find_candidates"), parameters)
+    rows = cursor.execute(query_for(cursor, "find_candidates"), parameters).fetchall()
+    if is_on_citus(cursor):
+        rows = _with_skills(cursor, rows, parameters | {"as_of": staged.as_of})
     counts = staged.tenants_observed, staged.tenants_recorded, staged.ledger_is_empty, staged.as_of
-    return Candidates([_candidate(row) for row in cursor], *counts)
+    return Candidates([_candidate(row) for row in rows], *counts)
+
+
+def _with_skills(cursor: Cursor, rows: list[tuple[Any, ...]], parameters: dict[str, object]) -> list[tuple[Any, ...]]:
+    """Return rows of `find_candidates` with the skills of each, which Citus is asked for in a query of their own."""
+    packages = [_encode(row[_PACKAGES] or ()).decode() for row in rows]
+    asked = parameters | {"names": [row[0] for row in rows], "packages": packages}
+    skills = dict(cursor.execute(query("skills_of_candidates"), asked).fetchall()) if rows else {}
+    return [(*row[:_SKILLS], skills.get(row[0]), *row[_SKILLS + 1 :]) for row in rows]
 
 
 def _holdable(spool: TenantSpool, encoding: str | None) -> Iterator[bytes]:
@@ -234,8 +247,8 @@ def _row(tenant: Observed) -> bytes:
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
     """Return both sides of a tenant from a row of `find_candidates`; `_row` wrote the detail."""
-    *columns, detail, org, created_at, deleted_at, payer, follows, continues = row[:-6]
-    skills, id_, kind, at, verified_at, start_is_decided = row[-6:]
+    *columns, detail, org, created_at, deleted_at, payer, follows, continues = row[:_SKILLS]
+    skills, id_, kind, at, verified_at, start_is_decided = row[_SKILLS:]
     latest = _decode_skills(skills) if skills else {}
     problem = f"More than {MAX_SKILLS:,} skills are on or were just turned off." if len(latest) > MAX_SKILLS else None
     recorded = Recorded(

@@ -128,7 +128,7 @@ def close(
     with deciding(), cursor.connection.transaction(force_rollback=dry_run):
         parameters = asked(month, following(month), org) | {"prices": _encode(kept).decode(), "whole": [month]}
         cursor.execute(query("closing_lines_table"))
-        fill = query("fill_closing_lines") + b"\n" + usage("settled_lines")
+        fill = query("fill_closing_lines") + b"\n" + usage(cursor, "settled_lines")
         cursor.execute(fill, parameters | {"due": True})
         certificate = read_certificate(cursor, month, following(month), settle=settle, org=org)
         certificate, new = accept(certificate, accepted)
@@ -262,7 +262,7 @@ def due(cursor: Cursor, month: date, *, org: str | None = None, tenant: str | No
     parameters = asked(month, following(month), org, [tenant] if tenant else None) | {"whole": [month], "due": True}
     with server_cursor(cursor, "due") as stream:
         stream.itersize = ROWS_BATCH
-        changes = (LineChange(*row) for *row, _ in stream.execute(usage("settled_lines"), parameters))
+        changes = (LineChange(*row) for *row, _ in stream.execute(usage(cursor, "settled_lines"), parameters))
         lines = Rows(LineChange, _with_causes(cursor, changes, _closings(cursor, month)))
     return _differences(cursor, month, None, lines)
 
@@ -336,7 +336,7 @@ def find_changed_months(cursor: Cursor, tenants: Sequence[str]) -> tuple[list[Fi
 def _changes(cursor: Cursor, months: Sequence[date], tenants: list[str] | None) -> Iterator[LineChange]:
     """Yield the lines of closed months that are not as their closings have them, of some tenants or of all."""
     parameters = asked(min(months), following(max(months)), None, tenants) | {"whole": [*months], "due": True}
-    rows = cursor.execute(usage("settled_lines"), parameters).fetchall()
+    rows = cursor.execute(usage(cursor, "settled_lines"), parameters).fetchall()
     changes = sorted((LineChange(*row) for *row, is_closed in rows if is_closed), key=attrgetter("month"))
     for month, its in groupby(changes, attrgetter("month")):
         yield from _with_causes(cursor, its, _closings(cursor, month))

@@ -17,6 +17,7 @@ from psycopg.types.numeric import NumericLoader
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST
 from reconciler.db.address import parse_address, secrets, shown
+from reconciler.db.citus import limit_workers, set_local, whole_results
 from reconciler.db.failures import (
     LedgerDenied,
     LedgerFault,
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import date, datetime
 
     from psycopg.abc import AdaptContext, Buffer
@@ -64,6 +65,8 @@ LOCK_TIMEOUT = 15
 STATEMENT_TIMEOUT = 120
 IDLE_TIMEOUT = 60
 """Seconds."""
+ON_WORKERS = {"datestyle": "ISO, YMD", "intervalstyle": "postgres", "jit": "off", "timezone": "UTC", "work_mem": "64MB"}
+"""What else of the query `limits` a worker of a Citus cluster needs."""
 
 
 def connect(url: str) -> Connection:
@@ -165,21 +168,28 @@ def transaction(connection: Connection, seconds: float = STATEMENT_TIMEOUT) -> I
 
     Raises:
         LedgerMisencoded: the database's encoding is none.
+        ThroughWorker: the connection leads to a worker of a Citus cluster.
     """
-    with translated(connection), connection.transaction(), connection.cursor() as cursor:
+    with translated(connection), connection.transaction(), whole_results(connection), connection.cursor() as cursor:
         _limit(cursor, seconds)
         yield cursor
 
 
-def _limit(cursor: Cursor, seconds: float) -> None:
-    """Set what a transaction relies on, for as long as it lasts."""
-    limits = {"lock": LOCK_TIMEOUT, "statement": STATEMENT_TIMEOUT, "idle": IDLE_TIMEOUT}
-    cursor.execute(
-        query("limits"), {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
-    )
-    ((encoding, *_),) = cursor.fetchall()
+def _limit(cursor: Cursor, seconds: float) -> Mapping[str, str]:
+    """Set what a transaction relies on, for as long as it lasts, and return what of that was set on workers, too."""
+    limits = {
+        "lock_timeout": LOCK_TIMEOUT,
+        "statement_timeout": STATEMENT_TIMEOUT,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
+    }
+    bounded = {name: f"{max(1, int(min(limit, seconds) * 1000))}ms" for name, limit in limits.items()}
+    ((encoding, is_citus, *_),) = cursor.execute(query("limits"), bounded).fetchall()
     if encoding == "SQL_ASCII":
         raise misencoded(encoding)
+    for_workers = bounded | ON_WORKERS if is_citus else {}
+    if is_citus:
+        limit_workers(cursor, for_workers)
+    return for_workers
 
 
 class IsolationTooStrict(Failure):
@@ -199,7 +209,11 @@ def shared_transaction(connection: Connection) -> Iterator[Cursor]:
     if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
         # else the block would begin the transaction, and commit it
         psycopg.Cursor(connection).execute(query("clock"))
-    with connection.transaction(), psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+    with (
+        connection.transaction(),
+        whole_results(connection),
+        psycopg.Cursor(connection, row_factory=tuple_row) as cursor,
+    ):
         _own_loaders(cursor)
         ((isolation,),) = cursor.execute(query("isolation")).fetchall()
         if isolation != "read committed":
@@ -207,10 +221,12 @@ def shared_transaction(connection: Connection) -> Iterator[Cursor]:
                 f"The transaction's isolation level is {isolation}: it may not see what was written since it began.",
                 "Nothing was written. Decide in a transaction at read committed, PostgreSQL's default.",
             )
-        names, values = zip(*cursor.execute(query("limits_before")).fetchall(), strict=True)
-        _limit(cursor, STATEMENT_TIMEOUT)
+        before: dict[str, str] = dict(cursor.execute(query("limits_before")).fetchall())
+        for_workers = _limit(cursor, STATEMENT_TIMEOUT)
         yield cursor
-        cursor.execute(query("set_limits"), {"names": [*names], "values": [*values]})
+        for name in for_workers:
+            set_local(cursor, name, before[name])
+        cursor.execute(query("set_limits"), {"names": [*before], "values": [*before.values()]})
 
 
 class Ledger:

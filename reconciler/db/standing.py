@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.standing import Shown, Written, difference
 from reconciler.core.status import TakenBack
-from reconciler.db.queries import query
+from reconciler.db.citus import query_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ def read_standing(cursor: Cursor, ids: Sequence[int]) -> Iterator[TakenBack]:
 
     One that another correction took back was undone by no unknown hand: it has neither a time nor a difference.
     """
-    for id_, taken_back_at, written_at, *columns in cursor.execute(query("written_rows"), {"ids": ids}):
+    for id_, taken_back_at, written_at, *columns in cursor.execute(query_for(cursor, "written_rows"), {"ids": ids}):
         written = Written(*columns[: len(Written._fields)])
         taken_back_by, *found = columns[len(Written._fields) :]
         what = (id_, written.tenant, written.reason, written.subject, written_at)

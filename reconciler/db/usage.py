@@ -18,6 +18,7 @@ from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, LineC
 from reconciler.core.closing import KeptPrices, PriceList
 from reconciler.core.errors import Failure
 from reconciler.core.model import Event
+from reconciler.db.citus import query_for
 from reconciler.db.connection import server_cursor
 from reconciler.db.queries import query
 from reconciler.db.spool import Rows
@@ -62,7 +63,7 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     name = "settled_lines" if closed else "usage_lines"
     with server_cursor(cursor, "lines") as stream:
         stream.itersize = ROWS_BATCH
-        rows = stream.execute(usage(name), parameters | whole)
+        rows = stream.execute(usage(cursor, name), parameters | whole)
         changes = Rows(LineChange, ())
         lines = Rows(Line, _settled(rows, changes) if closed else (_line(*row) for row in rows))
     return Statement(
@@ -82,9 +83,9 @@ def statement(cursor: Cursor, first: date, until: date, org: str | None = None, 
     )
 
 
-def usage(then: str) -> bytes:
+def usage(cursor: Cursor, then: str) -> bytes:
     """Return the query `usage`, followed by another one that says what becomes of its lines."""
-    return b"WITH usage AS (\n" + query("usage") + b"\n)\n" + query(then)
+    return b"WITH usage AS (\n" + query_for(cursor, "usage") + b"\n)\n" + query(then)
 
 
 def asked(first: date, until: date, org: str | None = None, tenants: list[str] | None = None) -> dict[str, object]:

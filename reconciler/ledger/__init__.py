@@ -29,6 +29,9 @@ Raises:
     NotRecorded: the row that the call is about is missing. The transaction goes on as well.
     RowsHidden: a row-level security policy may hide rows from the connection's role: an answer could be wrong. The
         transaction goes on.
+    ThroughWorker: on Citus a decision needs a connection to the coordinator.
+    TimesAmbiguous: on Citus a time could be read as another one: the session's DateStyle is not ISO.
+    ResultMissing: Citus lost a part of what a query reads.
     NotPutRight: a decision cannot be: it contradicts the cluster or the ledger, or changes nothing. Like all refusals
         of decisions it leaves the transaction as it was.
     ClusterNeeded: it is a NotPutRight: the decision would change how it is now, and `shown` is missing.
@@ -51,6 +54,7 @@ from reconciler.core.decisions import NotPutRight, PutRight
 from reconciler.core.model import Lifecycle
 from reconciler.db.apply import NotDecided
 from reconciler.db.certificate import NotVerified
+from reconciler.db.citus import ResultMissing, ThroughWorker, TimesAmbiguous
 from reconciler.db.closing import NotClosed, UnknownName
 from reconciler.db.connection import IsolationTooStrict
 from reconciler.db.decisions import DecisionDenied
@@ -116,11 +120,14 @@ __all__ = [
     "PlatformPrices",
     "PriceUncertain",
     "PutRight",
+    "ResultMissing",
     "RowsHidden",
     "Shown",
     "SkillEvent",
     "SkillPrice",
     "SuspensionEvent",
+    "ThroughWorker",
+    "TimesAmbiguous",
     "UnknownName",
     "UnknownTenant",
     "change_org_billing",

@@ -16,6 +16,7 @@ from psycopg.rows import scalar_row
 
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, UNKNOWN_ORG
+from reconciler.db.citus import refuse_ambiguous_times, whole_results
 from reconciler.db.connection import bound_times
 from reconciler.db.queries import query
 
@@ -44,7 +45,8 @@ class RowsHidden(Failure):
 def fetch_rows(connection: Connection, factory: BaseRowFactory[T], name: str, /, **parameters: Any) -> list[T]:
     """Run a query and return its rows, regardless of the connection's own cursors, row factories and loaders."""
     statement = query(name)
-    with psycopg.Cursor(connection, row_factory=factory) as cursor:
+    refuse_ambiguous_times(connection)
+    with whole_results(connection), psycopg.Cursor(connection, row_factory=factory) as cursor:
         bound_times(cursor)
         refuse_hidden_rows(cursor, _tables(statement))
         cursor.row_factory = factory

@@ -56,19 +56,22 @@ SELECT coalesce((SELECT max(id) FROM reconciler.corrections), 0),
 
 -- name: unknown_names
 -- Whether anybody was ever paid for by this organisation; and which of these tenants and skills nobody knows.
+-- Citus takes no subquery without a column.
 SELECT %(org)s::text IS NULL OR %(org)s::text = 'unknown'
-       OR EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE zitadel_org_id = %(org)s)
-       OR EXISTS (SELECT FROM reconciler.earlier_lifetimes WHERE zitadel_org_id = %(org)s)
-       OR EXISTS (SELECT FROM reconciler.payers WHERE org = %(org)s)
-       OR EXISTS (SELECT FROM reconciler.closings WHERE org = %(org)s),
+       OR EXISTS (SELECT 1 FROM public.tenant_billing_lifecycle WHERE zitadel_org_id = %(org)s)
+       OR EXISTS (SELECT 1 FROM reconciler.earlier_lifetimes WHERE zitadel_org_id = %(org)s)
+       OR EXISTS (SELECT 1 FROM reconciler.payers WHERE org = %(org)s)
+       OR EXISTS (SELECT 1 FROM reconciler.closings WHERE org = %(org)s),
        ARRAY(SELECT name FROM unnest(%(tenants)s::text[]) AS name
              WHERE NOT EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = name)
                    AND NOT EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = name)
                    AND NOT EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = name)
-                   AND NOT EXISTS (SELECT FROM public.tenant_skill_events WHERE tenant_name = name)),
+                   AND name NOT IN (SELECT DISTINCT tenant_name FROM public.tenant_skill_events
+                                    WHERE tenant_name = ANY (%(tenants)s::text[]))),
        ARRAY(SELECT skill FROM unnest(%(skills)s::text[]) AS skill
              WHERE NOT EXISTS (SELECT FROM public.skill_pricing WHERE skill_id = skill)
-                   AND NOT EXISTS (SELECT FROM public.tenant_skill_events WHERE skill_id = skill))
+                   AND skill NOT IN (SELECT DISTINCT skill_id FROM public.tenant_skill_events
+                                     WHERE skill_id = ANY (%(skills)s::text[])))
 
 -- name: insert_closing
 INSERT INTO reconciler.closings (
@@ -117,20 +120,25 @@ ORDER BY l.org = 'unknown', l.org COLLATE "C", l.tenant_name COLLATE "C", l.item
 -- name: causes
 -- What was written about some tenants after these ids and before the end of a month: corrections by their numbers, and
 -- the rows that are the portal's own. What is of no item can change all of them; the suspension is the monthly fee's.
+WITH skill_event AS MATERIALIZED (
+  SELECT tenant_name, skill_id, id FROM public.tenant_skill_events
+  WHERE tenant_name = ANY (%(tenants)s::text[]) AND id > %(skill)s AND occurred_at < %(until)s
+), suspension_event AS MATERIALIZED (
+  SELECT tenant_name, id FROM public.tenant_suspension_events
+  WHERE tenant_name = ANY (%(tenants)s::text[]) AND id > %(suspension)s AND occurred_at < %(until)s
+)
 SELECT tenant_name, event_table NOT IN ('tenant_skill_events', 'tenant_suspension_events'),
        CASE event_table WHEN 'tenant_skill_events' THEN subject END, 'number', id, number::text
 FROM reconciler.corrections
 WHERE tenant_name = ANY (%(tenants)s::text[]) AND id > %(correction)s AND coalesce(occurred_at, not_before) < %(until)s
 UNION ALL
-SELECT tenant_name, false, skill_id, 'skill', id, 'skill:' || id FROM public.tenant_skill_events e
-WHERE tenant_name = ANY (%(tenants)s::text[]) AND id > %(skill)s AND occurred_at < %(until)s
-      AND NOT EXISTS (SELECT FROM reconciler.corrections c
-                      WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_skill_events', e.id))
+SELECT tenant_name, false, skill_id, 'skill', id, 'skill:' || id FROM skill_event e
+WHERE NOT EXISTS (SELECT FROM reconciler.corrections c
+                  WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_skill_events', e.id))
 UNION ALL
-SELECT tenant_name, false, NULL, 'suspension', id, 'suspension:' || id FROM public.tenant_suspension_events e
-WHERE tenant_name = ANY (%(tenants)s::text[]) AND id > %(suspension)s AND occurred_at < %(until)s
-      AND NOT EXISTS (SELECT FROM reconciler.corrections c
-                      WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_suspension_events', e.id))
+SELECT tenant_name, false, NULL, 'suspension', id, 'suspension:' || id FROM suspension_event e
+WHERE NOT EXISTS (SELECT FROM reconciler.corrections c
+                  WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_suspension_events', e.id))
 ORDER BY 5
 
 -- name: closed_month_totals

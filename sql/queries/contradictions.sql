@@ -5,15 +5,22 @@
 -- The clock; whether all events were looked at within a day, and no backup was restored since; the highest ids that a
 -- run has looked at, and the highest there are; and for either the events near them, as reconciler.source.events_near
 -- has it, beside what the run before had.
-WITH mark AS MATERIALIZED (
+WITH newest AS MATERIALIZED (
+  SELECT coalesce((SELECT max(id) FROM public.tenant_skill_events), 0) AS skill,
+         coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0) AS suspension,
+         coalesce((SELECT max(id) FROM reconciler.corrections), 0) AS correction
+), mark AS MATERIALIZED (
   SELECT coalesce(s.skill_events_seen, 0) AS skill_seen, coalesce(s.suspension_events_seen, 0) AS suspension_seen,
          coalesce(s.corrections_seen, 0) AS correction_seen, s.events_near, s.events_checked_at,
          newest.skill, newest.suspension, newest.correction
-  FROM (
-    SELECT coalesce((SELECT max(id) FROM public.tenant_skill_events), 0) AS skill,
-           coalesce((SELECT max(id) FROM public.tenant_suspension_events), 0) AS suspension,
-           coalesce((SELECT max(id) FROM reconciler.corrections), 0) AS correction
-  ) newest LEFT JOIN reconciler.source s ON true
+  FROM newest LEFT JOIN reconciler.source s ON true
+), before AS MATERIALIZED (
+  -- each bound is a subquery of its own: Citus knows no row of the coordinator while it reads the events
+  SELECT (SELECT concat(count(*), ':', sum(id)) FROM public.tenant_skill_events
+          WHERE id > (SELECT skill_seen FROM mark) - %(reach)s AND id <= (SELECT skill_seen FROM mark)) AS skill,
+         (SELECT concat(count(*), ':', sum(id)) FROM public.tenant_suspension_events
+          WHERE id > (SELECT suspension_seen FROM mark) - %(reach)s
+                AND id <= (SELECT suspension_seen FROM mark)) AS suspension
 )
 SELECT now(),
        coalesce(m.events_checked_at > now() - interval '1 day' AND m.events_checked_at <= now(), false)
@@ -24,17 +31,12 @@ SELECT now(),
             THEN concat_ws(' ', before.skill, before.suspension)
             ELSE concat_ws(' ', (
                    SELECT concat(count(*), ':', sum(id)) FROM public.tenant_skill_events
-                   WHERE id > m.skill - %(reach)s AND id <= m.skill
+                   WHERE id > (SELECT skill FROM mark) - %(reach)s AND id <= (SELECT skill FROM mark)
                  ), (
                    SELECT concat(count(*), ':', sum(id)) FROM public.tenant_suspension_events
-                   WHERE id > m.suspension - %(reach)s AND id <= m.suspension)) END
-FROM mark m CROSS JOIN LATERAL (
-  SELECT (SELECT concat(count(*), ':', sum(id)) FROM public.tenant_skill_events
-          WHERE id > m.skill_seen - %(reach)s AND id <= m.skill_seen) AS skill,
-         (SELECT concat(count(*), ':', sum(id)) FROM public.tenant_suspension_events
-          WHERE id > m.suspension_seen - %(reach)s AND id <= m.suspension_seen) AS suspension
-  OFFSET 0  -- it is used twice, and must not be computed twice
-) before
+                   WHERE id > (SELECT suspension FROM mark) - %(reach)s
+                         AND id <= (SELECT suspension FROM mark))) END
+FROM mark m CROSS JOIN before
 
 -- name: tenants_with_news
 -- The tenants with events or corrections of a higher id, with open reports of contradictions or closed months, with a gap
@@ -120,38 +122,52 @@ WHERE e.id > %(suspension)s
 -- The corrections of events that were dated by policy and stand as they were written, and for which the portal's row of
 -- a change of that kind came later, with its moment in their interval. The closing event of a deletion moves with its
 -- stamp, and only a person moves that.
+WITH assumed AS MATERIALIZED (
+  SELECT event_table, tenant_name, subject, zitadel_org_id, observed, occurred_at, not_before, not_after, event_id
+  FROM reconciler.corrections
+  WHERE event_table IN ('tenant_skill_events', 'tenant_suspension_events')
+        AND evidence = 'none' AND taken_back_at IS NULL
+        AND reason NOT IN ('correction_superseded', 'skill_open_after_deletion')
+        AND (%(names)s::text[] IS NULL OR tenant_name = ANY (%(names)s::text[]))
+), skill_event AS MATERIALIZED (
+  SELECT tenant_name, skill_id, zitadel_org_id, event_kind, occurred_at, id FROM public.tenant_skill_events
+  WHERE (tenant_name, skill_id) IN (SELECT tenant_name, subject FROM assumed WHERE event_table = 'tenant_skill_events')
+), suspension_event AS MATERIALIZED (
+  SELECT tenant_name, zitadel_org_id, event_kind, occurred_at, id FROM public.tenant_suspension_events
+  WHERE tenant_name IN (SELECT tenant_name FROM assumed WHERE event_table = 'tenant_suspension_events')
+), late_skill AS MATERIALIZED (
+  -- the portal's own
+  SELECT * FROM skill_event e
+  WHERE NOT EXISTS (SELECT FROM reconciler.corrections own
+                    WHERE (own.tenant_name, own.event_table, own.event_id) = (e.tenant_name, 'tenant_skill_events', e.id))
+), late_suspension AS MATERIALIZED (
+  SELECT * FROM suspension_event e
+  WHERE NOT EXISTS (SELECT FROM reconciler.corrections own
+                    WHERE (own.tenant_name, own.event_table, own.event_id)
+                          = (e.tenant_name, 'tenant_suspension_events', e.id))
+)
 SELECT c.tenant_name, c.subject, c.zitadel_org_id, e.id, e.event_kind, e.occurred_at, c.not_before, c.not_after
-FROM reconciler.corrections c
-JOIN public.tenant_skill_events e
+FROM assumed c
+JOIN skill_event e
      ON e.id = c.event_id AND (e.tenant_name, e.skill_id, e.zitadel_org_id, e.event_kind, e.occurred_at)
                               = (c.tenant_name, c.subject, c.zitadel_org_id, c.observed, c.occurred_at)
-WHERE c.event_table = 'tenant_skill_events' AND c.evidence = 'none' AND c.taken_back_at IS NULL
-      AND c.reason NOT IN ('correction_superseded', 'skill_open_after_deletion')
-      AND (%(names)s::text[] IS NULL OR c.tenant_name = ANY (%(names)s::text[]))
+WHERE c.event_table = 'tenant_skill_events'
       AND EXISTS (
-        SELECT FROM public.tenant_skill_events late
+        SELECT FROM late_skill late
         WHERE (late.tenant_name, late.skill_id, late.event_kind) = (e.tenant_name, e.skill_id, e.event_kind)
-              AND late.occurred_at BETWEEN c.not_before AND c.not_after AND late.id > e.id
-              AND NOT EXISTS (
-                SELECT FROM reconciler.corrections own
-                WHERE (own.tenant_name, own.event_table, own.event_id) = (late.tenant_name, c.event_table, late.id)))
+              AND late.occurred_at BETWEEN c.not_before AND c.not_after AND late.id > e.id)
 UNION ALL
 SELECT c.tenant_name, NULL, c.zitadel_org_id, e.id, e.event_kind, e.occurred_at, c.not_before, c.not_after
-FROM reconciler.corrections c
-JOIN public.tenant_suspension_events e
+FROM assumed c
+JOIN suspension_event e
      ON e.id = c.event_id AND (e.tenant_name, e.zitadel_org_id, e.event_kind, e.occurred_at)
                               = (c.tenant_name, c.zitadel_org_id, CASE c.observed WHEN 'running' THEN 'resumed'
                                                                                   ELSE c.observed END, c.occurred_at)
-WHERE c.event_table = 'tenant_suspension_events' AND c.evidence = 'none' AND c.taken_back_at IS NULL
-      AND c.reason <> 'correction_superseded'
-      AND (%(names)s::text[] IS NULL OR c.tenant_name = ANY (%(names)s::text[]))
+WHERE c.event_table = 'tenant_suspension_events'
       AND EXISTS (
-        SELECT FROM public.tenant_suspension_events late
+        SELECT FROM late_suspension late
         WHERE (late.tenant_name, late.event_kind) = (e.tenant_name, e.event_kind)
-              AND late.occurred_at BETWEEN c.not_before AND c.not_after AND late.id > e.id
-              AND NOT EXISTS (
-                SELECT FROM reconciler.corrections own
-                WHERE (own.tenant_name, own.event_table, own.event_id) = (late.tenant_name, c.event_table, late.id)))
+              AND late.occurred_at BETWEEN c.not_before AND c.not_after AND late.id > e.id)
 ORDER BY 1, 2, 4
 
 -- name: key_events
@@ -221,16 +237,24 @@ SET skill_events_seen = %(skill)s, suspension_events_seen = %(suspension)s, corr
 -- name: decisions_of
 -- What people have decided of these tenants, key by key, and of which it stands: its number, the state, from when until
 -- when, and the id of the first event that it wrote. A decision without a state takes a row back.
+WITH decided AS MATERIALIZED (
+  SELECT tenant_name, subject, number, reason, observed, not_before, not_after, event_table, event_id, id
+  FROM reconciler.corrections
+  WHERE tenant_name = ANY (%(names)s::text[]) AND decision IS NOT NULL AND run_id IS NULL AND taken_back_at IS NULL
+        AND action = 'append' AND (reason = 'retracted' OR occurred_at = not_before)
+), skill_event AS MATERIALIZED (
+  SELECT id FROM public.tenant_skill_events
+  WHERE id IN (SELECT event_id FROM decided WHERE event_table = 'tenant_skill_events')
+), suspension_event AS MATERIALIZED (
+  SELECT id FROM public.tenant_suspension_events
+  WHERE id IN (SELECT event_id FROM decided WHERE event_table = 'tenant_suspension_events')
+)
 SELECT tenant_name, subject, number, reason = 'recorded', observed, not_before, not_after, event_id
-FROM reconciler.corrections c
-WHERE tenant_name = ANY (%(names)s::text[]) AND decision IS NOT NULL AND run_id IS NULL AND taken_back_at IS NULL
-      AND action = 'append' AND (reason = 'retracted' OR occurred_at = not_before)
-      -- else an unknown hand took it out
-      AND (EXISTS (SELECT FROM public.tenant_skill_events e
-                   WHERE c.event_table = 'tenant_skill_events' AND e.id = c.event_id)
-           OR EXISTS (SELECT FROM public.tenant_suspension_events e
-                      WHERE c.event_table = 'tenant_suspension_events' AND e.id = c.event_id)
-           OR c.event_id IS NULL)
+FROM decided
+-- else an unknown hand took it out
+WHERE event_table = 'tenant_skill_events' AND event_id IN (SELECT id FROM skill_event)
+      OR event_table = 'tenant_suspension_events' AND event_id IN (SELECT id FROM suspension_event)
+      OR event_id IS NULL
 ORDER BY tenant_name, subject, number, id
 
 -- name: retracted_events

@@ -2,14 +2,14 @@
 
 -- name: tenant_reports
 -- The clock, whether the tenant is known at all, since when a report of this reason is open, and until when it is
--- accepted.
+-- accepted. Citus takes no subquery without a column.
 SELECT clock_timestamp(),
-       EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM public.tenant_skill_events WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM public.tenant_suspension_events WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM reconciler.corrections WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM reconciler.reports WHERE tenant_name = %(tenant)s)
-       OR EXISTS (SELECT FROM reconciler.exceptions WHERE tenant_name = %(tenant)s),
+       EXISTS (SELECT 1 FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT 1 FROM public.tenant_skill_events WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT 1 FROM public.tenant_suspension_events WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT 1 FROM reconciler.corrections WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT 1 FROM reconciler.reports WHERE tenant_name = %(tenant)s)
+       OR EXISTS (SELECT 1 FROM reconciler.exceptions WHERE tenant_name = %(tenant)s),
        (SELECT min(since) FROM reconciler.reports WHERE tenant_name = %(tenant)s AND reason = %(reason)s),
        (SELECT expires_at FROM reconciler.exceptions
         WHERE tenant_name = %(tenant)s AND reason = %(reason)s AND expires_at > now())
@@ -76,14 +76,15 @@ ORDER BY c.id
 
 -- name: portal_row
 -- An event, and the number that took it back.
-SELECT e.tenant_name, e.skill_id, e.event_kind, e.occurred_at, c.number
-FROM (
+WITH event AS MATERIALIZED (
   SELECT 'tenant_skill_events' AS event_table, id, tenant_name, skill_id, event_kind, occurred_at
   FROM public.tenant_skill_events WHERE id = %(event_id)s
   UNION ALL
   SELECT 'tenant_suspension_events', id, tenant_name, NULL, event_kind, occurred_at
   FROM public.tenant_suspension_events WHERE id = %(event_id)s
-) e
+)
+SELECT e.tenant_name, e.skill_id, e.event_kind, e.occurred_at, c.number
+FROM event e
 LEFT JOIN reconciler.corrections c ON (c.event_table, c.takes_back_event_id) = (e.event_table, e.id)
 WHERE e.event_table = %(table)s
 

@@ -2,12 +2,14 @@
 -- depend on search_path; functions are not, since `limits` puts PostgreSQL's own first.
 
 -- name: limits
--- What every transaction relies on, whatever the server, the database or the role has set; and the server's encoding.
+-- What every transaction relies on, whatever the server, the database or the role has set; the server's encoding; and
+-- whether this is Citus.
 -- Set in every transaction, not on the connection: a pooler may give each transaction another server process.
 SELECT pg_catalog.current_setting('server_encoding'),
-       pg_catalog.set_config('lock_timeout', %(lock)s, true),
-       pg_catalog.set_config('statement_timeout', %(statement)s, true),
-       pg_catalog.set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+       pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL,
+       pg_catalog.set_config('lock_timeout', %(lock_timeout)s, true),
+       pg_catalog.set_config('statement_timeout', %(statement_timeout)s, true),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', %(idle_in_transaction_session_timeout)s, true),
        -- from PostgreSQL 17 on
        CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
             THEN pg_catalog.set_config('transaction_timeout', '0', true) END,
@@ -32,13 +34,24 @@ SELECT pg_catalog.current_setting('server_encoding'),
        -- large enough to hash both sides of the comparison in memory
        pg_catalog.set_config('work_mem', '64MB', true)
 
+-- name: is_citus
+-- A row if it is.
+SELECT true WHERE pg_catalog.to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL
+
+-- name: citus
+-- Whether this server is a worker. What is SET in this transaction holds on the workers too, and no warning is hidden.
+SELECT groupid <> 0, pg_catalog.set_config('citus.propagate_set_commands', 'local', true),
+       pg_catalog.set_config('client_min_messages', 'notice', true)
+FROM pg_catalog.pg_dist_local_group
+
 -- name: limits_before
 -- What `limits` changes, as it is: a transaction that is another program's goes on with that.
 SELECT name, pg_catalog.current_setting(name, true)
 FROM pg_catalog.unnest(ARRAY[
   'lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout', 'search_path',
   'row_security', 'timezone', 'datestyle', 'intervalstyle', 'standard_conforming_strings', 'array_nulls',
-  'default_table_access_method', 'jit', 'cursor_tuple_fraction', 'work_mem', 'client_encoding']) AS name
+  'default_table_access_method', 'jit', 'cursor_tuple_fraction', 'work_mem', 'client_encoding', 'client_min_messages',
+  'citus.propagate_set_commands']) AS name
 WHERE pg_catalog.current_setting(name, true) IS NOT NULL
 
 -- name: set_limits
@@ -197,6 +210,7 @@ WITH skills AS (
 )
 SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, detail, zitadel_org_id,
        created_at, deleted_at, payer, follows, continues,
+       --[ postgresql
        CASE WHEN has_skill_events THEN (
          SELECT json_object_agg(
            skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s)))
@@ -219,6 +233,10 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
            LIMIT %(max_skills)s + 1
          ) counting
        )::text END,
+       --[ citus
+       -- see `skills_of_candidates`
+       NULL,
+       --]
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
        -- that run found it true. No run has proved it since its oldest open report, so only earlier runs are searched,
@@ -235,6 +253,33 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
                      AND c.evidence = 'decided' AND c.life_began_at = d.created_at AND c.uid = d.uid)
 FROM differs d
 ORDER BY tenant_name COLLATE "C"
+
+-- name: skills_of_candidates
+-- On Citus, of these candidates: what `find_candidates` returns of each one's skills. Their packages are arrays in JSON,
+-- since arrays of arrays are rectangular.
+WITH candidate AS MATERIALIZED (
+  SELECT name, ARRAY(SELECT jsonb_array_elements_text(packages)) AS packages
+  FROM unnest(%(names)s::text[], %(packages)s::jsonb[]) AS candidate (name, packages)
+), counting AS (
+  SELECT tenant_name, skill_id, id, event_kind, occurred_at,
+         row_number() OVER (PARTITION BY tenant_name ORDER BY place) AS number
+  FROM (
+    SELECT *, row_number() OVER (PARTITION BY tenant_name ORDER BY is_recent, occurred_at DESC, skill_id) AS place
+    FROM (
+      SELECT DISTINCT ON (tenant_name, skill_id) tenant_name, skill_id, id, event_kind, occurred_at,
+             occurred_at > %(as_of)s - %(settle)s::interval - interval '1 day' AS is_recent
+      FROM public.tenant_skill_events
+      WHERE tenant_name = ANY (%(names)s::text[]) AND id <> ALL (%(left_out_skills)s::bigint[])
+      ORDER BY tenant_name, skill_id, occurred_at DESC, id DESC
+    ) latest
+  ) ranked JOIN candidate ON name = tenant_name
+  WHERE place <= 1000 OR event_kind = 'enabled' OR skill_id = ANY (packages) OR is_recent
+        OR occurred_at <= %(first)s
+)
+SELECT tenant_name, json_object_agg(
+         skill_id, json_build_array(id, event_kind, least(greatest(occurred_at, %(first)s), %(last)s))
+         ORDER BY number)::text
+FROM counting WHERE number <= %(max_skills)s + 1 GROUP BY tenant_name
 
 -- name: left_out
 -- The ids of the events that count nowhere: those of skills, and those of suspensions. They are asked for first, since a
@@ -350,9 +395,6 @@ SELECT pg_try_advisory_xact_lock(7234897103)
 -- The number of a decision, among those of the corrections.
 SELECT nextval(pg_get_serial_sequence('reconciler.corrections', 'id'))
 
--- name: write_limit
-SELECT set_config('lock_timeout', %(limit)s, true)
-
 -- name: plan_table
 -- The plan's corrections, for this transaction only.
 CREATE TEMPORARY TABLE planned (
@@ -402,6 +444,24 @@ TRUNCATE planned
 -- name: drop_plan
 -- A transaction may hold several decisions.
 DROP TABLE pg_temp.planned
+
+-- name: copy_near
+-- On Citus: the events that the planned rows are about. Those of the planned tenants, and those that have one of the
+-- planned ids, whosever they are.
+DROP TABLE IF EXISTS pg_temp.near_skill_events, pg_temp.near_suspension_events;
+CREATE TEMPORARY TABLE near_skill_events ON COMMIT DROP AS
+SELECT * FROM public.tenant_skill_events WHERE tenant_name IN (SELECT tenant_name FROM planned)
+UNION
+SELECT * FROM public.tenant_skill_events WHERE id IN (SELECT event_id FROM planned WHERE event_id IS NOT NULL);
+CREATE TEMPORARY TABLE near_suspension_events ON COMMIT DROP AS
+SELECT * FROM public.tenant_suspension_events WHERE tenant_name IN (SELECT tenant_name FROM planned)
+UNION
+SELECT * FROM public.tenant_suspension_events WHERE id IN (SELECT event_id FROM planned WHERE event_id IS NOT NULL);
+CREATE INDEX ON pg_temp.near_skill_events (tenant_name, skill_id, occurred_at DESC, id DESC);
+CREATE INDEX ON pg_temp.near_suspension_events (tenant_name, occurred_at DESC, id DESC);
+CREATE INDEX ON pg_temp.near_skill_events (id);
+CREATE INDEX ON pg_temp.near_suspension_events (id);
+ANALYZE pg_temp.near_skill_events, pg_temp.near_suspension_events
 
 -- name: drop_stale
 -- Remove the tenants whose record has changed since the plan was built, or is being changed, and return them.
@@ -557,6 +617,14 @@ WHERE c.taken_back_at IS NULL
          coalesce(p.life_began_at, '-infinity'), coalesce(p.uid, ''), coalesce(p.resource_version, ''),
          coalesce(p.decision, 0), CASE WHEN p.decision IS NULL THEN '-infinity' ELSE p.occurred_at END)
 RETURNING c.id
+
+-- name: two_phases
+-- On Citus, before events are written: writes none, to every shard. Citus 14 copies rows over a connection that has read
+-- without noting that it wrote, and commits that in one phase: events could stay of which the run's own row does not.
+INSERT INTO public.tenant_skill_events (id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
+OVERRIDING SYSTEM VALUE
+SELECT id, tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at
+FROM public.tenant_skill_events WHERE id = -1
 
 -- name: write_events
 WITH skill_event AS (

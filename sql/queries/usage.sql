@@ -33,8 +33,14 @@ WITH paid AS (
   -- an organisation's tenants with all their lifetimes: what another organisation pays may have billed a shared day
   SELECT * FROM every_lifetime
   WHERE (%(tenants)s::text[] IS NULL OR tenant_name = ANY (%(tenants)s))
+        --[ postgresql
         AND (%(org)s::text IS NULL
              OR tenant_name IN (SELECT tenant_name FROM every_lifetime WHERE zitadel_org_id = %(org)s))
+        --[ citus
+        -- where a subquery is planned away, Citus does not keep the result that it would read
+        AND tenant_name IN (SELECT tenant_name FROM every_lifetime
+                            WHERE zitadel_org_id = coalesce(%(org)s::text, zitadel_org_id))
+        --]
 ), month AS MATERIALIZED (
   SELECT begins::date AS month,
          extract(day FROM begins + interval '1 month' - interval '1 day') AS days,
@@ -52,8 +58,12 @@ WITH paid AS (
   FROM public.tenant_skill_events
   WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
         AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_skill_events'))
+        --[ postgresql
         AND (%(org)s::text IS NULL AND %(tenants)s::text[] IS NULL
              OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
+        --[ citus
+        AND tenant_name IN (SELECT tenant_name FROM lifetime)
+        --]
   WINDOW latest_first AS (PARTITION BY tenant_name, skill_id ORDER BY occurred_at DESC, id DESC)
   UNION ALL
   SELECT tenant_name, NULL, event_kind = 'resumed', occurred_at,
@@ -63,8 +73,12 @@ WITH paid AS (
     FROM public.tenant_suspension_events
     WHERE occurred_at < least(%(until)s::date::timestamp AT TIME ZONE 'UTC', now())
           AND id <> ALL (ARRAY(SELECT event_id FROM reconciler.left_out WHERE event_table = 'tenant_suspension_events'))
+          --[ postgresql
           AND (%(org)s::text IS NULL AND %(tenants)s::text[] IS NULL
                OR tenant_name = ANY (ARRAY(SELECT tenant_name FROM lifetime)))
+          --[ citus
+          AND tenant_name IN (SELECT tenant_name FROM lifetime)
+          --]
     UNION ALL
     -- a tenant runs until it is first suspended
     SELECT tenant_name, 'resumed', '-infinity', 0 FROM lifetime

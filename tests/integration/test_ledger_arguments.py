@@ -19,6 +19,7 @@ from reconciler import ledger as ledger_api
 from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Lifecycle
 from reconciler.ledger import InvalidArgument
+from tests.support import citus
 from tests.support.ledger_calls import ALL_TIME, BORN, Connection, record_acme
 from tests.support.ledger_rows import all_rows
 
@@ -62,12 +63,11 @@ def ledger_url(postgres_url: str, template: str) -> Iterator[str]:
     """A ledger with acme for all tests of this file: what is rejected leaves it as it is."""
     name = f"arguments_{uuid4().hex}"
     url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as server:
-        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
-        with closing(psycopg.connect(url, autocommit=True)) as connection:
-            record_acme(connection)
-        yield url
-        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    citus.on_every_node(postgres_url, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        record_acme(connection)
+    yield url
+    citus.on_every_node(postgres_url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 @contextmanager

@@ -1373,7 +1373,7 @@ GUARDS = (
     Guard(
         "the last look inside the transaction",
         "db/apply.py",
-        '    cursor.execute(query("drop_stale"))\n    stale = {tenant for (tenant,) in cursor}\n',
+        '    cursor.execute(near(cursor, "drop_stale"))\n    stale = {tenant for (tenant,) in cursor}\n',
         "    stale: set[str] = set()\n",
         LEDGER,
     ),
@@ -1420,8 +1420,8 @@ GUARDS = (
     Guard(
         "a lifetime before the last one is not taken for it",
         "queries/standing.sql",
-        "coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM at, at DESC",
-        "at DESC",
+        "coalesce(c.life_began_at, c.occurred_at) IS DISTINCT FROM shown.at,\n         shown.at DESC",
+        "shown.at DESC",
         TAKEN_BACK,
     ),
     Guard(
@@ -1603,7 +1603,7 @@ GUARDS = (
     Guard(
         "a closing event supersedes what the run enables",
         "db/apply.py",
-        'cursor.execute(query("supersede_planned"))',
+        'cursor.execute(near(cursor, "supersede_planned"))',
         'cursor.execute(query("totals"))',
         "tests/integration/test_impact.py",
     ),

@@ -41,6 +41,19 @@ def test_a_query_is_found_in_whatever_file_it_is(files: Path) -> None:
         queries.query("fourth")
 
 
+def test_what_citus_does_not_take_stands_apart(files: Path) -> None:
+    text = "-- name: rows\nSELECT 1\n  --[ postgresql\n  FROM a\n  --[ citus\n  -- why\n  FROM b\n  --]\nORDER BY 1\n"
+    (files / "a.sql").write_text(text)
+    assert queries.query("rows") == b"SELECT 1\n  FROM a\nORDER BY 1"
+    assert queries.query("rows", on_citus=True) == b"SELECT 1\n  -- why\n  FROM b\nORDER BY 1"
+
+
+def test_no_query_is_left_with_half_of_what_stands_apart() -> None:
+    assert not [
+        name for name in NAMES for on_citus in (False, True) if b"--[" in queries.query(name, on_citus=on_citus)
+    ]
+
+
 @pytest.mark.parametrize("second", ["a.sql", "b.sql"])
 def test_a_name_that_stands_twice_is_an_error(files: Path, second: str) -> None:
     for file in ("a.sql", second):
