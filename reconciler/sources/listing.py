@@ -30,13 +30,14 @@ def list_changed(
 
     Returns:
         None where only a list of all tenants can tell: the log did not reach that list, a tenant has changed since, or
-        it is another source; and where it costs less. So it is, too, where tenants live in namespaces: a name that is
-        in two of them belongs to no tenant.
+        it is another source; where there is none; and where it costs less. So it is, too, where tenants live in
+        namespaces: a name that is in two of them belongs to no tenant.
     """
     if source.namespaced or (head := source.head()) is None:
         return None
     listing, number = head
-    is_good = listing.source == last.source and not is_older(listing.resource_version, last.resource_version)
+    # of an empty cluster only the rows that are open now say whether that can be
+    is_good = number and listing.source == last.source and not is_older(listing.resource_version, last.resource_version)
     log = read_log(since.position, listing.resource_version or "")() if is_good else ChangeLog()
     if log.read is not LogRead.REACHED:
         return None

@@ -259,6 +259,17 @@ def test_an_accepted_source_is_listed_whole(known: World) -> None:
     assert run(known, "9:1:0", accept_source=True).compared is ALL
 
 
+def test_the_last_tenants_may_go(known: World) -> None:
+    """How many rows are open is known of the last list of all, and by now the portal has closed them."""
+    for name in ("other", "acme"):
+        known.name = name
+        known.at("9:0:10").delete()
+        known.row("disabled", "9:0:10", "wiki")
+    known.stamp("9:0:10")
+    outcome = run(known, "9:3:0")
+    assert (outcome.compared, outcome.result) == (ALL, Result.CLEAN)
+
+
 def test_another_cluster_is_refused_as_by_a_list(known: World) -> None:
     known.api.source_uid = "another"
     refused = run(known, "9:1:0", limits=Limits())

@@ -2096,6 +2096,13 @@ GUARDS = (
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
+        "changed: an empty cluster is listed",
+        "sources/listing.py",
+        "is_good = number and listing.source",
+        "is_good = listing.source",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
         "changed: of another cluster nothing is read",
         "sources/listing.py",
         "is_good = listing.source == last.source and not is_older",
