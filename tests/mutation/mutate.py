@@ -1377,6 +1377,13 @@ GUARDS = (
         "    stale: set[str] = set()\n",
         LEDGER,
     ),
+    Guard(
+        "a result that Citus lost is an error",
+        "db/citus.py",
+        "    if missing:\n",
+        "    if False:\n",
+        "tests/integration/test_citus.py",
+    ),
     Guard("rows read again before the commit", "db/apply.py", "    if found:\n", "    if False:\n", PARKED),
     Guard(
         "a parked tenant parks no other",
