@@ -26,7 +26,7 @@ from reconciler.db import runs
 from reconciler.db.candidates import TenantSpool, accepted_reports, find_candidates, stage
 from reconciler.db.changes import Settlement
 from reconciler.db.connection import Ledger
-from reconciler.db.contradictions import look_at_events
+from reconciler.db.contradictions import look_at_events, read_marks
 from reconciler.db.positions import Sightings
 from reconciler.db.usage import Billed, histories, prices
 from reconciler.sources.listing import list_changed, list_tenants, read_again
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Changed, Listing, Since
     from reconciler.core.plan import Plan
-    from reconciler.db.contradictions import EventsSeen
+    from reconciler.db.contradictions import EventsSeen, Marks
     from reconciler.db.runs import Start
     from reconciler.job import Job
 
@@ -102,7 +102,7 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
         )
         second = settled.without(again)
     found = (*confirm(first, second, doubtful), *settled.findings)
-    plan, seen = _mark(job, ledger, build_plan(found, first), started.observed_at)
+    plan, seen = _mark(job, ledger, build_plan(found, first), started.observed_at, started.marks)
     yield (known := plan.known(known, first.observed))
 
     plan.raise_if_unsafe(job.options.limits)
@@ -200,12 +200,14 @@ def _recheck(
     return second, known
 
 
-def _mark(job: Job, ledger: Ledger, plan: Plan, as_of: datetime) -> tuple[Plan, EventsSeen | None]:
+def _mark(job: Job, ledger: Ledger, plan: Plan, as_of: datetime, marks: Marks | None) -> tuple[Plan, EventsSeen | None]:
     """Add contradictions and who is restless, mark what is accepted; also say which events were seen."""
     if not (plan.findings or job.source.is_live):
         return plan, None
     with ledger.transaction(job.deadline.left()) as cursor:
-        plan, seen = look_at_events(cursor, plan, job.options.settle) if job.source.is_live else (plan, None)
+        seen = None
+        if job.source.is_live:
+            plan, seen = look_at_events(cursor, plan, job.options.settle, marks or read_marks(cursor))
         plan = runs.report_restless(cursor, plan, as_of)
         return plan.marked(accepted_reports(cursor)), seen
 

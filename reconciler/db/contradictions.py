@@ -7,7 +7,7 @@ committed in any, so a later event may have a lower id: a run keeps how many eve
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.billing import NOTHING
 from reconciler.core.contradictions import Contradiction, Guess, Known, Stretch, contradiction, superseded
@@ -54,32 +54,57 @@ class EventsSeen(NamedTuple):
         cursor.execute(query("keep_events_seen"), self._asdict())
 
 
-def tenants_with_news(cursor: Cursor) -> list[str] | None:
-    """Return the tenants of which the ledger has what no run has looked at; None where all are to be looked at."""
-    (_, is_recent, *_), _, news = _look_for_news(cursor)
-    return news if is_recent else None
+class Marks(NamedTuple):
+    """Up to where there were events when a run began, and up to where the runs before it had looked at them.
+
+    What comes while a run compares is new for the next one, whether this one sees it or not.
+    """
+
+    as_of: datetime
+    is_recent: bool
+    """All events were looked at within a day, and none is gone."""
+    skill_seen: int
+    suspension_seen: int
+    correction_seen: int
+    skill: int
+    suspension: int
+    correction: int
+    is_undisturbed: bool
+    """No event has come below the highest that was looked at."""
+    near: str
+
+    @property
+    def above(self) -> dict[str, int]:
+        """Above which ids events are new, as parameters."""
+        margin = 0 if self.is_undisturbed else REACH
+        skill, suspension = self.skill_seen - margin, self.suspension_seen - margin
+        return {"skill": skill, "suspension": suspension, "correction": self.correction_seen}
 
 
-def _look_for_news(cursor: Cursor) -> tuple[tuple[Any, ...], dict[str, int], list[str]]:
-    """Return what was seen of the events, above which ids they are new, and of which tenants."""
-    (seen,) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
-    skill, suspension, correction, *_, is_undisturbed, _ = seen[2:]
-    margin = 0 if is_undisturbed else REACH
-    above = {"skill": skill - margin, "suspension": suspension - margin, "correction": correction}
-    return seen, above, [name for (name,) in cursor.execute(query("tenants_with_news"), above)]
+def read_marks(cursor: Cursor) -> Marks:
+    """Return up to where there are events."""
+    ((*marks,),) = cursor.execute(query("events_seen"), {"reach": REACH}).fetchall()
+    return Marks(*marks)
 
 
-def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta) -> tuple[Plan, EventsSeen]:
+def tenants_with_news(cursor: Cursor, marks: Marks) -> list[str]:
+    """Return the tenants of which the ledger has what no run has looked at."""
+    return [name for (name,) in cursor.execute(query("tenants_with_news"), marks.above)]
+
+
+def look_at_events(cursor: Cursor, plan: Plan, settle: timedelta, marks: Marks) -> tuple[Plan, EventsSeen]:
     """Return the plan with the contradictions and the disproved corrections, and up to where the events were looked at.
 
     A disproved correction is deferred where the plan writes to the same key.
     """
-    (now, is_recent, *ids, _, near), above, news = _look_for_news(cursor)
+    news = tenants_with_news(cursor, marks)
     changed, month = find_changed_months(cursor, news)
-    seen = EventsSeen(ids[3], ids[4], ids[5], near, None if is_recent else now, month)
-    if is_recent and not news:
+    checked_at = None if marks.is_recent else marks.as_of
+    seen = EventsSeen(marks.skill, marks.suspension, marks.correction, marks.near, checked_at, month)
+    if marks.is_recent and not news:
         return plan.with_findings(changed), seen
-    names, above = (news, above) if is_recent else (None, _ALL)
+    names, above = (news, marks.above) if marks.is_recent else (None, _ALL)
+    ((now,),) = cursor.execute(query("clock")).fetchall()
     moved = {finding.tenant for finding in plan.findings if finding.reason is Reason.ORG_MOVED}
     moved.update(name for (name,) in cursor.execute(query("moved_tenants")))
     written = {_key(finding) for finding in plan.corrections if finding.event_kind}

@@ -23,7 +23,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.recheck import restless
 from reconciler.db.apply import drop_stale, record, write
 from reconciler.db.connection import Cursor, Ledger, LedgerDenied, LedgerUnreachable, brief_transaction
-from reconciler.db.contradictions import tenants_with_news
+from reconciler.db.contradictions import read_marks, tenants_with_news
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.model import Outcome
     from reconciler.core.plan import Limits, Plan
-    from reconciler.db.contradictions import EventsSeen
+    from reconciler.db.contradictions import EventsSeen, Marks
     from reconciler.db.positions import Sightings
 
 MAX_EARLIER_RUNS = 1_000
@@ -62,6 +62,8 @@ class Start(NamedTuple):
     """The privileges that a run needs and this role lacks."""
     since: Since | None
     """What a run needs that compares only what has changed; None: all tenants are to be compared."""
+    marks: Marks | None
+    """Up to where there are events; None for a role that lacks a privilege, and can only plan."""
 
     def raise_unless_permitted(self) -> None:
         """Raise `LedgerDenied` if the role of this run lacks a privilege, before anything is observed."""
@@ -83,18 +85,21 @@ def start(ledger: Ledger, seconds: float, full_every: timedelta) -> Start:
         ((now,),) = cursor.execute(query("clock")).fetchall()
         last = row and Listing(*row[:2])
         position = Position(*row[2:]) if row and row[3] else None
-        since = _read_since(cursor, full_every) if full_every else None
-        return Start(now, time.monotonic(), last, position, tuple(privilege for (privilege,) in lacking), since)
+        read_at = time.monotonic()
+        # before anything is compared: what comes later is left to the next run
+        marks = None if lacking else read_marks(cursor)
+        since = _read_since(cursor, full_every, marks) if full_every and marks else None
+        return Start(now, read_at, last, position, tuple(privilege for (privilege,) in lacking), since, marks)
 
 
-def _read_since(cursor: Cursor, full_every: timedelta) -> Since | None:
+def _read_since(cursor: Cursor, full_every: timedelta, marks: Marks) -> Since | None:
     """Return what a run needs that compares only what has changed; None where it must compare all tenants."""
     within = full_every - min(MAX_LATENESS, full_every / 10)
     known = cursor.execute(query("last_list_of_all"), {"within": within, "version": __version__}).fetchone()
-    news = tenants_with_news(cursor) if known else None
-    if known is None or news is None:
+    if known is None or not marks.is_recent:
         return None
     position, recorded, unverified = known
+    news = tenants_with_news(cursor, marks)
     reported = [name for (name,) in cursor.execute(query("reported_tenants"))]
     due = dict(cursor.execute(query("remembered_versions"), {"names": [*{*news, *reported, *unverified}]}).fetchall())
     return Since(position, due, recorded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from reconciler.core.recheck import MIN_RELISTED
 from reconciler.db import runs
 from reconciler.db.certificate import read_unverified, read_verification
 from reconciler.db.connection import snapshot
+from reconciler.db.contradictions import look_at_events
 from reconciler.sources.cluster import Cluster
 from reconciler.views.findings import summary
 from tests.simulation.history_world import Backup
@@ -111,6 +112,24 @@ def test_an_unreadable_version_is_reported_until_it_can_be_read(known: World) ->
 def test_a_row_that_no_change_explains_is_found(known: World) -> None:
     known.row("enabled", "9:0:30")
     outcome = run(known, "9:1:0")
+    assert (outcome.compared, outcome.names) == (CHANGED, frozenset({"acme"}))
+    assert [finding.reason for finding in outcome.findings] == [Reason.SKILL_DISABLE_UNRECORDED]
+
+
+@pytest.mark.parametrize("full_every", [pytest.param(QUARTER, id="changed"), pytest.param(timedelta(), id="all")])
+def test_a_row_that_came_during_a_run_is_found(
+    known: World, monkeypatch: pytest.MonkeyPatch, full_every: timedelta
+) -> None:
+    """It comes after that run has read which tenants have new rows, and compared them."""
+
+    def meanwhile(*given: Any) -> object:
+        if not known.events():
+            known.row("enabled", "9:1:0")
+        return look_at_events(*given)
+
+    monkeypatch.setattr("reconciler.run.look_at_events", meanwhile)
+    assert known.run("9:1:0", full_every=full_every).result == Result.CLEAN
+    outcome = run(known, "9:2:30")
     assert (outcome.compared, outcome.names) == (CHANGED, frozenset({"acme"}))
     assert [finding.reason for finding in outcome.findings] == [Reason.SKILL_DISABLE_UNRECORDED]
 
@@ -333,7 +352,7 @@ def test_tenants_in_namespaces_are_all_listed(known: World, monkeypatch: pytest.
     assert run(known, "9:1:0").compared is ALL
 
 
-def test_what_a_restored_cluster_undid_is_in_doubt_since_a_list_of_all(known: World) -> None:
+def test_what_a_restore_undid_is_in_doubt_since_a_full_list(known: World) -> None:
     """A log can be read past the version of a backup: only a list shows that tenants are as they were before it."""
     backup = Backup.of(known.api, known.clock.now)
     known.at("9:2:0").packages("wiki", "mail")

@@ -2145,6 +2145,13 @@ GUARDS = (
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
+        "changed: what comes during a run is new for the next one",
+        "run.py",
+        "marks or read_marks(cursor)",
+        "read_marks(cursor)",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
         "changed: whoever is reported is due",
         "db/runs.py",
         "[*{*news, *reported, *unverified}]",
