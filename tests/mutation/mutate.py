@@ -2112,8 +2112,8 @@ GUARDS = (
     Guard(
         "changed: of another cluster nothing is read",
         "sources/listing.py",
-        "is_good = listing.source == last.source and not is_older",
-        "is_good = not is_older",
+        "is_good = number and listing.source == last.source and not is_older",
+        "is_good = number and not is_older",
         "tests/unit/test_list_changed.py",
     ),
     Guard(
