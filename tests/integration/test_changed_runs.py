@@ -312,6 +312,16 @@ def test_a_row_changed_by_hand_is_found_by_the_next_list(known: World) -> None:
     assert run(known, "9:20:0").result == "drift"
 
 
+def test_drift_lies_after_a_list_of_all(known: World) -> None:
+    """The row was taken out after that, and before a run that did not compare its tenant."""
+    run(known, "9:5:0")
+    known.ledger.execute("DELETE FROM public.tenant_skill_events WHERE tenant_name = 'other'")
+    assert "other" not in (run(known, "9:10:0").names or ())
+    (found,) = run(known, "9:20:0").findings
+    assert found.moment
+    assert (found.tenant, f"{found.moment.not_before:%H:%M}") == ("other", "08:59")
+
+
 def test_a_run_says_in_its_row_what_it_compared(known: World) -> None:
     run(known, "9:5:0")
     rows = known.ledger.execute("SELECT compared, version FROM reconciler.runs ORDER BY started_at").fetchall()

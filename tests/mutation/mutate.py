@@ -2159,6 +2159,13 @@ GUARDS = (
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
+        "changed: only a run of all bounds when drift began",
+        "queries/run.sql",
+        "WHERE compared = 'all' AND observed_at <= coalesce(",
+        "WHERE observed_at <= coalesce(",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
         "changed: whoever is reported is due",
         "db/runs.py",
         "[*{*news, *reported, *unverified}]",
