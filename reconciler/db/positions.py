@@ -163,11 +163,15 @@ class Sightings:
         return settlement
 
     def unread(self, cursor: Cursor) -> frozenset[str]:
-        """Return the tenants of which something counts as unread, as another run has moved the position meanwhile."""
+        """Return the tenants of which something counts as unread, as another run has moved the position meanwhile.
+
+        What that run left in doubt, this one need not have compared.
+        """
         if self._new is None or self._told is None or not self._new.is_overtaken(cursor):
             return frozenset()
         shown = {version.observed.name for version in self._told.log.versions}
-        return frozenset(shown.union(name for name, _ in self._new.differing.values()))
+        left = (name for (name,) in cursor.execute(query("left_in_doubt")))
+        return frozenset(shown.union((name for name, _ in self._new.differing.values()), left))
 
     @staticmethod
     def _look_at_all(cursor: Cursor, new: _New) -> None:

@@ -146,6 +146,13 @@ WHERE source = %(source)s AND uid = ANY (%(uids)s::text[])
 SELECT (position, position_at) IS DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
 FROM reconciler.source
 
+-- name: left_in_doubt
+-- What the run that was written last could not prove.
+SELECT unnest(unverified) FROM (
+  SELECT unverified FROM reconciler.proving_runs WHERE observed_at > now() - interval '1 day'
+  ORDER BY finished_at DESC LIMIT 1
+) AS last
+
 -- name: kept_changes
 -- The changes that are kept, but not where another run has moved the position.
 SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id

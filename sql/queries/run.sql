@@ -239,11 +239,11 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
        --]
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
-       -- that run found it true. No run has proved it since its oldest open report, so only earlier runs are searched,
-       -- and no more of them than come in a month
+       -- that run found it true. One that compared only what had changed need not have looked at it. No run has proved
+       -- it since its oldest open report, so only earlier runs are searched, and no more of them than come in a month
        (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM (
           SELECT observed_at, settle, unverified FROM reconciler.proving_runs
-          WHERE observed_at <= coalesce(
+          WHERE compared = 'all' AND observed_at <= coalesce(
                   (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
           ORDER BY observed_at DESC LIMIT 50000) r
         WHERE d.tenant_name <> ALL (r.unverified)

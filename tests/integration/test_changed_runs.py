@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reconciler import __version__
+from reconciler.core.certificate import Cause
 from reconciler.core.model import Compared, Mode, Result
 from reconciler.core.plan import Limits
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import MIN_RELISTED
 from reconciler.db import runs
-from reconciler.db.certificate import read_unverified, read_verification
+from reconciler.db.certificate import read_certificate, read_unverified, read_verification
 from reconciler.db.connection import snapshot
 from reconciler.db.contradictions import look_at_events
 from reconciler.sources.cluster import Cluster
@@ -321,6 +322,16 @@ def test_a_row_changed_by_hand_is_found_by_the_next_list(known: World) -> None:
     assert run(known, "9:20:0").result == "drift"
 
 
+def test_drift_lies_after_a_list_of_all(known: World) -> None:
+    """The row was taken out after that, and before a run that did not compare its tenant."""
+    run(known, "9:5:0")
+    known.ledger.execute("DELETE FROM public.tenant_skill_events WHERE tenant_name = 'other'")
+    assert "other" not in (run(known, "9:10:0").names or ())
+    (found,) = run(known, "9:20:0").findings
+    assert found.moment
+    assert (found.tenant, f"{found.moment.not_before:%H:%M}") == ("other", "08:59")
+
+
 def test_a_run_says_in_its_row_what_it_compared(known: World) -> None:
     run(known, "9:5:0")
     rows = known.ledger.execute("SELECT compared, version FROM reconciler.runs ORDER BY started_at").fetchall()
@@ -336,6 +347,50 @@ def test_whoever_is_in_doubt_is_proven_up_to_a_list_of_all(known: World) -> None
         (one,) = read_unverified(cursor, settle=known.settle)
     assert one.verified_until
     assert (one.tenant, f"{one.verified_until:%H:%M}") == ("acme", "08:59")
+
+
+def unverified(world: World) -> list[str]:
+    with snapshot(world.url) as cursor:
+        found = read_verification(cursor, settle=world.settle)
+        names = [one.tenant for one in read_unverified(cursor, settle=world.settle)]
+    assert found.unverified == len(names)
+    return names
+
+
+def test_a_run_beside_one_of_all_proves_nothing_for_it(known: World) -> None:
+    """It began while that one was waiting, and compared others."""
+    run(known, "9:5:0")
+    ends = (
+        "UPDATE reconciler.runs SET unverified = '{other}', finished_at = '2026-05-10 09:05:01Z' WHERE compared = 'all'"
+    )
+    known.ledger.execute(ends.encode())
+    assert unverified(known) == ["other"]
+    with snapshot(known.url) as cursor:
+        days = date(2026, 5, 10), date(2026, 5, 11)
+        found = read_certificate(cursor, *days, settle=known.settle, tenant="other")
+    assert Cause.DEFERRED in {doubt.cause for doubt in found.doubts}
+
+
+def test_what_an_overtaking_run_left_in_doubt_stays_so(known: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was being written while this run began, and by its row it had ended."""
+    really = runs.start
+
+    def start(*given: object) -> runs.Start:
+        monkeypatch.undo()
+        started = really(*given)  # type: ignore[arg-type]
+        known.api.pass_by()
+        known.run("9:1:0")
+        known.ledger.execute(
+            "UPDATE reconciler.runs SET unverified = '{other}', started_at = started_at - interval '5 s', "
+            "observed_at = observed_at - interval '5 s', finished_at = finished_at - interval '4 s' "
+            "WHERE started_at > '2026-05-10 09:00:30Z'"
+        )
+        return started
+
+    monkeypatch.setattr(runs, "start", start)
+    assert run(known, "9:1:0").compared is CHANGED
+    assert unverified(known) == ["other"]
+    assert run(known, "9:2:0").names == frozenset({"other"})
 
 
 def test_a_tenant_that_was_deferred_is_looked_at_again(known: World) -> None:

@@ -854,7 +854,7 @@ def visited(plan: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("last_proof", 10),
+        ("last_proof", 30),
         ("unverified", 3 * (certificate.MAX_RUNS_SEARCHED + 10)),
         ("status_corrections", 28 * 288 * 3),
         ("status_runs", status.LAST_RUNS + 1),

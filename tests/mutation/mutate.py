@@ -2152,6 +2152,27 @@ GUARDS = (
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
+        "changed: a run beside one of all proves nothing for it",
+        "queries/certificate.sql",
+        "(observed_at = latest.at OR finished_at > latest.at)\n), assumed",
+        "observed_at = latest.at\n), assumed",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
+        "changed: what an overtaking run left in doubt stays so",
+        "db/positions.py",
+        "for name, _ in self._new.differing.values()), left))",
+        "for name, _ in self._new.differing.values())))",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
+        "changed: only a run of all bounds when drift began",
+        "queries/run.sql",
+        "WHERE compared = 'all' AND observed_at <= coalesce(",
+        "WHERE observed_at <= coalesce(",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
         "changed: whoever is reported is due",
         "db/runs.py",
         "[*{*news, *reported, *unverified}]",
