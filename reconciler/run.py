@@ -76,12 +76,12 @@ def _run_steps(job: Job, known: Outcome) -> Outcome:
 
 def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> Iterator[Outcome]:
     """Yield what is known of the run after each step."""
-    started = runs.start(ledger, job.deadline.left(), job.options.full_every)
-    ledger.close()
+    started = runs.start(ledger, job.deadline.left())
     yield (known := replace(known, observed_at=started.observed_at, settle=job.options.settle))
     if known.mode is Mode.RUN:
         started.raise_unless_permitted()
-
+    started = runs.look_back(ledger, job.deadline.left(), started, job.options.full_every)
+    ledger.close()
     with TenantSpool() as spool:
         listing = _list(job, spool, started.last, started.since, accept=job.options.accept_source)
         known = replace(known, names=listing.changed and listing.changed.names)

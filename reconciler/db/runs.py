@@ -60,9 +60,9 @@ class Start(NamedTuple):
     """The list that the remembered tenants are of; None if none are remembered."""
     lacking: tuple[str, ...]
     """The privileges that a run needs and this role lacks."""
-    since: Since | None
+    since: Since | None = None
     """What a run needs that compares only what has changed; None: all tenants are to be compared."""
-    marks: Marks | None
+    marks: Marks | None = None
     """Up to where there are events; None for a role that lacks a privilege, and can only plan."""
 
     def raise_unless_permitted(self) -> None:
@@ -75,8 +75,8 @@ class Start(NamedTuple):
             )
 
 
-def start(ledger: Ledger, seconds: float, full_every: timedelta) -> Start:
-    """Read what a run starts from, within so many seconds; all tenants are compared every `full_every`, if not zero."""
+def start(ledger: Ledger, seconds: float) -> Start:
+    """Read what a run starts from, within so many seconds, but for what `look_back` adds."""
     with ledger.transaction(seconds) as cursor:
         raise_unless_current(cursor)
         row = cursor.execute(query("source")).fetchone()
@@ -85,11 +85,22 @@ def start(ledger: Ledger, seconds: float, full_every: timedelta) -> Start:
         ((now,),) = cursor.execute(query("clock")).fetchall()
         last = row and Listing(*row[:2])
         position = Position(*row[2:]) if row and row[3] else None
-        read_at = time.monotonic()
-        # before anything is compared: what comes later is left to the next run
-        marks = None if lacking else read_marks(cursor)
-        since = _read_since(cursor, full_every, marks) if full_every and marks else None
-        return Start(now, read_at, last, position, tuple(privilege for (privilege,) in lacking), since, marks)
+        return Start(now, time.monotonic(), last, position, tuple(privilege for (privilege,) in lacking))
+
+
+def look_back(ledger: Ledger, seconds: float, started: Start, full_every: timedelta) -> Start:
+    """Add what the runs before have left to what a run starts from; all tenants are compared every `full_every`.
+
+    It is read before anything is compared, so that what comes later is left to the next run.
+    """
+    if started.lacking:
+        return started
+    with ledger.transaction(seconds) as cursor:
+        marks = read_marks(cursor)
+        since = _read_since(cursor, full_every, marks) if full_every else None
+        listed = cursor.execute(query("all_listed_at")).fetchone()
+        position = started.position and started.position._replace(listed_at=listed and listed[0])
+        return started._replace(marks=marks, since=since, position=position)
 
 
 def _read_since(cursor: Cursor, full_every: timedelta, marks: Marks) -> Since | None:

@@ -289,12 +289,13 @@ SELECT coalesce(array_agg(event_id) FILTER (WHERE event_table = 'tenant_skill_ev
 FROM reconciler.left_out
 
 -- name: source
--- The source that this ledger belongs to, the resourceVersion of its last list, what is remembered of it, and when the
--- run began that listed all of its tenants last.
-SELECT identity, resource_version, position, position_at, whole_at, (
-         SELECT observed_at FROM reconciler.proving_runs r WHERE r.source = identity AND compared = 'all'
-         ORDER BY observed_at DESC LIMIT 1)
-FROM reconciler.source
+-- The source that this ledger belongs to, the resourceVersion of its last list, and what is remembered of it.
+SELECT identity, resource_version, position, position_at, whole_at FROM reconciler.source
+
+-- name: all_listed_at
+-- When the run began that listed all tenants of the source last.
+SELECT observed_at FROM reconciler.proving_runs r JOIN reconciler.source s ON s.identity = r.source
+WHERE compared = 'all' ORDER BY observed_at DESC LIMIT 1
 
 -- name: last_list_of_all
 -- What a run starts from that compares only what has changed since all tenants were listed. No row where it must list all

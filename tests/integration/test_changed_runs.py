@@ -148,14 +148,14 @@ def test_a_report_stays_open_while_it_is_true(known: World) -> None:
 
 def test_a_report_of_a_tenant_that_was_not_compared_stays(known: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run may have opened it after this one had begun."""
-    really = runs.start
+    really = runs.look_back
 
-    def start(*given: object) -> runs.Start:
-        started = really(*given)  # type: ignore[arg-type]
+    def look_back(*given: Any) -> runs.Start:
+        started = really(*given)
         known.ledger.execute("INSERT INTO reconciler.reports (tenant_name, reason) VALUES ('other', 'org_moved')")
         return started
 
-    monkeypatch.setattr(runs, "start", start)
+    monkeypatch.setattr(runs, "look_back", look_back)
     assert run(known, "9:1:0").compared is CHANGED
     assert known.ledger.execute("SELECT tenant_name FROM reconciler.reports").fetchall() == [("other",)]
 

@@ -2007,8 +2007,8 @@ GUARDS = (
     Guard(
         "no connection is open while the cluster is asked",
         "run.py",
-        "    ledger.close()\n    yield",
-        "    yield",
+        "    ledger.close()\n    with TenantSpool()",
+        "    with TenantSpool()",
         LEDGER,
     ),
     Guard(

@@ -16,7 +16,7 @@ from tests.simulation.portal import SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from types import TracebackType
 
     import pytest
@@ -95,8 +95,8 @@ class Boundaries:
             boundaries.cross(NOTIFIED)
             record_notified(*given)
 
-        def start(ledger: database.Ledger, seconds: float, full_every: timedelta) -> runs.Start:
-            started = really_start(ledger, seconds, full_every)
+        def start(ledger: database.Ledger, seconds: float) -> runs.Start:
+            started = really_start(ledger, seconds)
             return started._replace(read_at=started.observed_at.timestamp())
 
         with monkeypatch.context() as patch:
