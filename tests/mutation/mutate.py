@@ -2166,6 +2166,13 @@ GUARDS = (
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
+        "a name that no tenant can have stops none",
+        "sources/cluster.py",
+        'if not _NAME.fullmatch(name) or not name.strip("."):',
+        "if False:",
+        "tests/integration/test_changed_runs.py",
+    ),
+    Guard(
         "changed: whoever is reported is due",
         "db/runs.py",
         "[*{*news, *reported, *unverified}]",
