@@ -10,8 +10,8 @@ Pure. Evidence, best first:
                    event that is corrected, which may be that event's own write
     none           nothing: what starts to cost is dated as late as possible, what stops costing as early as possible
 
-The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run of all
-tenants that found this one true. It ends when the observation began, or earlier if evidence says so. A moment lies at least a
+The interval begins at the latest of: the key's latest recorded event, the start of billing, and the last run that
+found the tenant true. It ends when the observation began, or earlier if evidence says so. A moment lies at least a
 microsecond after the event that it corrects: else it might not become the latest, and the same correction would be
 written again indefinitely. A stamp lies at least a second after the start of its lifetime.
 """

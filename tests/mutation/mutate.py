@@ -2161,8 +2161,8 @@ GUARDS = (
     Guard(
         "changed: only a run of all bounds when drift began",
         "queries/run.sql",
-        "WHERE compared = 'all' AND observed_at <= coalesce(",
-        "WHERE observed_at <= coalesce(",
+        "WHERE (compared = 'all' OR NOT EXISTS (",
+        "WHERE (true OR NOT EXISTS (",
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
