@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     """Of a metric without labels, or by the tuple of its labels' values."""
 
 SUCCEEDED = frozenset({Result.CLEAN, Result.CORRECTED, Result.DRIFT})
-"""The results of a run that has compared the whole ledger with the cluster."""
+"""The results of a run that has compared the ledger with the cluster: the whole, or what has changed."""
 
 LOGS = (LogRead.REACHED, LogRead.PARTLY, LogRead.LOST)
 """How far a run over a cluster can read the change log."""
@@ -53,7 +53,8 @@ DOCUMENTATION = {
     "reconciler_verified_until_timestamp_seconds": "Up to when the ledger is verified, except for the tenants that are "
     "reported or deferred, in seconds since the epoch by the clock of the database.",
     "reconciler_tenants_observed": "Tenants in the cluster as of the last successful run.",
-    "reconciler_tenants_recorded": "Tenants that were open in the ledger before the last successful run.",
+    "reconciler_tenants_recorded": "Tenants that were open in the ledger before the last successful run that "
+    "compared all.",
     "reconciler_findings": "Differences between cluster and ledger in the last successful run, by reason and by what "
     "was done; accepted reports are not counted.",
     "reconciler_findings_accepted": "Reports in the last successful run that are accepted for a time.",

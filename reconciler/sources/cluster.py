@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from reconciler.core.model import ChangeLog, Spool
     from reconciler.sources.api_client import Answer, CustomResource, ServedKind
 
+_NAME = re.compile(r"[a-z0-9.-]{1,253}")
+"""What custom resources are named with: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/"""
 MAX_LIST_RESTARTS = 3
 """Times that a list may start again after 410 Gone."""
 
@@ -117,6 +120,9 @@ class Cluster:
         Raises:
             SourceFault: the API server says neither.
         """
+        if not _NAME.fullmatch(name) or not name.strip("."):
+            # no resource can have it: it stands in the ledger alone, and in a path it would name something else
+            return None
         kind = self.resource.discover()
         if kind.namespaced and namespace is None:
             answer, page = self._page(kind, self._ask(kind, {"fieldSelector": f"metadata.name={name}"}))

@@ -40,7 +40,7 @@ SELECT EXISTS (SELECT FROM reconciler.tenants t
        EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND uid = %(uid)s AND continues),
        (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM (
           SELECT observed_at, settle, unverified FROM reconciler.proving_runs
-          WHERE compared = 'all' AND observed_at <= coalesce(
+          WHERE observed_at <= coalesce(
                   (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = %(tenant)s), 'infinity')
           ORDER BY observed_at DESC LIMIT 50000) r
         WHERE %(tenant)s <> ALL (r.unverified)

@@ -239,11 +239,15 @@ SELECT tenant_name, namespace, uid, org, packages, suspended, resource_version, 
        --]
        suspension_id, suspension_kind, suspension_occurred_at,
        -- up to when the tenant is proved: rows of changes younger than settle may still have been on their way when
-       -- that run found it true. One that compared only what had changed need not have looked at it. No run has proved
-       -- it since its oldest open report, so only earlier runs are searched, and no more of them than come in a month
+       -- that run found it true. Of one that has not changed only a list of all shows that its rows have not either.
+       -- No run has proved it since its oldest open report, so only earlier runs are searched, and no more of them than
+       -- come in a month
        (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM (
           SELECT observed_at, settle, unverified FROM reconciler.proving_runs
-          WHERE compared = 'all' AND observed_at <= coalesce(
+          WHERE (compared = 'all' OR NOT EXISTS (
+                   SELECT FROM reconciler.tenants t
+                   WHERE t.source = %(source)s AND t.uid = d.uid AND t.resource_version = d.resource_version))
+                AND observed_at <= coalesce(
                   (SELECT min(since) FROM reconciler.reports p WHERE p.tenant_name = d.tenant_name), 'infinity')
           ORDER BY observed_at DESC LIMIT 50000) r
         WHERE d.tenant_name <> ALL (r.unverified)

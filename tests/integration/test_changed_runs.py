@@ -10,13 +10,12 @@ import pytest
 from reconciler import __version__
 from reconciler.core.certificate import Cause
 from reconciler.core.model import Compared, Mode, Result
-from reconciler.core.plan import Limits
+from reconciler.core.plan import Limits, build_plan
 from reconciler.core.reasons import Reason
 from reconciler.core.recheck import MIN_RELISTED
 from reconciler.db import runs
 from reconciler.db.certificate import read_certificate, read_unverified, read_verification
 from reconciler.db.connection import snapshot
-from reconciler.db.contradictions import look_at_events
 from reconciler.sources.cluster import Cluster
 from reconciler.views.findings import summary
 from tests.simulation.history_world import Backup
@@ -126,13 +125,23 @@ def test_a_row_that_came_during_a_run_is_found(
     def meanwhile(*given: Any) -> object:
         if not known.events():
             known.row("enabled", "9:1:0")
-        return look_at_events(*given)
+        return build_plan(*given)
 
-    monkeypatch.setattr("reconciler.run.look_at_events", meanwhile)
+    monkeypatch.setattr("reconciler.run.build_plan", meanwhile)
     assert known.run("9:1:0", full_every=full_every).result == Result.CLEAN
     outcome = run(known, "9:2:30")
     assert (outcome.compared, outcome.names) == (CHANGED, frozenset({"acme"}))
     assert [finding.reason for finding in outcome.findings] == [Reason.SKILL_DISABLE_UNRECORDED]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a%2Fb", "A b", "a,b=c", "..", ".", ""])
+def test_a_name_that_no_tenant_can_have_stops_none(known: World, name: str) -> None:
+    known.name = name
+    known.row("enabled", "8:0:0")
+    outcomes = [run(known, at) for at in ("9:0:30", "9:1:0", "9:20:0")]
+    assert [outcome.compared for outcome in outcomes] == [CHANGED, CHANGED, ALL]
+    found = [[(one.tenant, one.reason) for one in outcome.findings] for outcome in outcomes]
+    assert found == [[(name, Reason.EVENTS_WITHOUT_TENANT)]] * 3
 
 
 def test_a_report_stays_open_while_it_is_true(known: World) -> None:
