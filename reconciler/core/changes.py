@@ -73,6 +73,8 @@ class Change(NamedTuple):
     """Of its tenant."""
     event_id: int | None = None
     """The event that a run has appended for it."""
+    is_latest: bool = False
+    """Its own time is only the latest at which it can have happened: two lists showed it, and no version of its own."""
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -150,6 +152,11 @@ def on_at_the_end(before: Remembered | None, versions: Iterable[Version]) -> tup
             return packages
         packages = None if now.problem else now.packages
     return None
+
+
+def by_two_lists(change: Change) -> Change:
+    """Return a change that no version of its own shows: its owner may have written something else since."""
+    return change if change.kind.is_of_lifetime else change._replace(is_latest=True)
 
 
 def first_changes(

@@ -377,6 +377,7 @@ def _recreated(change: Change) -> Finding:
 
 
 def _moment(change: Change, at: datetime) -> Moment:
-    """Return when a change is dated, in its interval; one with a time of its own happened then."""
+    """Return when a change is dated, in its interval; one with a time of its own happened then, or not later."""
     start, end = (change.at, change.at) if change.at else (change.not_before, change.not_after)
+    start = change.not_before if change.is_latest else start
     return Moment(at, min(start, at), max(end, at), Evidence.CHANGE_LOG)

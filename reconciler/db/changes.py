@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from reconciler.core.changes import Change, Kind, Seen, changes, first_changes, on_at_the_end
+from reconciler.core.changes import Change, Kind, Seen, by_two_lists, changes, first_changes, on_at_the_end
 from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, LogRead, Moment, VersionKind
 from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
@@ -93,6 +93,10 @@ class Told:
         for version in self.log.versions:
             if uid := version.observed.uid:
                 self.shown.setdefault(uid, []).append(version)
+
+    def dated(self, found: Iterable[Change]) -> Iterable[Change]:
+        """Return changes with no more of their times than the log, or without it two lists, can tell."""
+        return map(by_two_lists, found) if self.log.read is LogRead.LOST else found
 
     def drop(self, undone: Collection[Change]) -> None:
         """Drop kept changes that are none any more."""
@@ -212,7 +216,7 @@ def _changes(cursor: Cursor, told: Told, rules: Rules) -> dict[str, list[Change]
         since = {"source": told.source, "last_at": told.last_at, "max_runs": MAX_RUNS}
         lists = [Seen(*row) for row in cursor.execute(query("earlier_lists"), since)]
         for uid, versions in told.shown.items():
-            told.new += changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance)
+            told.new += told.dated(changes(known.get(uid), versions, lists, told.listed_at, rules.tolerance))
         for uid in dict.fromkeys((*told.shown, *known)):
             if (packages := on_at_the_end(known.get(uid), told.shown.get(uid, ()))) is not None:
                 told.ending[uid] = packages
@@ -442,5 +446,5 @@ def _key(found: Finding) -> tuple[str, str | None, bool]:
 def _line(source: str, change: Change) -> bytes:
     times = change.not_before, change.not_after, change.at, change.created_at
     texts = source, change.uid, change.tenant, change.resource_version, change.kind, change.skill or "", change.org
-    fields = (*texts, *(None if at is None else at.isoformat() for at in times))
+    fields = (*texts, *(None if at is None else at.isoformat() for at in times), "t" if change.is_latest else "f")
     return "\t".join(map(escape, fields)).encode() + b"\n"

@@ -155,7 +155,8 @@ SELECT unnest(unverified) FROM (
 
 -- name: kept_changes
 -- The changes that are kept, but not where another run has moved the position.
-SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id
+SELECT uid, tenant_name, resource_version, kind, nullif(skill, ''), org, not_before, not_after, at, created_at, event_id,
+       is_latest
 FROM reconciler.changes
 WHERE source = %(source)s
       AND (SELECT (position, position_at) IS NOT DISTINCT FROM (%(last_position)s::text, %(last_at)s::timestamptz)
@@ -203,7 +204,7 @@ WHERE c.source = %(source)s
 
 -- name: copy_changes
 COPY reconciler.changes (
-  source, uid, tenant_name, resource_version, kind, skill, org, not_before, not_after, at, created_at)
+  source, uid, tenant_name, resource_version, kind, skill, org, not_before, not_after, at, created_at, is_latest)
 FROM STDIN
 
 -- name: claim_changes

@@ -14,3 +14,7 @@ WHERE outcome IN ('clean', 'corrected', 'drift') AND mode = 'run' AND source <> 
 COMMENT ON VIEW reconciler.proving_runs IS
     'The runs that proved the ledger: over a cluster, neither stopped nor a plan, and not begun after now. Those that '
     'compared all proved every tenant except those in unverified; the others, what has changed since.';
+
+ALTER TABLE reconciler.changes ADD COLUMN is_latest boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN reconciler.changes.is_latest IS
+    'True if "at" is only the latest time at which it can have happened: two lists showed the change, no version of its own.';

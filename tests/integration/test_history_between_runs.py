@@ -89,6 +89,20 @@ def test_a_blocked_run_forgets_nothing_beside_what_it_could_not_write(known: Wor
     assert known.run("9:45:0").result == "clean"
 
 
+def test_without_a_log_a_later_write_dates_no_change(known: World) -> None:
+    known.at("9:10:0").packages("wiki", "mail")
+    known.row("enabled", "9:10:0")
+    known.run("9:10:30")
+    known.at("9:20:0").packages("wiki")
+    known.at("9:40:0").api.patch("acme", {"metadata": {"labels": {ORG_LABEL: "2872"}}})
+    known.api.forget()
+    known.run("9:50:0")
+    (last,) = known.ledger.execute(
+        "SELECT not_before, not_after, occurred_at FROM reconciler.corrections WHERE subject = 'mail'"
+    ).fetchall()
+    assert last[0] <= known.time("9:20:0") <= last[1] == last[2]
+
+
 def test_pairs_are_made_anew_in_every_run(known: World) -> None:
     toggle(known, "9:00:13", "9:00:38", "9:01:02")
     known.row("enabled", "9:00:40")
