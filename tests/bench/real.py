@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tests.bench.workload import resource
 from tests.support.harness import RealCluster
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from reconciler.core.model import Observed
     from tests.support.api_state import Object
 
+IDLE_SECONDS = 5
+"""For which it is seen what the API server uses by itself."""
 WRITERS = 8
 """Requests at a time."""
 
@@ -27,11 +31,15 @@ class RealPages:
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig
         self._shown: dict[str, Observed] = {}
+        self.idle = 0.0
         self._own = threading.local()
 
     def __enter__(self) -> Self:
         self._cluster.install()
         self._cluster.reset()
+        before = self.cpu_seconds()
+        time.sleep(IDLE_SECONDS)
+        self.idle = (self.cpu_seconds() - before) / IDLE_SECONDS
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,6 +56,25 @@ class RealPages:
                 pass
         self._shown = wanted
         yield self._kubeconfig
+
+    is_real: ClassVar[bool] = True
+
+    def admitted(self, observed: Sequence[Observed]) -> list[Observed]:
+        """Show these tenants, and return them as created when the API server created them."""
+        with self.showing(observed):
+            created = {one["metadata"]["name"]: one["metadata"]["creationTimestamp"] for one in self._listed()}
+        made = [one._replace(created_at=datetime.fromisoformat(created[one.name])) for one in observed]
+        self._shown = {one.name: one for one in made}
+        return made
+
+    def _listed(self) -> Iterator[Object]:
+        asked: dict[str, Any] = {"limit": 500}
+        while True:
+            page = self._cluster.fetch(**asked).json()
+            yield from page["items"]
+            if not (token := page["metadata"].get("continue")):
+                return
+            asked["continue_"] = token
 
     @contextmanager
     def changing(self, changed: Sequence[Observed]) -> Iterator[Path]:

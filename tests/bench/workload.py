@@ -126,8 +126,10 @@ def _text(time: datetime | None) -> str | None:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
-def load(url: str, observed: Sequence[Observed], *, events: int) -> int:
+def load(url: str, observed: Sequence[Observed], *, events: int, just_now: bool = False) -> int:
     """Record the history of these tenants, in the order of its time as a portal would have; return its events.
+
+    It lasts for two years, or where they were created `just_now` for less than a second.
 
     The indexes are made afterwards: that is faster, and leaves them as a REINDEX would.
     """
@@ -136,14 +138,14 @@ def load(url: str, observed: Sequence[Observed], *, events: int) -> int:
         for index in ("idx_tenant_skill_events_tenant_skill", "idx_tenant_skill_events_org_time"):
             ledger.execute(f"DROP INDEX {index}")
         ledger.execute("DROP INDEX reconciler_skill_state")
-        recorded = _recorded(ledger, observed, events)
+        recorded = _recorded(ledger, observed, events, "1 microsecond" if just_now else "1 day")
         migrate(ledger)
         ledger.execute("VACUUM (ANALYZE)")
         ledger.execute("CHECKPOINT")
     return recorded
 
 
-def _recorded(ledger: psycopg.Connection[Any], observed: Sequence[Observed], events: int) -> int:
+def _recorded(ledger: psycopg.Connection[Any], observed: Sequence[Observed], events: int, day: str) -> int:
     with ledger.transaction(), ledger.cursor() as cursor:
         cursor.execute(
             "CREATE TEMPORARY TABLE tenant (name text, org text, created_at timestamptz, skills text[], suspended bool)"
@@ -160,22 +162,24 @@ def _recorded(ledger: psycopg.Connection[Any], observed: Sequence[Observed], eve
             """
             INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at)
             SELECT name, org, skill, CASE WHEN (%(events)s - number) %% 2 = 0 THEN 'enabled' ELSE 'disabled' END,
-                   created_at + (number - 1) * ((hashtext(name || skill) & 65535) + 1) * interval '200 s' / %(events)s
+                   created_at + (number - 1) * ((hashtext(name || skill) & 65535) + 1) * %(day)s::interval
+                   / 432 / %(events)s
             FROM tenant, unnest(skills) skill, generate_series(1, %(events)s) number
             ORDER BY 5, 1, 3
             """,
-            {"events": events},
+            {"events": events, "day": day},
         )
         recorded = cursor.rowcount
         # a tenth was suspended and resumed once; the suspended ones were suspended after that
         cursor.execute(
             """
             INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at)
-            SELECT name, org, kind, created_at + after * interval '1 day'
+            SELECT name, org, kind, created_at + after * %(day)s::interval
             FROM tenant, (VALUES ('suspended', 10), ('resumed', 20), ('suspended', 30)) past (kind, after)
-            WHERE CASE WHEN after < 30 THEN hashtext(name) % 10 = 0 ELSE suspended END
+            WHERE CASE WHEN after < 30 THEN hashtext(name) %% 10 = 0 ELSE suspended END
             ORDER BY 4, 1
-            """
+            """,
+            {"day": day},
         )
         recorded += cursor.rowcount
     return recorded
