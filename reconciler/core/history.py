@@ -107,12 +107,11 @@ class Position(NamedTuple):
     """When the run began whose list the change log reached last, by the database's clock."""
     whole_at: datetime | None = None
     """When the run began whose list showed no known tenant otherwise than the change log."""
-
     listed_at: datetime | None = None
     """When the run began that listed all tenants last: only such a list shows what a restored cluster has undone."""
 
     def doubted_from(self, at: datetime, *, is_restored: bool) -> datetime:
-        """Return from when time is in doubt that would be from this instant on."""
+        """Return from when time is in doubt: this instant, or where the cluster is restored, the last list of all."""
         return min(at, self.listed_at or at) if is_restored else at
 
     @property

@@ -155,9 +155,9 @@ def find_candidates(
         "following": list(renewed.following),
         "continuing": list(renewed.continuing),
     }
-    rows = cursor.execute(query_for(cursor, "find_candidates"), parameters).fetchall()
+    rows: Iterable[tuple[Any, ...]] = cursor.execute(query_for(cursor, "find_candidates"), parameters)
     if is_on_citus(cursor):
-        rows = _with_skills(cursor, rows, parameters | {"as_of": staged.as_of})
+        rows = _with_skills(cursor, [*rows], parameters | {"as_of": staged.as_of})
     counts = staged.tenants_observed, staged.tenants_recorded, staged.ledger_is_empty, staged.as_of
     return Candidates([_candidate(row) for row in rows], *counts)
 

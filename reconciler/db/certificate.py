@@ -34,7 +34,7 @@ ROWS_BATCH = 2_000
 MAX_NAMES = 5
 """Tenants that a message names for each cause."""
 MAX_RUNS_SEARCHED = 2_000
-"""Runs, a day and a half of minutes, among which the one is searched that last proved a tenant, before its report."""
+"""Runs that compared all tenants, weeks of them, among which the one is searched that last proved a tenant."""
 
 _decode_stays = msgspec.json.Decoder(tuple[Stay, ...]).decode
 _decode_gaps = msgspec.json.Decoder(tuple[OpenGap, ...]).decode
