@@ -138,7 +138,8 @@ def load(url: str, observed: Sequence[Observed], *, events: int, just_now: bool 
         for index in ("idx_tenant_skill_events_tenant_skill", "idx_tenant_skill_events_org_time"):
             ledger.execute(f"DROP INDEX {index}")
         ledger.execute("DROP INDEX reconciler_skill_state")
-        recorded = _recorded(ledger, observed, events, "1 microsecond" if just_now else "1 day")
+        # two events of a key lie at least a microsecond apart
+        recorded = _recorded(ledger, observed, events, f"{432 * events} microseconds" if just_now else "1 day")
         migrate(ledger)
         ledger.execute("VACUUM (ANALYZE)")
         ledger.execute("CHECKPOINT")
