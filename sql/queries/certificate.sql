@@ -9,11 +9,7 @@ WITH lifetime AS NOT MATERIALIZED (
   UNION ALL
   SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM reconciler.earlier_lifetimes
 ), last AS (
-  -- the last run, and those that ended after it had begun: it need not have compared what they left in doubt
-  SELECT unverified FROM reconciler.proving_runs r, (
-    SELECT observed_at AS at FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1
-  ) AS latest
-  WHERE observed_at > latest.at - interval '1 hour' AND (observed_at = latest.at OR finished_at > latest.at)
+  SELECT unverified FROM reconciler.last_runs
 ), assumed AS NOT MATERIALIZED (
   -- what was dated by policy, and may have happened on one of several days
   SELECT tenant_name, not_before, not_after, reason FROM reconciler.corrections
@@ -77,14 +73,11 @@ SELECT DISTINCT one ->> 'tenant', one ->> 'cause', one ->> 'detail'
 FROM reconciler.closings CROSS JOIN jsonb_array_elements(accepted) AS one WHERE month = %(month)s
 
 -- name: last_proof
--- The clock, up to when the last run has verified the ledger that compared all tenants, of how many tenants the last run
--- of all could not, with those that ended after it had begun, and up to when that one knows what has changed. The portal may still have been writing the rows of
--- what changed within settle of a run: its own, or what is asked where that is longer.
+-- The clock, up to when the last run that compared all tenants has verified the ledger, for how many tenants the last
+-- runs could not, and up to when the last of them knows what has changed. The portal may still have been writing the rows
+-- of what changed within settle of a run: its own, or what is asked where that is longer.
 WITH last AS MATERIALIZED (
-  SELECT r.observed_at, r.settle, r.unverified, r.observed_at = latest.at AS is_latest FROM reconciler.proving_runs r, (
-    SELECT observed_at AS at FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1
-  ) AS latest
-  WHERE observed_at > latest.at - interval '1 hour' AND (observed_at = latest.at OR finished_at > latest.at)
+  SELECT * FROM reconciler.last_runs
 )
 SELECT clock_timestamp(), whole.until, (SELECT count(DISTINCT name) FROM last, unnest(unverified) AS name),
        whole.settle, newest.until
@@ -97,14 +90,11 @@ FROM (SELECT) AS nothing LEFT JOIN LATERAL (
 ) AS whole ON true
 
 -- name: unverified
--- The tenants that the last run could not prove, nor those that ended after it had begun, and up to when an earlier run proved each.
+-- The tenants that the last runs could not prove, and up to when an earlier run proved each.
 -- No run has proved a tenant since its report was opened, so the search begins there. A run before its lifetime began
 -- proved nothing about it.
 WITH last AS (
-  SELECT DISTINCT unnest(r.unverified) AS tenant_name FROM reconciler.proving_runs r, (
-    SELECT observed_at AS at FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1
-  ) AS latest
-  WHERE observed_at > latest.at - interval '1 hour' AND (observed_at = latest.at OR finished_at > latest.at)
+  SELECT DISTINCT unnest(unverified) AS tenant_name FROM reconciler.last_runs
 )
 SELECT t.tenant_name, CASE WHEN proof.until > l.created_at THEN proof.until END
 FROM last t

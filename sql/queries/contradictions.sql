@@ -40,7 +40,7 @@ FROM mark m CROSS JOIN before
 
 -- name: tenants_with_news
 -- The tenants with events or corrections of a higher id, with open reports of contradictions or closed months, with a gap
--- that the last run has found, and those of the last run, if it has left corrections that are disproved.
+-- that the last run has found, and those of the last runs, if they have left corrections that are disproved.
 SELECT tenant_name FROM public.tenant_skill_events WHERE id > %(skill)s
 UNION
 SELECT tenant_name FROM public.tenant_suspension_events WHERE id > %(suspension)s
@@ -52,9 +52,7 @@ UNION
 SELECT g.tenant_name FROM reconciler.gaps g JOIN reconciler.source s ON g.until_at >= s.position_at
 WHERE g.tenant_name <> '*'
 UNION
-SELECT unnest(last.unverified)
-FROM (SELECT unverified, counts FROM reconciler.proving_runs ORDER BY observed_at DESC LIMIT 1) last
-WHERE last.counts -> 'correction_superseded' ? 'defer'
+SELECT unnest(unverified) FROM reconciler.last_runs WHERE counts -> 'correction_superseded' ? 'defer'
 
 -- name: suspicious_keys
 -- The keys whose events may contradict each other: in the skill's place null for the suspension. One that is true may

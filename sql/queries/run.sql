@@ -344,7 +344,7 @@ FROM (VALUES
   ('public.platform_pricing', 'SELECT', NULL), ('public.skill_pricing', 'SELECT', NULL),
   ('public.invoices', 'SELECT', NULL),
   ('reconciler.runs', 'SELECT', NULL), ('reconciler.runs', 'INSERT', NULL), ('reconciler.runs', 'UPDATE', 'notified'),
-  ('reconciler.proving_runs', 'SELECT', NULL),
+  ('reconciler.proving_runs', 'SELECT', NULL), ('reconciler.last_runs', 'SELECT', NULL),
   ('reconciler.corrections', 'SELECT', NULL), ('reconciler.corrections', 'INSERT', 'run_id'),
   ('reconciler.corrections', 'UPDATE', 'taken_back_at'), ('reconciler.corrections', 'UPDATE', 'taken_back_by'),
   ('reconciler.source', 'SELECT', NULL), ('reconciler.source', 'INSERT', NULL), ('reconciler.source', 'UPDATE', NULL),

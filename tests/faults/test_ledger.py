@@ -822,6 +822,7 @@ PRIVILEGES: Final = (
     "SELECT ON public.invoices",
     "USAGE ON SCHEMA reconciler",
     "SELECT ON reconciler.proving_runs",
+    "SELECT ON reconciler.last_runs",
     "INSERT ON reconciler.runs",
     "UPDATE (notified) ON reconciler.runs",
     "INSERT ON reconciler.corrections",

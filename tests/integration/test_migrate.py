@@ -39,7 +39,7 @@ OWN = [
     ),
 ]
 """The tables of schema reconciler."""
-VIEWS = ["closed_months", "earlier_lifetimes", "kept_prices", "left_out", "paid_days", "proving_runs"]
+VIEWS = ["closed_months", "earlier_lifetimes", "kept_prices", "last_runs", "left_out", "paid_days", "proving_runs"]
 """Its views."""
 PATIENCE = 60
 """Seconds for what takes a moment on an idle machine."""

@@ -65,7 +65,7 @@ PERMITTED = [
         "ON CONFLICT (id) DO UPDATE SET resource_version = excluded.resource_version"
     ),
     "SELECT * FROM reconciler.corrections",
-    "SELECT * FROM reconciler.proving_runs",
+    "SELECT * FROM reconciler.proving_runs, reconciler.last_runs",
     "SELECT * FROM reconciler.migrations",
     "SELECT * FROM reconciler.payers",
     "SELECT * FROM reconciler.paid_days",

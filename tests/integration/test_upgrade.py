@@ -187,7 +187,7 @@ def test_the_steps_are_numbered_without_a_gap() -> None:
 
 
 def test_something_of_ours_that_was_dropped_is_named(ledger: Connection) -> None:
-    ledger.execute("DROP VIEW reconciler.proving_runs; DROP TABLE reconciler.exceptions")
+    ledger.execute("DROP VIEW reconciler.last_runs, reconciler.proving_runs; DROP TABLE reconciler.exceptions")
     with pytest.raises(
         migrate.MigrationConflict, match=r"lacks: view reconciler\.proving_runs, table reconciler\.exceptions"
     ) as caught:

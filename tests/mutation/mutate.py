@@ -2153,9 +2153,9 @@ GUARDS = (
     ),
     Guard(
         "changed: a run beside one of all proves nothing for it",
-        "queries/certificate.sql",
-        "(observed_at = latest.at OR finished_at > latest.at)\n), assumed",
-        "observed_at = latest.at\n), assumed",
+        "schema/016_changed_runs.sql",
+        "(r.observed_at = latest.at OR r.finished_at > latest.at);",
+        "r.observed_at = latest.at;",
         "tests/integration/test_changed_runs.py",
     ),
     Guard(
