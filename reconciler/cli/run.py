@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ from reconciler.core.errors import Failure
 from reconciler.core.model import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+RAISED_AGAIN_SECONDS = 0.5
+"""After which it is seen whether anybody has taken what a signal raised."""
 
 _log = structlog.get_logger("reconciler")
 
@@ -76,7 +80,7 @@ def run(
     if migrate_first and not dry_run:
         for created in _create_missing():
             _log.info("ledger.created", what=created)
-    with _terminated_in_order():
+    with terminated_in_order():
         outcome = run_once(
             Mode.PLAN if dry_run else Mode.RUN,
             settings.database_url(),
@@ -90,20 +94,39 @@ def run(
 
 
 @contextmanager
-def _terminated_in_order() -> Iterator[None]:
-    """Let SIGTERM fail the run, with its row and its alerts: the first process of a pod would ignore it."""
+def terminated_in_order() -> Iterator[None]:
+    """Let SIGTERM fail the run, with its row and its alerts: the first process of a pod would ignore it.
+
+    What is raised while an answer of urllib3's is freed is dropped in silence, as in any finalizer of an io.IOBase. So
+    it is raised again until somebody has taken it.
+
+    Raises:
+        Terminated: the signal came.
+    """
+    raised: Callable[[], Terminated | None] = lambda: None  # noqa: E731 - until there is one to refer to
 
     def terminate(*_: object) -> None:
+        nonlocal raised
         signal.signal(signal.SIGTERM, before)
-        raise Terminated(
+        if raised():
+            return
+        error = Terminated(
             "The run was told to end (SIGTERM), as when a node is drained or a pod is deleted.",
             "Nothing was written unless the log says so. The next run starts from scratch.",
         )
+        raised = weakref.ref(error)
+        signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)
+        try:
+            raise error
+        finally:
+            del error  # its own traceback would keep it
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before, alarm = signal.signal(signal.SIGTERM, terminate), signal.signal(signal.SIGALRM, terminate)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, before)
 
 

@@ -2089,6 +2089,13 @@ GUARDS = (
         "tests/unit/test_alert_http.py tests/faults/test_secrets.py",
     ),
     Guard(
+        "a signal that was lost comes again",
+        "cli/run.py",
+        "        signal.setitimer(signal.ITIMER_REAL, RAISED_AGAIN_SECONDS)\n",
+        "",
+        "tests/unit/test_terminated.py",
+    ),
+    Guard(
         "changed: the log must reach the list",
         "sources/listing.py",
         "if log.read is not LogRead.REACHED:\n        return None\n    tenants",
