@@ -15,7 +15,8 @@ from reconciler.core.plan import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reconciler.core.model import ChangeLog, Source
+    from reconciler.core.history import Position
+    from reconciler.core.model import Source, StartLog
     from reconciler.deadline import Deadline
 
 
@@ -47,6 +48,7 @@ class Job:
     began: float = field(default_factory=time.monotonic)
     """In seconds of `time.monotonic`."""
 
-    def read_log(self, position: str, until: str) -> Callable[[], ChangeLog]:
-        """Start to read the change log; return what waits for it."""
-        return self.deadline.start(partial(self.source.read_log, position, until))
+    def start_log(self, position: Position | None) -> StartLog | None:
+        """Return what starts to read the change log since this position; None without one."""
+        since = position and position.resource_version
+        return (lambda until: self.deadline.start(partial(self.source.read_log, since, until))) if since else None

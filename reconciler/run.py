@@ -29,13 +29,13 @@ from reconciler.db.connection import Ledger
 from reconciler.db.contradictions import look_at_events, read_marks
 from reconciler.db.positions import Sightings
 from reconciler.db.usage import Billed, histories, prices
-from reconciler.sources.listing import list_changed, list_tenants, read_again
+from reconciler.sources.listing import list_all, list_tenants, read_again
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from datetime import datetime
 
-    from reconciler.core.model import Changed, Listing, Since
+    from reconciler.core.model import Changed, Listing
     from reconciler.core.plan import Plan
     from reconciler.db.contradictions import EventsSeen, Marks
     from reconciler.db.runs import Start
@@ -83,12 +83,14 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
     started = runs.look_back(ledger, job.deadline.left(), started, job.options.full_every)
     ledger.close()
     with TenantSpool() as spool:
-        listing = _list(job, spool, started.last, started.since, accept=job.options.accept_source)
+        accept, start_log = job.options.accept_source, job.start_log(started.position)
+        tenants = list_tenants(job.source, spool, started.last, started.since, start_log, accept=accept)
+        listing = _logged(job, tenants)
         known = replace(known, names=listing.changed and listing.changed.names)
         yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
         if job.source.is_live:
-            sightings.expect(started, listing, accept=job.options.accept_source, read_log=job.read_log)
+            sightings.expect(started, listing, accept=accept)
         first = _compare(job, ledger, spool, dating, sightings, changed=listing.changed)
     settled = _settle(job, ledger, sightings, dating, first)
     first = settled.without(first)
@@ -116,10 +118,8 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
         yield from runs.commit(ledger, plan, known, sightings, seen, limits=limits, time_left=time_left)
 
 
-def _list(job: Job, spool: TenantSpool, last: Listing | None, since: Since | None = None, *, accept: bool) -> Listing:
-    """List the tenants into the spool, or where that is enough, those that have changed; log when that was done."""
-    changed = list_changed(job.source, spool, since, last, job.read_log) if since and last and not accept else None
-    listing = changed or list_tenants(job.source, spool, last, accept=accept)
+def _logged(job: Job, listing: Listing) -> Listing:
+    """Log when the tenants were listed, and how many of them are compared."""
     compared = len(listing.changed.names) if listing.changed else "all"
     facts = {"source": listing.source, "resource_version": listing.resource_version, "compared": compared}
     _log.info("tenants.observed", **facts, seconds=round(time.monotonic() - job.began, 3))
@@ -188,7 +188,7 @@ def _recheck(
     relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
     with TenantSpool() as spool:
         if relist:
-            again = _list(job, spool, listing, accept=False)
+            again = _logged(job, list_all(job.source, spool, listing, accept=False))
             yield (known := replace(known, source=again.source, resource_version=again.resource_version))
         else:
             read_again(job.source, spool, names, first.observed)

@@ -6,6 +6,7 @@ Everything here is a frozen value. Times are aware datetimes in UTC, amounts in 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -275,6 +276,12 @@ class Listing(NamedTuple):
     """When that page was read, in seconds of `time.monotonic`."""
     changed: Changed | None = None
     """What was read in place of all tenants; None if they were listed."""
+    log: Callable[[], ChangeLog] | None = None
+    """Waits for the change log up to this list; None if nobody reads it."""
+
+
+StartLog = Callable[[str], Callable[[], "ChangeLog"]]
+"""Starts to read the change log up to a resourceVersion, and returns what waits for it."""
 
 
 class Compared(enum.StrEnum):
@@ -288,8 +295,6 @@ class Compared(enum.StrEnum):
 class Since(NamedTuple):
     """What a run starts from that compares only what has changed."""
 
-    position: str
-    """The resourceVersion up to which the change log was read."""
     due: Mapping[str, str | None]
     """The tenants that are compared even if they have not changed, each with its resourceVersion there, if known."""
     tenants_recorded: int
@@ -303,8 +308,6 @@ class Changed(NamedTuple):
     """The tenants that could differ from the ledger."""
     tenants_observed: int
     tenants_recorded: int
-    log: ChangeLog
-    """Up to the list that would show all tenants."""
 
 
 class LogRead(enum.StrEnum):
@@ -385,8 +388,8 @@ class Source(Protocol):
     def identity(self) -> str:
         """Return what identifies this source."""
 
-    def observe(self, spool: Spool, /) -> Listing:
-        """Put every tenant into the spool, or raise."""
+    def observe(self, spool: Spool, start_log: StartLog | None = None, /) -> Listing:
+        """Put every tenant into the spool, or raise; start to read the change log as soon as the list has a version."""
 
     def head(self) -> tuple[Listing, int] | None:
         """Return what is known of a list of all tenants, and how many there are, by listing one; None: not that."""

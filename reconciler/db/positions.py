@@ -78,15 +78,8 @@ class Sightings:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def expect(
-        self,
-        started: Start,
-        listing: Listing,
-        *,
-        accept: bool,
-        read_log: Callable[[str, str], Callable[[], ChangeLog]],
-    ) -> None:
-        """Begin with a list of a cluster, and to read the change log up to it; `accept` takes a restored cluster."""
+    def expect(self, started: Start, listing: Listing, *, accept: bool) -> None:
+        """Begin with a list of a cluster and the change log up to it; `accept` takes a restored cluster."""
         position = Position(listing.resource_version, started.observed_at)
         # a later change is not on the list
         listed_at = started.observed_at + timedelta(seconds=listing.read_at - started.read_at)
@@ -95,12 +88,9 @@ class Sightings:
         before = started.last or listing
         self._new = _New(listing.source, before.source, started.position, position, listed_at, accept, tenants, gaps)
         self._new.is_restored = accept and is_older(listing.resource_version, before.resource_version)
-        last = started.position and started.position.resource_version
-        is_same = listing.source == before.source and not self._new.is_restored
-        if changed := listing.changed:
-            self._new.names, self._new.log = sorted(changed.names), lambda: changed.log
-        elif is_same and last and listing.resource_version:
-            self._new.log = read_log(last, listing.resource_version)
+        self._new.names = sorted(listing.changed.names) if listing.changed else None
+        if listing.log and listing.source == before.source and not self._new.is_restored:
+            self._new.log = listing.log
 
     def look(self, cursor: Cursor) -> None:
         """Compare the staged list with what is remembered, and keep what is new.

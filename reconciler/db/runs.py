@@ -109,11 +109,11 @@ def _read_since(cursor: Cursor, full_every: timedelta, marks: Marks) -> Since | 
     known = cursor.execute(query("last_list_of_all"), {"within": within, "version": __version__}).fetchone()
     if known is None or not marks.is_recent:
         return None
-    position, recorded, unverified = known
+    recorded, unverified = known
     news = tenants_with_news(cursor, marks)
     reported = [name for (name,) in cursor.execute(query("reported_tenants"))]
     due = dict(cursor.execute(query("remembered_versions"), {"names": [*{*news, *reported, *unverified}]}).fetchall())
-    return Since(position, due, recorded)
+    return Since(due, recorded)
 
 
 def report_restless(cursor: Cursor, plan: Plan, as_of: datetime) -> Plan:

@@ -23,7 +23,7 @@ import click
 import yaml
 
 from reconciler import ledger, logs
-from reconciler.core.model import ChangeLog, Listing, LogRead, Mode
+from reconciler.core.model import Listing, Mode
 from reconciler.db.apply import Author
 from reconciler.db.closing import close, due
 from reconciler.db.connection import connect, snapshot, transaction
@@ -40,7 +40,7 @@ from reconciler.views import explain, findings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reconciler.core.model import Outcome, Spool
+    from reconciler.core.model import Outcome, Spool, StartLog
 
 GROUP = "pieced.ch"
 ORG_LABEL = "pieced.ch/zitadel-org-id"
@@ -158,14 +158,10 @@ class _Cluster(FileSource):
         """Return what identifies it."""
         return "the demo's cluster"
 
-    def observe(self, spool: Spool) -> Listing:
+    def observe(self, spool: Spool, start_log: StartLog | None = None) -> Listing:  # noqa: ARG002 - there is none
         """Put every tenant into the spool."""
         FileSource.observe(self, spool)
         return Listing(self.identity(), resource_version="1")
-
-    def read_log(self, position: str, until: str) -> ChangeLog:  # noqa: ARG002 - there is none
-        """Return that the change log is lost."""
-        return ChangeLog(LogRead.LOST)
 
 
 @dataclass(frozen=True, slots=True)

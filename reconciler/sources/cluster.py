@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from reconciler.core.model import ChangeLog, Spool
+    from reconciler.core.model import ChangeLog, Spool, StartLog
     from reconciler.sources.api_client import Answer, CustomResource, ServedKind
 
 _NAME = re.compile(r"[a-z0-9.-]{1,253}")
@@ -78,8 +78,8 @@ class Cluster:
             raise malformed(f"the cluster has no namespace kube-system ({error})") from None
         return answer.decoded(_Object, "Namespace").metadata.uid
 
-    def observe(self, spool: Spool) -> Listing:
-        """Put every tenant into the spool.
+    def observe(self, spool: Spool, start_log: StartLog | None = None) -> Listing:
+        """Put every tenant into the spool, and read the change log up to the list beside that.
 
         Raises:
             SourceFault: the list is incomplete or malformed.
@@ -87,7 +87,7 @@ class Cluster:
         kind = self.resource.discover()
         for _ in range(1 + MAX_LIST_RESTARTS):
             try:
-                return self._list(kind, spool)
+                return self._list(kind, spool, start_log)
             except Gone:
                 # the token in a 410 continues at another resourceVersion: it is never used
                 _log.warning("list.expired", meaning="the list starts again from its first page")
@@ -156,10 +156,11 @@ class Cluster:
         """
         return read_log(self.resource, self._read, position, until)
 
-    def _list(self, kind: ServedKind, spool: Spool) -> Listing:
+    def _list(self, kind: ServedKind, spool: Spool, start_log: StartLog | None) -> Listing:
         """Spool every page, and request the next one while this one is read."""
         tokens, before = set[str](), 0
         first: tuple[str, datetime | None, float] | None = None
+        log: Callable[[], ChangeLog] | None = None
         estimate: int | None = None
         asked = self._ask(kind, {"limit": str(self.page_size)})
         while True:
@@ -168,6 +169,8 @@ class Cluster:
             version, token = page.metadata.resource_version, page.metadata.token
             if not version or version != first[0]:
                 raise malformed(f"the resourceVersion changed from {first[0]!r} to {version!r} between two pages")
+            # the API server says only after seconds how far it has come: read it beside the other pages
+            log = log or (start_log and start_log(version))
             if token:
                 if not page.items:
                     raise malformed("a page without items has a continue token")
@@ -183,7 +186,7 @@ class Cluster:
             estimate = _compared(estimate, page, before)
             if not token:
                 # the identity is read after the last page: it must still be the same cluster
-                return Listing(self.identity(), *first)
+                return Listing(self.identity(), *first, log=log)
 
     def _read(self, kind: ServedKind, item: Raw, position: int = 1) -> Observed:
         found = read(item, org_label=self.org_label, position=position, reliable_times=kind.has_reliable_times)

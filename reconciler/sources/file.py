@@ -20,7 +20,7 @@ from reconciler.sources.parse import UnreadableItem, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.core.model import ChangeLog, Observed, Spool
+    from reconciler.core.model import ChangeLog, Observed, Spool, StartLog
 
 STANDARD_INPUT = "-"
 KUBECTL = "kubectl get piecedtenants -A -o yaml --show-managed-fields"
@@ -67,7 +67,7 @@ class FileSource:
         """Raise: a file has no change log."""
         raise NotImplementedError(position, until)
 
-    def observe(self, spool: Spool) -> Listing:
+    def observe(self, spool: Spool, start_log: StartLog | None = None) -> Listing:  # noqa: ARG002 - a file has none
         """Put every tenant into the spool.
 
         Raises:

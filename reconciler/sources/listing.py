@@ -10,9 +10,9 @@ from reconciler.core.model import Changed, ChangeLog, LogRead, VersionKind
 from reconciler.core.recheck import costs_a_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from reconciler.core.model import Listing, Observed, Since, Source, Spool
+    from reconciler.core.model import Listing, Observed, Since, Source, Spool, StartLog
 
 
 class OtherSource(Refusal):
@@ -23,9 +23,26 @@ class StaleList(Refusal):
     """The list is older than one that an earlier run has seen."""
 
 
-def list_changed(
-    source: Source, spool: Spool, since: Since, last: Listing, read_log: Callable[[str, str], Callable[[], ChangeLog]]
-) -> Listing | None:
+def list_tenants(
+    source: Source,
+    spool: Spool,
+    last: Listing | None,
+    since: Since | None,
+    start_log: StartLog | None,
+    *,
+    accept: bool,
+) -> Listing:
+    """Put those tenants into the spool that have changed or are due, where that is enough, else all of them.
+
+    Raises:
+        Refusal: what `list_all` raises.
+    """
+    if last and since and start_log and not accept and (changed := list_changed(source, spool, since, last, start_log)):
+        return changed
+    return list_all(source, spool, last, start_log, accept=accept)
+
+
+def list_changed(source: Source, spool: Spool, since: Since, last: Listing, start_log: StartLog) -> Listing | None:
     """Put those tenants into the spool that have changed or are due, each as a list of all would show it.
 
     Returns:
@@ -38,7 +55,7 @@ def list_changed(
     listing, number = head
     # of an empty cluster only the rows that are open now say whether that can be
     is_good = number and listing.source == last.source and not is_older(listing.resource_version, last.resource_version)
-    log = read_log(since.position, listing.resource_version or "")() if is_good else ChangeLog()
+    log = start_log(listing.resource_version or "")() if is_good else ChangeLog()
     if log.read is not LogRead.REACHED:
         return None
     tenants = {seen.name: None if kind is VersionKind.DELETED else seen for kind, seen in log.versions}
@@ -51,7 +68,8 @@ def list_changed(
             return None
     for tenant in filter(None, tenants.values()):
         spool.add(tenant)
-    return listing._replace(changed=Changed(frozenset(tenants), number, since.tenants_recorded, log))
+    changed = Changed(frozenset(tenants), number, since.tenants_recorded)
+    return listing._replace(changed=changed, log=lambda: log)
 
 
 def _is_unchanged(remembered: str | None, tenant: Observed | None) -> bool:
@@ -72,7 +90,9 @@ def read_again(source: Source, spool: Spool, names: Iterable[str], before: Mappi
             spool.add(tenant)
 
 
-def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: bool) -> Listing:
+def list_all(
+    source: Source, spool: Spool, last: Listing | None, start_log: StartLog | None = None, *, accept: bool
+) -> Listing:
     """Put every tenant into the spool, and return what is known of the list.
 
     `last` is the last list of the source that the ledger belongs to, None on the first run; `accept` allows another
@@ -90,7 +110,7 @@ def list_tenants(source: Source, spool: Spool, last: Listing | None, *, accept: 
             "Nothing was written. Is it the right cluster and the right database? If the ledger is to follow this "
             "source from now on, say so once with --accept-source.",
         )
-    listing = source.observe(spool)
+    listing = source.observe(spool, start_log)
     if listing.source != identity:
         raise OtherSource(
             "The API server's address led to two clusters during one run.",

@@ -305,7 +305,7 @@ WHERE compared = 'all' ORDER BY observed_at DESC LIMIT 1
 -- What a run starts from that compares only what has changed since all tenants were listed. No row where it must list all
 -- of them: that was too long ago, or by another version; no tenant was open; the last run was stopped, so that what it
 -- found is written nowhere; or two runs overlapped, so that neither saw what the other found.
-SELECT s.position, whole.tenants_recorded, last.unverified
+SELECT whole.tenants_recorded, last.unverified
 FROM reconciler.source s, (
   SELECT id, started_at, outcome, mode, source, unverified FROM reconciler.runs
   ORDER BY started_at DESC LIMIT 1

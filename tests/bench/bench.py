@@ -90,6 +90,8 @@ class Shown:
     is_real: ClassVar[bool] = False
     idle = 0.0
     """CPU seconds that the API server uses in each second by itself."""
+    asking = 0.0
+    """Those that it uses to say how many it has used."""
 
     def __init__(self, folder: Path, page_size: int) -> None:
         self._folder, self._page_size, self._version = folder, page_size, 0
@@ -224,7 +226,7 @@ class Bench:
         written = said["findings"] if way == OBVIOUS else said.get("written", 0)
         ledger = said.get("ledger", 0)
         assert (way == CHANGED) == (said.get("compared", "all") != "all"), f"{way} compared {said.get('compared')}"
-        api = max(0.0, api - self._cluster.idle * (done.use.wall + server.AFTERMATH))
+        api = max(0.0, api - self._cluster.asking - self._cluster.idle * (done.use.wall + server.AFTERMATH))
         return Cost(done.use.wall, ledger, done.use.cpu, used, done.use.peak, api, said.get("read", 0), written)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import stamina
 from structlog.testing import capture_logs
 
-from reconciler.core.model import ChangeLog, LogRead, VersionKind
+from reconciler.core.model import ChangeLog, LogRead, Observed, VersionKind
 from reconciler.deadline import Deadline, DeadlineExceeded
 from reconciler.sources import change_log
 from reconciler.sources.api_client import Api, ClusterDenied, CustomResource
@@ -38,10 +39,10 @@ def _at_once() -> Iterator[None]:
         yield
 
 
-def reader(kubeconfig: Path, deadline: float = 60) -> Cluster:
+def reader(kubeconfig: Path, deadline: float = 60, page_size: int = 500) -> Cluster:
     api = Api(kubeconfig=str(kubeconfig), context=None, deadline=Deadline.after(deadline))
     resource = CustomResource(api=api, group="pieced.ch", plural="piecedtenants")
-    return Cluster(resource=resource, org_label=ORG_LABEL, page_size=500)
+    return Cluster(resource=resource, org_label=ORG_LABEL, page_size=page_size)
 
 
 class World:
@@ -106,6 +107,50 @@ def test_what_was_undone_between_two_lists_is_shown(cluster: Harness) -> None:
         (MODIFIED, "acme", ("mail",)),
     ]
     assert [version.observed.generation for version in log.versions] == [2, 3, 4, 5]
+
+
+class Begun(list[Observed]):
+    """A spool in memory, and the logs that were begun: up to where, and how many tenants had been read by then."""
+
+    def __init__(self) -> None:
+        self.logs: list[tuple[str, int]] = []
+
+    def add(self, tenant: Observed, /) -> None:
+        self.append(tenant)
+
+    def restart(self) -> None:
+        self.clear()
+
+    def start_log(self, until: str) -> Callable[[], ChangeLog]:
+        self.logs.append((until, len(self)))
+        return partial(ChangeLog, LogRead.PARTLY, until)
+
+
+def test_a_log_is_begun_with_the_first_page_of_its_list(cluster: Harness) -> None:
+    for name in "abc":
+        cluster.create(tenant(name))
+    begun = Begun()
+
+    listing = reader(cluster.kubeconfig, page_size=1).observe(begun, begun.start_log)
+
+    assert ([one.name for one in begun], begun.logs) == ([*"abc"], [(listing.resource_version, 0)])
+    assert listing.log
+    assert listing.log().position == listing.resource_version
+
+
+def test_a_list_that_begins_anew_has_the_later_log(world: World) -> None:
+    def gone_after_a_write(reply: f.Reply, request: f.Request) -> f.Reply:
+        world.api.create(tenant("d"))
+        return f.gone()(reply, request)
+
+    world.api.faults.append(Fault(gone_after_a_write, when=f.later_pages, times=1))
+    begun = Begun()
+
+    listing = reader(world.kubeconfig, page_size=1).observe(begun, begun.start_log)
+
+    assert [until for until, _ in begun.logs] == [str(world.until), listing.resource_version]
+    assert listing.log
+    assert listing.log().position == listing.resource_version
 
 
 def test_a_tenant_that_came_and_went_is_shown(cluster: Harness) -> None:

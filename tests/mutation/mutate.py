@@ -2251,9 +2251,9 @@ GUARDS = (
     ),
     Guard(
         "changed: an accepted source is listed whole",
-        "run.py",
-        "if since and last and not accept else None",
-        "if since and last else None",
+        "sources/listing.py",
+        "if last and since and start_log and not accept and (",
+        "if last and since and start_log and (",
         "tests/integration/test_changed_runs.py",
     ),
 )

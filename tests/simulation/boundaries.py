@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.core.model import ChangeLog, Listing, Observed, Spool
+    from reconciler.core.model import ChangeLog, Listing, Observed, Spool, StartLog
     from reconciler.sources.cluster import Cluster
     from tests.simulation.portal import Clock
 
@@ -153,7 +153,7 @@ class Looks:
         self.shown.append(look)
         self.shown_at.append(self.clock.now)
 
-    def observe(self, spool: Spool, /) -> Listing:
+    def observe(self, spool: Spool, start_log: StartLog | None = None, /) -> Listing:
         """Pass it on, and remember the whole list."""
         self.boundaries.cross("before list")
         listed: dict[str, Observed | None] = {}
@@ -173,7 +173,7 @@ class Looks:
                 spool.restart()
 
         # the world's clock, as in `Boundaries.installed`
-        listing = self.source.observe(Recording())._replace(read_at=self.clock.now.timestamp())
+        listing = self.source.observe(Recording(), start_log)._replace(read_at=self.clock.now.timestamp())
         self._show(listed)
         self.boundaries.cross("after list")
         return listing

@@ -42,15 +42,17 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reconciler.core.model import ChangeLog, Outcome
+    from reconciler.core.history import Position
+    from reconciler.core.model import Outcome, StartLog
 
 
 class Unhurried(Job):
     """A run that reads the change log only when it waits for it, so that a seed always tells the same story."""
 
-    def read_log(self, position: str, until: str) -> Callable[[], ChangeLog]:
+    def start_log(self, position: Position | None) -> StartLog | None:
         """Return what reads it."""
-        return partial(self.source.read_log, position, until)
+        since = position and position.resource_version
+        return partial(partial, self.source.read_log, since) if since else None
 
 
 PASSES = 8

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reconciler.core.model import ChangeLog, Listing, LogRead, Observed, Since, Spool, Version, VersionKind
+from reconciler.core.model import ChangeLog, Listing, LogRead, Observed, Since, Spool, StartLog, Version, VersionKind
 from reconciler.sources.listing import list_changed
 
 ADDED, MODIFIED, DELETED = VersionKind
@@ -44,7 +44,7 @@ class Stub:
         self.asked.append(name)
         return self.tenant
 
-    def observe(self, spool: Spool, /) -> Listing:
+    def observe(self, spool: Spool, start_log: StartLog | None = None, /) -> Listing:
         raise NotImplementedError
 
     def read_log(self, position: str, until: str) -> ChangeLog:
@@ -65,7 +65,7 @@ class Kept(list[Observed]):
 def read(stub: Stub, **due: str | None) -> tuple[set[str], list[str | None]] | None:
     """Return which tenants could differ, and the versions that are shown of them."""
     kept = Kept()
-    found = list_changed(stub, kept, Since("95", due, 7), LAST, lambda *asked: lambda: stub.read_log(*asked))
+    found = list_changed(stub, kept, Since(due, 7), LAST, lambda until: lambda: stub.read_log("95", until))
     if found is None:
         assert kept == []
         return None
