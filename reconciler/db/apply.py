@@ -8,16 +8,16 @@ same correction twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from reconciler.core.errors import Failure, Refusal
 from reconciler.core.model import Action, Finding, Moment
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
     from uuid import UUID
 
+    from reconciler.core.model import Table
     from reconciler.core.plan import Plan
     from reconciler.db.connection import Cursor
 
@@ -161,12 +162,29 @@ def _corrections_of(plan: Plan, tenants: Container[str]) -> list[Finding]:
 
 
 def _stage(cursor: Cursor, corrections: Sequence[Finding]) -> None:
-    """Stage the corrections."""
-    rows = _rows(corrections)
+    """Stage the corrections, each event under the id that it is written with."""
+    rows = _rows(corrections, _drawn_ids(cursor, corrections))
     with cursor.copy(query("copy_plan")) as copy:
         while block := "".join(islice(rows, ROWS_BATCH)):
             copy.write(block)
     cursor.execute(query("count_plan"))
+
+
+def _drawn_ids(cursor: Cursor, corrections: Sequence[Finding]) -> dict[Table, Iterator[int]]:
+    """Draw the ids of the events, and return them by table in the order in which they are to be used."""
+    needed = Counter(f.table for f in corrections if f.table and f.event_kind)
+    sequences = _sequences(cursor)
+    drawn: dict[Table, Iterator[int]] = {}
+    for table, number in needed.items():
+        if sequence := sequences[table]:
+            cursor.execute(query("draw_ids"), {"sequence": sequence, "number": number})
+            drawn[table] = chain.from_iterable(cursor.fetchall())
+    return drawn
+
+
+def _sequences(cursor: Cursor) -> dict[str, str | None]:
+    """Return the sequence of each event table; None where PostgreSQL knows none."""
+    return dict(cursor.execute(query("event_sequences")).fetchall())
 
 
 def write_decided(cursor: Cursor, findings: Sequence[Finding], author: Author) -> int:
@@ -197,13 +215,12 @@ def _write_staged(cursor: Cursor, run_id: UUID | None, *, takes_back: bool, auth
 
     It is a run's, or with an author a person's.
     """
-    sequences: dict[str, str | None] = dict(cursor.execute(query("event_sequences")).fetchall())
-    cursor.execute(query("number_events"), {"sequences": Jsonb(sequences)})
+    cursor.execute(query("note_beginnings"))
     copy_near(cursor)
     cursor.execute(near(cursor, "supersede_planned"))
     if in_use := cursor.execute(near(cursor, "ids_in_use")).fetchone():
         table, number = in_use
-        raise _sequence_behind(table, number, sequences[table])
+        raise _sequence_behind(table, number, _sequences(cursor)[table])
     for statement in ("insert_lifecycles", "stamp_deletions", "resolve_orgs"):
         cursor.execute(query(statement))
     taken_back = [number for (number,) in cursor.execute(query("take_back_undone"))]
@@ -271,8 +288,8 @@ def _too_many(causes: Mapping[str, str], limit: int) -> TooManyParked:
     )
 
 
-def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
-    """Yield the corrections as rows of COPY's text format."""
+def _rows(corrections: Sequence[Finding], ids: Mapping[Table, Iterator[int]]) -> Iterator[str]:
+    """Yield the corrections as rows of COPY's text format; the ids of their events are taken in turn."""
     inserted = {f.tenant for f in corrections if f.action is Action.INSERT}
     stamped = {f.tenant for f in corrections if f.action is Action.STAMP}
     for f in corrections:
@@ -300,6 +317,7 @@ def _rows(corrections: Sequence[Finding]) -> Iterator[str]:
             *(map(_text, f.shown_by) if f.shown_by else (NULL, NULL)),
             NULL if f.decision is None else str(f.decision),
             NULL if f.takes_back is None else str(f.takes_back),
+            str(next(ids[f.table])) if f.table and f.table in ids and f.event_kind else NULL,
         )
         yield "\t".join(fields) + "\n"
 

@@ -436,7 +436,7 @@ CREATE TEMPORARY TABLE planned (
 COPY planned (
   reason, tenant_name, zitadel_org_id, subject, action, recorded, observed, occurred_at, not_before, not_after, evidence,
   closed_period, impact_chf, impact_min_chf, impact_max_chf, event_table, event_kind, supersedes_event_id, row_state,
-  newest_event_id, uid, resource_version, decision, takes_back_event_id)
+  newest_event_id, uid, resource_version, decision, takes_back_event_id, event_id)
 FROM STDIN
 
 -- name: count_plan
@@ -540,7 +540,7 @@ FROM planned p
 WHERE p.action = 'update' AND l.tenant_name = p.tenant_name AND l.zitadel_org_id = 'unknown'
 
 -- name: event_sequences
--- What the ids of each event table are drawn from. A sequence need not belong to its column.
+-- What the ids of each event table are drawn from before they are written. A sequence need not belong to its column.
 SELECT name, coalesce(pg_get_serial_sequence('public.' || name, 'id'), (
          SELECT d.refobjid::regclass::text
          FROM pg_catalog.pg_attribute a
@@ -550,13 +550,16 @@ SELECT name, coalesce(pg_get_serial_sequence('public.' || name, 'id'), (
          WHERE a.attrelid = ('public.' || name)::regclass AND a.attname = 'id' AND s.relkind = 'S'))
 FROM unnest(ARRAY['tenant_skill_events', 'tenant_suspension_events']) AS events (name)
 
--- name: number_events
--- Draw the ids of the events before they are written, and keep when the lifetimes of the other rows began.
-UPDATE planned
-SET event_id = CASE WHEN event_kind IS NOT NULL THEN nextval((%(sequences)s::jsonb ->> event_table)::regclass) END,
-    life_began_at = CASE WHEN event_table = 'tenant_billing_lifecycle' THEN coalesce(
-      (SELECT created_at FROM public.tenant_billing_lifecycle l WHERE l.tenant_name = planned.tenant_name),
-      (SELECT i.occurred_at FROM planned i WHERE i.tenant_name = planned.tenant_name AND i.action = 'insert')) END
+-- name: draw_ids
+SELECT nextval(%(sequence)s::regclass) FROM generate_series(1, %(number)s)
+
+-- name: note_beginnings
+-- Keep when the lifetimes began whose rows are about to be written.
+UPDATE planned p SET life_began_at = coalesce(l.created_at, i.occurred_at)
+FROM (SELECT DISTINCT tenant_name FROM planned WHERE event_table = 'tenant_billing_lifecycle') lives
+LEFT JOIN public.tenant_billing_lifecycle l USING (tenant_name)
+LEFT JOIN planned i ON i.tenant_name = lives.tenant_name AND i.action = 'insert'
+WHERE p.event_table = 'tenant_billing_lifecycle' AND p.tenant_name = lives.tenant_name
 
 -- name: ids_in_use
 -- The first id of an event that cannot be written: it is in use already, or none was drawn.
@@ -598,6 +601,7 @@ WITH open AS (
   WHERE event_table = 'tenant_suspension_events'
   UNION ALL
   SELECT event_table, tenant_name, subject, event_id, occurred_at FROM planned
+  WHERE (event_table, tenant_name, coalesce(subject, '')) IN (SELECT event_table, tenant_name, coalesce(subject, '') FROM open)
 ), ordered AS (
   SELECT event_table, id, lag(id) OVER (PARTITION BY event_table, tenant_name, subject ORDER BY occurred_at, id) AS before
   FROM event
