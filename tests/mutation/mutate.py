@@ -1089,6 +1089,13 @@ GUARDS = (
         CLOSING_TESTS,
     ),
     Guard(
+        "closing: no line is added to one that stands",
+        "schema/017_lines_with_their_closing.sql",
+        "WHERE closed_at = now())) THEN",
+        ")) THEN",
+        "tests/integration/test_roles.py",
+    ),
+    Guard(
         "closing: that the month is over is never accepted",
         "core/closing.py",
         "not doubt.accepted and doubt.tenant and {",
