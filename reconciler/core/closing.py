@@ -133,6 +133,8 @@ class Closing:
     """Of the organisations whose lines differ."""
     unpriced: tuple[str, ...]
     """Skills that were on and have no price."""
+    reprices: bool
+    """True if the month has these prices from it on: of the first closing, and where others were given."""
     lines: int
     written: bool
     """False: a dry run, or there was nothing to add."""

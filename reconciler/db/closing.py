@@ -198,7 +198,8 @@ def _closing(  # noqa: PLR0917 - all that a closing keeps
     """Return what is to be written, by what was filled in."""
     ((lines, unpriced),) = cursor.execute(query("closing_counts")).fetchall()
     is_new = not any(one.holds(org) for one in earlier)
-    adds = bool(lines or is_new or accepted) or kept != decode_prices(earlier[-1].prices)
+    reprices = not earlier or kept != decode_prices(earlier[-1].prices)
+    adds = bool(lines or is_new or accepted or reprices)
     return Closing(
         month=month,
         number=len(earlier) + 1,
@@ -209,6 +210,7 @@ def _closing(  # noqa: PLR0917 - all that a closing keeps
         accepted=accepted,
         totals=tuple(_totals(cursor, month, org)),
         unpriced=tuple(unpriced),
+        reprices=reprices,
         lines=lines,
         adds=adds,
         written=adds,
@@ -264,7 +266,7 @@ def due(cursor: Cursor, month: date, *, org: str | None = None, tenant: str | No
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for *row, _ in stream.execute(usage(cursor, "settled_lines"), parameters))
         lines = Rows(LineChange, _with_causes(cursor, changes, _closings(cursor, month)))
-    return _differences(cursor, month, None, lines)
+    return _differences(cursor, month, None, lines, kept_prices(cursor).get(month))
 
 
 def closed(
@@ -287,11 +289,13 @@ def closed(
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for row in stream.execute(query("closed_lines"), named))
         lines = Rows(LineChange, _with_causes(cursor, changes, closings[: number - 1], closings[number - 1]))
-    return _differences(cursor, month, number, lines)
+    # a later one may have changed the VAT rate
+    return _differences(cursor, month, number, lines, decode_prices(closings[number - 1].prices))
 
 
-def _differences(cursor: Cursor, month: date, number: int | None, lines: Rows[LineChange]) -> Differences:
-    kept = kept_prices(cursor).get(month)
+def _differences(
+    cursor: Cursor, month: date, number: int | None, lines: Rows[LineChange], kept: KeptPrices | None
+) -> Differences:
     return Differences(
         month=month,
         number=number,

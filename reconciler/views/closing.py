@@ -118,7 +118,7 @@ def _sentences(done: Closing) -> Iterator[str]:
     month = f"{done.month:%Y-%m}"
     yield f"CHF {done.total_chf} before VAT in {plural(done.lines, 'line')}."
     yield not_included(f"{done.prices.vat} %")
-    if done.number == 1:
+    if done.reprices:
         priced = f"the monthly fee, CHF {done.prices.fee}, and {plural(len(done.prices.skills), 'price')} of skills"
         yield f"From now on {month} has these prices: {priced}."
     if done.unpriced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -142,6 +143,25 @@ def test_a_misspelt_word_closes_nothing(
 ) -> None:
     ledger_of_may.reported()
     assert command("close", "2026-05", "--note", "invoices", *words).code in {3, 64}
+
+
+def test_a_closing_keeps_the_vat_rate_that_it_had(closed: Ledger, command: Callable[..., Ran]) -> None:
+    shown = [command("usage", "--month", "2026-05", "--closing", "1", "--output", "csv").out]
+    assert closed.close(prices={"vat": Decimal("7.70")}).number == 2
+    shown.append(command("usage", "--month", "2026-05", "--closing", "1", "--output", "csv").out)
+    assert shown[0] == shown[1]
+    second = json.loads(command("usage", "--month", "2026-05", "--closing", "2", "--output", "json").out)
+    assert second["vat_rate"] == "7.70"
+
+
+def test_a_later_closing_says_that_prices_have_changed(closed: Ledger, command: Callable[..., Ran]) -> None:
+    """It may be of another organisation: what is closed already costs something else from then on."""
+    said = "From now on 2026-05 has these prices: the monthly fee, CHF 59.00"
+    words = ("close", "2026-05", "--note", "fee")
+    closed.create("beta", B)
+    closed.reported()
+    assert said in command(*words, "--org", B, "--accept-price", "fee=59.00").out
+    assert "From now on" not in command(*words).out
 
 
 # --- invoices ----------------------------------------------------------------------------------------------------

@@ -1096,6 +1096,13 @@ GUARDS = (
         "tests/integration/test_roles.py",
     ),
     Guard(
+        "closing: it keeps its own VAT rate",
+        "db/closing.py",
+        "lines, decode_prices(closings[number - 1].prices))",
+        "lines, decode_prices(closings[-1].prices))",
+        "tests/integration/test_closing_odd.py",
+    ),
+    Guard(
         "closing: that the month is over is never accepted",
         "core/closing.py",
         "not doubt.accepted and doubt.tenant and {",
