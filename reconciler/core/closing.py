@@ -97,7 +97,7 @@ class OrgTotal(NamedTuple):
     chf: Decimal
     invoices: tuple[Invoice, ...] = ()
     is_first: bool = True
-    """True if no closing before was of it."""
+    """True if no closing before holds anything of it, or was made when it had an invoice."""
 
     @property
     def after(self) -> Decimal:

@@ -224,7 +224,7 @@ def _totals(cursor: Cursor, month: date, org: str | None) -> Iterator[OrgTotal]:
     invoices = _invoices(cursor, month, [row[0] for row in rows])
     for payer, before, chf, has_lines, is_first in rows:
         total = OrgTotal(payer, before, chf, invoices.get(payer, ()), is_first)
-        if has_lines or (is_first and total.invoices):
+        if has_lines or (is_first and total.invoices and total.not_invoiced != 0):
             yield total
 
 

@@ -181,6 +181,34 @@ def test_what_was_adjusted_is_not_adjusted_again(closed: Ledger) -> None:
     assert closed.close().totals[0].not_invoiced == Decimal("1.20")
 
 
+def test_who_appears_later_is_not_billed_what_was_invoiced(closed: Ledger) -> None:
+    """May was closed for everybody before the rows of B came, and its invoice was made from them."""
+    closed.create("beta", B)
+    closed.invoice(B, "49.00", {"tenant_monthly": "49.00"})
+    closed.reported()
+    closed.was_on(1, 2, name="beta", org=B)
+    assert [(each.org, each.not_invoiced) for each in closed.close().totals] == [(B, Decimal("1.20"))]
+    closed.was_on(3, 4, name="beta", org=B)
+    assert [(each.org, each.not_invoiced) for each in closed.close().totals] == [(B, Decimal("1.20"))]
+
+
+def test_what_was_to_be_credited_is_not_credited_again(ledger_of_may: Ledger) -> None:
+    """An invoice without a line: 49.00 were to be credited by the first closing; then the lines come."""
+    ledger_of_may.invoice(B, "49.00", {"tenant_monthly": "49.00"})
+    ledger_of_may.reported()
+    totals = [{each.org: each.not_invoiced for each in ledger_of_may.close().totals}]
+    ledger_of_may.create("beta", B)
+    ledger_of_may.reported()
+    totals.append({each.org: each.not_invoiced for each in ledger_of_may.close().totals})
+    assert totals == [{A: None, B: Decimal("-49.00")}, {B: Decimal("49.00")}]
+
+
+def test_an_invoice_of_other_things_alone_is_not_shown(ledger_of_may: Ledger) -> None:
+    ledger_of_may.invoice(B, "99.00", {"tenant_setup": "99.00"})
+    ledger_of_may.reported()
+    assert [each.org for each in ledger_of_may.close().totals] == [A]
+
+
 def test_an_invoice_of_a_quarter_is_shown(ledger_of_may: Ledger) -> None:
     invoice(ledger_of_may, "q2", "2026-04-01", "2026-06-30", "147.00")
     ledger_of_may.reported()

@@ -1103,6 +1103,13 @@ GUARDS = (
         "tests/integration/test_closing_odd.py",
     ),
     Guard(
+        "closing: what was invoiced before a first closing is not billed again",
+        "queries/closing.sql",
+        "AND c.closed_at > invoiced.since)",
+        ")",
+        "tests/integration/test_closing_odd.py",
+    ),
+    Guard(
         "closing: that the month is over is never accepted",
         "core/closing.py",
         "not doubt.accepted and doubt.tenant and {",
