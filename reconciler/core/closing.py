@@ -161,6 +161,8 @@ class Differences:
     """Those of days of the month, by organisation."""
     was_closed: bool
     """False: the month was never closed, so that this is all of it."""
+    as_of: datetime
+    """A month that is not over is counted up to then."""
 
     @property
     def difference_chf(self) -> Decimal:

@@ -42,6 +42,7 @@ from reconciler.db.queries import query
 from reconciler.db.spool import Rows
 from reconciler.db.usage import (
     ROWS_BATCH,
+    as_of,
     asked,
     decode_prices,
     following,
@@ -303,6 +304,7 @@ def _differences(
         vat_rate=kept.vat if kept else vat_rate(cursor),
         invoices=_invoices(cursor, month, sorted({line.org for line in lines})),
         was_closed=kept is not None,
+        as_of=as_of(cursor),
     )
 
 

@@ -20,6 +20,7 @@ from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import date
     from decimal import Decimal
 
     from rich.console import Console
@@ -139,9 +140,13 @@ def summary(statement: Statement) -> str:
     sentences = [f"{statement.first} to {statement.last}: CHF {statement.total_chf} before VAT, {seen}."]
     if UNKNOWN_ORG in orgs:
         sentences.append(f"CHF {statement.unknown_chf} of it cannot be invoiced: the organisation is unknown.")
-    if statement.as_of < datetime.combine(statement.until, time(), UTC):
-        sentences.append(f"The period is not over: it is counted up to {statement.as_of:%Y-%m-%d %H:%M:%S} UTC.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *not_over(statement.until, statement.as_of)])
+
+
+def not_over(until: date, as_of: datetime) -> Iterator[str]:
+    """Say of a period that is not over up to when it is counted."""
+    if as_of < datetime.combine(until, time(), UTC):
+        yield f"The period is not over: it is counted up to {as_of:%Y-%m-%d %H:%M:%S} UTC."
 
 
 def _of_closed_months(statement: Statement) -> Iterator[str]:

@@ -233,6 +233,14 @@ def test_changes_of_a_month_never_closed_says_so(ledger_of_may: Ledger, command:
     assert "never closed" in command("usage", "--month", "2026-05", "--changes").out
 
 
+def test_changes_of_a_month_that_is_not_over_says_so(ledger_of_may: Ledger, command: Callable[..., Ran]) -> None:
+    now = ledger_of_may.system.now
+    shown = command("usage", "--month", f"{now:%Y-%m}", "--changes")
+    assert "The period is not over: it is counted up to" in shown.out
+    later = command("usage", "--month", f"{now.year + 1}-{now:%m}", "--changes")
+    assert (later.code, "Give a period that has begun" in later.err) == (64, True)
+
+
 # --- who may -----------------------------------------------------------------------------------------------------
 
 
