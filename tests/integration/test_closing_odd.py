@@ -154,6 +154,24 @@ def test_a_closing_keeps_the_vat_rate_that_it_had(closed: Ledger, command: Calla
     assert second["vat_rate"] == "7.70"
 
 
+@pytest.mark.parametrize(
+    ("period", "rate", "said"),
+    [
+        pytest.param(("2026-05-01", "2026-05-31"), "7.70", "7.70 %", id="the month - its own"),
+        pytest.param(("2026-05-10", "2026-05-20"), "7.70", "7.70 %", id="a part of it - its own"),
+        pytest.param(("2026-05-10", "2026-06-20"), "8.10", "8.10 %, 2026-05 7.70 %", id="with another month - both"),
+        pytest.param(("2026-06-01", "2026-06-30"), "8.10", "8.10 %", id="another month - today's"),
+    ],
+)
+def test_usage_names_the_vat_rates_of_its_months(
+    closed: Ledger, command: Callable[..., Ran], period: tuple[str, str], rate: str, said: str
+) -> None:
+    closed.close(prices={"vat": Decimal("7.70")})
+    words = ("usage", "--from", period[0], "--to", period[1])
+    assert f"VAT ({said})," in command(*words).out
+    assert json.loads(command(*words, "--output", "json").out)["vat_rate"] == rate
+
+
 def test_a_later_closing_says_that_prices_have_changed(closed: Ledger, command: Callable[..., Ran]) -> None:
     """It may be of another organisation: what is closed already costs something else from then on."""
     said = "From now on 2026-05 has these prices: the monthly fee, CHF 59.00"
