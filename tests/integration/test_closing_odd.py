@@ -74,6 +74,21 @@ def test_one_accepted_report_does_not_accept_another_one(ledger_of_may: Ledger) 
         ledger_of_may.close()
 
 
+def test_a_tenant_that_was_closed_for_an_organisation_concerns_it(closed: Ledger) -> None:
+    """By its row it was always B's: 73.00 are to be credited to A, and nobody knows whether that is right."""
+    closed.create("other", A)
+    closed.reported()
+    closed.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = %s WHERE tenant_name = 'acme'", [B])
+    closed.system.api.patch("acme", {"metadata": {"labels": {"pieced.ch/zitadel-org-id": B}}})
+    closed.system.run()
+    closed.execute(
+        "INSERT INTO reconciler.gaps SELECT identity, 'acme', '2026-05-20Z', '2026-05-21Z', 'changed_often' "
+        "FROM reconciler.source"
+    )
+    with pytest.raises(NotVerified, match="acme changed_often"):
+        closed.close(org=A)
+
+
 # --- odd names ---------------------------------------------------------------------------------------------------
 
 
