@@ -22,7 +22,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.billing import FEE, NOTHING, LineChange
+from reconciler.core.billing import FEE, NOTHING, LineChange, in_order
 from reconciler.core.certificate import Cause
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Finding
@@ -298,7 +298,7 @@ def accepted(doubt: Doubt, until: datetime) -> Accepted:
 def changed_months(changes: Iterable[LineChange]) -> Iterator[Finding]:
     """Yield a report of each closed month of each tenant in which a line is not what its closings have."""
     by_month = attrgetter("tenant", "month")
-    for (tenant, month), its in groupby(sorted(changes, key=by_month), by_month):
+    for (tenant, month), its in groupby(sorted(sorted(changes, key=in_order), key=by_month), by_month):
         lines = [*its]
         named = [said(change) for change in lines[:MAX_LINES]]
         more = [f"{len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []

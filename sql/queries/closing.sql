@@ -64,7 +64,8 @@ SELECT %(org)s::text IS NULL OR %(org)s::text = 'unknown'
        OR EXISTS (SELECT 1 FROM public.tenant_billing_lifecycle WHERE zitadel_org_id = %(org)s)
        OR EXISTS (SELECT 1 FROM reconciler.earlier_lifetimes WHERE zitadel_org_id = %(org)s)
        OR EXISTS (SELECT 1 FROM reconciler.payers WHERE org = %(org)s)
-       OR EXISTS (SELECT 1 FROM reconciler.closings WHERE org = %(org)s),
+       OR EXISTS (SELECT 1 FROM reconciler.closings WHERE org = %(org)s)
+       OR EXISTS (SELECT 1 FROM reconciler.closed_lines WHERE org = %(org)s),
        ARRAY(SELECT name FROM unnest(%(tenants)s::text[]) AS name
              WHERE NOT EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = name)
                    AND NOT EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = name)

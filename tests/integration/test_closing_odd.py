@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reconciler.core.closing import PriceUncertain
+from reconciler.core.closing import PriceUncertain, changed_months
 from reconciler.core.decisions import NotPutRight
 from reconciler.core.errors import Failure
 from reconciler.core.reasons import Reason
@@ -19,6 +19,7 @@ from reconciler.db import closing as closings
 from reconciler.db.certificate import NotVerified
 from reconciler.db.connection import brief_transaction
 from reconciler.db.lifetimes import record_lifetime
+from reconciler.db.payers import record_payer
 from reconciler.db.usage import NotAPrice
 from tests.integration.test_closing import (
     APRIL,
@@ -87,6 +88,14 @@ def test_a_tenant_that_was_closed_for_an_organisation_concerns_it(closed: Ledger
     )
     with pytest.raises(NotVerified, match="acme changed_often"):
         closed.close(org=A)
+
+
+def test_an_organisation_that_closings_alone_know_can_be_closed(closed: Ledger) -> None:
+    """By its row the tenant was always B's."""
+    closed.execute("UPDATE tenant_billing_lifecycle SET zitadel_org_id = %s", [B])
+    closed.system.api.patch("acme", {"metadata": {"labels": {"pieced.ch/zitadel-org-id": B}}})
+    closed.system.run()
+    assert closed.close(org=A).total_chf == Decimal("-73.00")
 
 
 # --- odd names ---------------------------------------------------------------------------------------------------
@@ -247,6 +256,15 @@ def test_an_invoice_of_a_quarter_is_shown(ledger_of_may: Ledger) -> None:
     ledger_of_may.reported()
     (total,) = ledger_of_may.close().totals
     assert [one.number for one in total.invoices] == ["q2"]
+
+
+def test_a_report_is_the_same_in_whatever_order_its_lines_come(closed: Ledger) -> None:
+    """The organisation that it names, and its words, would change from run to run."""
+    with brief_transaction(closed.system.url) as cursor:
+        record_payer(cursor, "acme", B, since=MAY, until=None, author=AUTHOR)
+    lines = closed.due()
+    (report,) = changed_months(lines)
+    assert [*changed_months(reversed(lines))] == [report]
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
