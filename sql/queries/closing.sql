@@ -143,7 +143,7 @@ UNION ALL
 SELECT tenant_name, false, NULL, 'suspension', id, 'suspension:' || id FROM suspension_event e
 WHERE NOT EXISTS (SELECT FROM reconciler.corrections c
                   WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_suspension_events', e.id))
-ORDER BY 5
+ORDER BY 5, 4
 
 -- name: closed_month_totals
 -- How each closed month stands, the latest first.
