@@ -115,7 +115,7 @@ def close(
     Raises:
         NotVerified: the month is not proven to its end, or a tenant of it is not.
         PriceUncertain: it is not known that a price held for the whole month.
-        UnknownName: nobody knows an organisation, a tenant or a skill, or the VAT rate is none.
+        UnknownName: nobody knows an organisation, a tenant or a skill, or the fee or the VAT rate is none.
         NotAPrice: a price is NaN or infinite.
         DecisionDenied: the role may not close.
     """
@@ -159,9 +159,13 @@ def _refuse_unknown(
     unknown = [f"the organisation {org}"] * (not is_known) + [f"the tenant or cause {name}" for name in tenants]
     unknown += [f"the skill {name}" for name in unpriced]
     vat = prices.get(VAT_NAME)
-    if unknown or (vat is not None and vat >= PERCENT):
+    # the columns of the ledger and of invoices have two decimals
+    finer = [item for item in (FEE_NAME, VAT_NAME) if (given := prices.get(item)) and given != round(given, 2)]
+    wrong = [f"A VAT rate of {vat} % is none."] if vat is not None and vat >= PERCENT else []
+    wrong += [f"{prices[item]} has more than the two decimals of {item}." for item in finer]
+    if unknown or wrong:
         raise UnknownName(
-            f"The ledger does not know {', '.join(unknown)}." if unknown else f"A VAT rate of {vat} % is none.",
+            f"The ledger does not know {', '.join(unknown)}." if unknown else wrong[0],
             "Nothing was written. Check the spelling; `reconciler usage` shows the names. The VAT rate is in percent.",
         )
 

@@ -157,6 +157,8 @@ def test_a_price_that_is_no_number_stops_no_closed_month(closed: Ledger) -> None
     "words",
     [
         pytest.param(("--accept-price", "vat=810"), id="a VAT rate of 810 percent - refused"),
+        pytest.param(("--accept-price", "vat=8.123"), id="a VAT rate that no invoice can have - refused"),
+        pytest.param(("--accept-price", "fee=49.005"), id="a fee that is no amount in rappen - refused"),
         pytest.param(("--accept-price", "mial=1.20"), id="a skill that nobody knows - refused"),
         pytest.param(("--org", "2817"), id="an organisation that nobody knows - refused"),
         pytest.param(("--accept-price", "mail=1.00", "--accept-price", "mail=2.00"), id="two prices - refused"),
