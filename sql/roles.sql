@@ -69,6 +69,7 @@ GRANT INSERT, UPDATE ON reconciler.source, reconciler.tenants, reconciler.gaps, 
 GRANT INSERT, UPDATE, DELETE ON reconciler.changes, reconciler.reports, reconciler.exceptions TO :"role";
 
 GRANT INSERT ON reconciler.corrections, reconciler.closed_lives, reconciler.payers TO :"decider";
+-- a trigger lets lines in with their closing alone
 GRANT INSERT ON reconciler.closed_lines TO :"decider";
 -- when and by whose role, the database says
 GRANT INSERT (

@@ -148,7 +148,7 @@ def _note(finding: Finding) -> str:
         facts.append(_dated(finding.moment))
     facts += impact_texts([finding])
     if finding.closed_period:
-        facts.append("in a month that is already invoiced")
+        facts.append("in a month that is closed or invoiced already")
     advice = RUNBOOK[finding.reason]
     remedy = "" if finding.action.writes else advice.remedy.replace("TENANT", one_line(finding.tenant))
     return f"{', '.join(facts)}. {advice.meaning} {remedy}"

@@ -154,7 +154,7 @@ def _closing_lines(outcome: Outcome) -> Iterator[str]:
         yield f"Together: {', '.join(sums)}."
     if closed := sum(finding.closed_period for finding in outcome.news):
         rows = plural(closed, "correction")
-        yield f"{rows} in a closed period, which is already invoiced: finance owes an adjustment."
+        yield f"{rows} of months that were closed or invoiced already: finance owes an adjustment."
     yield from owed_lines(outcome, set(outcome.news))
     yield f"`reconciler explain TENANT` shows a tenant's history, `reconciler status` what is open. {_run(outcome)}"
 

@@ -116,26 +116,31 @@ def _show_usage(
 
     begins, until = period
     with snapshot(settings.database_url()) as cursor:
-        today = used.as_of(cursor).date()
-        if begins > today:
-            raise settings.WrongSettings(
-                f"The period begins on {begins}, and today is {today} in UTC.",
-                "Give a period that has begun; it is counted up to now.",
-            )
+        _refuse_future(begins, used.as_of(cursor).date())
         statement = used.statement(cursor, begins, until, org, tenant)
         if settle is not None:
             refuse_unproven(read_certificate(cursor, begins, until, settle=settle, org=org, tenant=tenant))
     _say(statement, output, view.document, view.table_of_values, view.printed)
 
 
+def _refuse_future(begins: date, today: date) -> None:
+    if begins > today:
+        raise settings.WrongSettings(
+            f"The period begins on {begins}, and today is {today} in UTC.",
+            "Give a period that has begun; it is counted up to now.",
+        )
+
+
 def _show_differences(month: date, closing: int | None, org: str | None, tenant: str | None, output: str) -> None:
     """Show what a closing of the month holds, or what the next one would."""
     from reconciler.db import closing as closings
     from reconciler.db.connection import snapshot
+    from reconciler.db.usage import as_of
     from reconciler.views import closing as view
 
     with snapshot(settings.database_url()) as cursor:
         if closing is None:
+            _refuse_future(month, as_of(cursor).date())
             found = closings.due(cursor, month, org=org, tenant=tenant)
         else:
             found = closings.closed(cursor, month, closing, org=org, tenant=tenant)

@@ -258,7 +258,7 @@ def lines(
     return tuple(sorted(made, key=in_order))
 
 
-def in_order(line: Line) -> tuple[bool, str, str, bool, str, date]:
+def in_order(line: Line | LineChange) -> tuple[bool, str, str, bool, str, date]:
     """Return what lines are sorted by: organisation (unknown last), tenant, item (the fee first), month."""
     return line.org == UNKNOWN_ORG, line.org, line.tenant, line.item is not FEE, line.item or "", line.month
 

@@ -22,7 +22,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.core.billing import FEE, NOTHING, LineChange
+from reconciler.core.billing import FEE, NOTHING, LineChange, in_order
 from reconciler.core.certificate import Cause
 from reconciler.core.errors import Refusal
 from reconciler.core.model import Finding
@@ -97,7 +97,7 @@ class OrgTotal(NamedTuple):
     chf: Decimal
     invoices: tuple[Invoice, ...] = ()
     is_first: bool = True
-    """True if no closing before was of it."""
+    """True if no closing before holds anything of it, or was made when it had an invoice."""
 
     @property
     def after(self) -> Decimal:
@@ -133,6 +133,8 @@ class Closing:
     """Of the organisations whose lines differ."""
     unpriced: tuple[str, ...]
     """Skills that were on and have no price."""
+    reprices: bool
+    """True if the month has these prices from it on: of the first closing, and where others were given."""
     lines: int
     written: bool
     """False: a dry run, or there was nothing to add."""
@@ -159,6 +161,8 @@ class Differences:
     """Those of days of the month, by organisation."""
     was_closed: bool
     """False: the month was never closed, so that this is all of it."""
+    as_of: datetime
+    """A month that is not over is counted up to then."""
 
     @property
     def difference_chf(self) -> Decimal:
@@ -294,7 +298,7 @@ def accepted(doubt: Doubt, until: datetime) -> Accepted:
 def changed_months(changes: Iterable[LineChange]) -> Iterator[Finding]:
     """Yield a report of each closed month of each tenant in which a line is not what its closings have."""
     by_month = attrgetter("tenant", "month")
-    for (tenant, month), its in groupby(sorted(changes, key=by_month), by_month):
+    for (tenant, month), its in groupby(sorted(sorted(changes, key=in_order), key=by_month), by_month):
         lines = [*its]
         named = [said(change) for change in lines[:MAX_LINES]]
         more = [f"{len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []

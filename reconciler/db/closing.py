@@ -42,6 +42,7 @@ from reconciler.db.queries import query
 from reconciler.db.spool import Rows
 from reconciler.db.usage import (
     ROWS_BATCH,
+    as_of,
     asked,
     decode_prices,
     following,
@@ -114,7 +115,7 @@ def close(
     Raises:
         NotVerified: the month is not proven to its end, or a tenant of it is not.
         PriceUncertain: it is not known that a price held for the whole month.
-        UnknownName: nobody knows an organisation, a tenant or a skill, or the VAT rate is none.
+        UnknownName: nobody knows an organisation, a tenant or a skill, or the fee or the VAT rate is none.
         NotAPrice: a price is NaN or infinite.
         DecisionDenied: the role may not close.
     """
@@ -158,9 +159,13 @@ def _refuse_unknown(
     unknown = [f"the organisation {org}"] * (not is_known) + [f"the tenant or cause {name}" for name in tenants]
     unknown += [f"the skill {name}" for name in unpriced]
     vat = prices.get(VAT_NAME)
-    if unknown or (vat is not None and vat >= PERCENT):
+    # the columns of the ledger and of invoices have two decimals
+    finer = [item for item in (FEE_NAME, VAT_NAME) if (given := prices.get(item)) and given != round(given, 2)]
+    wrong = [f"A VAT rate of {vat} % is none."] if vat is not None and vat >= PERCENT else []
+    wrong += [f"{prices[item]} has more than the two decimals of {item}." for item in finer]
+    if unknown or wrong:
         raise UnknownName(
-            f"The ledger does not know {', '.join(unknown)}." if unknown else f"A VAT rate of {vat} % is none.",
+            f"The ledger does not know {', '.join(unknown)}." if unknown else wrong[0],
             "Nothing was written. Check the spelling; `reconciler usage` shows the names. The VAT rate is in percent.",
         )
 
@@ -198,7 +203,8 @@ def _closing(  # noqa: PLR0917 - all that a closing keeps
     """Return what is to be written, by what was filled in."""
     ((lines, unpriced),) = cursor.execute(query("closing_counts")).fetchall()
     is_new = not any(one.holds(org) for one in earlier)
-    adds = bool(lines or is_new or accepted) or kept != decode_prices(earlier[-1].prices)
+    reprices = not earlier or kept != decode_prices(earlier[-1].prices)
+    adds = bool(lines or is_new or accepted or reprices)
     return Closing(
         month=month,
         number=len(earlier) + 1,
@@ -209,6 +215,7 @@ def _closing(  # noqa: PLR0917 - all that a closing keeps
         accepted=accepted,
         totals=tuple(_totals(cursor, month, org)),
         unpriced=tuple(unpriced),
+        reprices=reprices,
         lines=lines,
         adds=adds,
         written=adds,
@@ -222,7 +229,7 @@ def _totals(cursor: Cursor, month: date, org: str | None) -> Iterator[OrgTotal]:
     invoices = _invoices(cursor, month, [row[0] for row in rows])
     for payer, before, chf, has_lines, is_first in rows:
         total = OrgTotal(payer, before, chf, invoices.get(payer, ()), is_first)
-        if has_lines or (is_first and total.invoices):
+        if has_lines or (is_first and total.invoices and total.not_invoiced != 0):
             yield total
 
 
@@ -264,7 +271,7 @@ def due(cursor: Cursor, month: date, *, org: str | None = None, tenant: str | No
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for *row, _ in stream.execute(usage(cursor, "settled_lines"), parameters))
         lines = Rows(LineChange, _with_causes(cursor, changes, _closings(cursor, month)))
-    return _differences(cursor, month, None, lines)
+    return _differences(cursor, month, None, lines, kept_prices(cursor).get(month))
 
 
 def closed(
@@ -287,11 +294,13 @@ def closed(
         stream.itersize = ROWS_BATCH
         changes = (LineChange(*row) for row in stream.execute(query("closed_lines"), named))
         lines = Rows(LineChange, _with_causes(cursor, changes, closings[: number - 1], closings[number - 1]))
-    return _differences(cursor, month, number, lines)
+    # a later one may have changed the VAT rate
+    return _differences(cursor, month, number, lines, decode_prices(closings[number - 1].prices))
 
 
-def _differences(cursor: Cursor, month: date, number: int | None, lines: Rows[LineChange]) -> Differences:
-    kept = kept_prices(cursor).get(month)
+def _differences(
+    cursor: Cursor, month: date, number: int | None, lines: Rows[LineChange], kept: KeptPrices | None
+) -> Differences:
     return Differences(
         month=month,
         number=number,
@@ -299,6 +308,7 @@ def _differences(cursor: Cursor, month: date, number: int | None, lines: Rows[Li
         vat_rate=kept.vat if kept else vat_rate(cursor),
         invoices=_invoices(cursor, month, sorted({line.org for line in lines})),
         was_closed=kept is not None,
+        as_of=as_of(cursor),
     )
 
 

@@ -40,7 +40,7 @@ Raises:
     NotDecided: the ledger does not show what was written, because a trigger or a rule changed it.
     NotVerified: a month cannot be closed: it is not proven to its end, or a tenant of it is not.
     PriceUncertain: a month cannot be closed: it is not known that a price held for all of it.
-    UnknownName: a month cannot be closed: nobody knows an organisation, tenant or skill, or the VAT rate is none.
+    UnknownName: a month cannot be closed: nobody knows an organisation, tenant or skill, or a fee or VAT rate is none.
     NotAPrice: a price in the ledger is NaN or infinite.
     NotClosed: a month has no such closing.
     IsolationTooStrict: a decision needs a transaction at read committed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from reconciler.core.certificate import Cause
 from reconciler.core.closing import NOT_INCLUDED
 from reconciler.views import json_in_parts
 from reconciler.views.terminal import Row, plural, print_table, printed, visible
-from reconciler.views.usage import MAX_ROWS, csv_in_parts, name_of, not_included
+from reconciler.views.usage import MAX_ROWS, csv_in_parts, name_of, not_included, not_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,7 @@ def _sentences(done: Closing) -> Iterator[str]:
     month = f"{done.month:%Y-%m}"
     yield f"CHF {done.total_chf} before VAT in {plural(done.lines, 'line')}."
     yield not_included(f"{done.prices.vat} %")
-    if done.number == 1:
+    if done.reprices:
         priced = f"the monthly fee, CHF {done.prices.fee}, and {plural(len(done.prices.skills), 'price')} of skills"
         yield f"From now on {month} has these prices: {priced}."
     if done.unpriced:
@@ -196,7 +197,8 @@ def _worth(found: Differences, count: int) -> str:
     month, lines = f"{found.month:%Y-%m}", plural(count, "line")
     if not found.was_closed:
         total = f"CHF {found.difference_chf} before VAT in {lines}"
-        return f"{month} was never closed: this is all of it, at today's prices. {total}."
+        said = f"{month} was never closed: this is all of it, at today's prices. {total}."
+        return " ".join([said, *not_over((found.month + timedelta(days=31)).replace(day=1), found.as_of)])
     what = f"closing {found.number} of {month}" if found.number else f"the next closing of {month}"
     said = f"CHF {found.difference_chf:+} before VAT in {lines} of {what}"
     owed = sum((line.difference_chf for line in found.lines if line.difference_chf > 0), NOTHING)

@@ -37,7 +37,7 @@ def details(made: Correction, *, whole: bool = False) -> Iterator[tuple[str, str
     if made.not_before and made.not_after and made.not_before < made.not_after:
         yield "between", f"{instant(made.not_before)} and {instant(made.not_after)}"
     if made.closed_period:
-        yield "invoiced", "That month was already invoiced: an adjustment is owed."
+        yield "invoiced", "It changes a month that was closed or invoiced already: an adjustment is owed."
     if made.impact_chf is None:
         yield "impact", "not priced"
     else:

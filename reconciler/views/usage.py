@@ -20,6 +20,7 @@ from reconciler.views.terminal import Row, plural, print_table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import date
     from decimal import Decimal
 
     from rich.console import Console
@@ -43,7 +44,7 @@ def document(statement: Statement) -> Iterator[str]:
             "as_of": statement.as_of,
             "total_chf": statement.total_chf,
             "unknown_chf": statement.unknown_chf,
-            "vat_rate": statement.vat_rate,
+            "vat_rate": _vat_rates(statement)[0],
             "kept_vat_rates": {f"{month:%Y-%m}": rate for month, rate in statement.kept_vat_rates.items()},
             "closings": {f"{month:%Y-%m}": number for month, number in statement.closed.items()},
             "closed_for": {f"{month:%Y-%m}": orgs for month, orgs in statement.closed_for.items()},
@@ -104,7 +105,7 @@ def show(statement: Statement, console: Console) -> None:
         if count > MAX_ROWS:
             console.print(Text(f"… and {count - MAX_ROWS} more; --output csv shows all"))
         console.print()
-    for sentences in (summary(statement), *_of_closed_months(statement), not_included(_vat_rates(statement))):
+    for sentences in (summary(statement), *_of_closed_months(statement), not_included(_vat_rates_said(statement))):
         console.print(Text(sentences), soft_wrap=True)
 
 
@@ -139,9 +140,13 @@ def summary(statement: Statement) -> str:
     sentences = [f"{statement.first} to {statement.last}: CHF {statement.total_chf} before VAT, {seen}."]
     if UNKNOWN_ORG in orgs:
         sentences.append(f"CHF {statement.unknown_chf} of it cannot be invoiced: the organisation is unknown.")
-    if statement.as_of < datetime.combine(statement.until, time(), UTC):
-        sentences.append(f"The period is not over: it is counted up to {statement.as_of:%Y-%m-%d %H:%M:%S} UTC.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *not_over(statement.until, statement.as_of)])
+
+
+def not_over(until: date, as_of: datetime) -> Iterator[str]:
+    """Say of a period that is not over up to when it is counted."""
+    if as_of < datetime.combine(until, time(), UTC):
+        yield f"The period is not over: it is counted up to {as_of:%Y-%m-%d %H:%M:%S} UTC."
 
 
 def _of_closed_months(statement: Statement) -> Iterator[str]:
@@ -159,13 +164,21 @@ def _of_closed_months(statement: Statement) -> Iterator[str]:
         )
 
 
-def _vat_rates(statement: Statement) -> str:
-    """Return today's VAT rate, and those of the closed months that have another."""
-    kept = {
-        month: rate for month, rate in statement.kept_vat_rates.items() if statement.first <= month < statement.until
-    }
-    others = "".join(f", {month:%Y-%m} {rate} %" for month, rate in kept.items() if rate != statement.vat_rate)
-    return f"{statement.vat_rate} %{others}"
+def _vat_rates(statement: Statement) -> tuple[Decimal, dict[date, Decimal]]:
+    """Return the VAT rate of the period, and the closed months of it that keep another one.
+
+    Where all of its months are closed at one rate it is that one, else today's.
+    """
+    begins, last = statement.first.replace(day=1), statement.last
+    kept = {month: rate for month, rate in statement.kept_vat_rates.items() if begins <= month < statement.until}
+    is_closed = len(kept) == 12 * (last.year - begins.year) + last.month - begins.month + 1
+    rate = kept[begins] if is_closed and len({*kept.values()}) == 1 else statement.vat_rate
+    return rate, {month: other for month, other in kept.items() if other != rate}
+
+
+def _vat_rates_said(statement: Statement) -> str:
+    rate, others = _vat_rates(statement)
+    return f"{rate} %{''.join(f', {month:%Y-%m} {other} %' for month, other in others.items())}"
 
 
 def not_included(vat_rates: str) -> str:

@@ -39,6 +39,8 @@ WITH lifetime AS NOT MATERIALIZED (
   UNION ALL SELECT tenant_name, org FROM reconciler.paid_days
   UNION ALL SELECT tenant_name, org FROM reconciler.tenants
   UNION ALL SELECT tenant_name, zitadel_org_id FROM reconciler.reports
+  -- what is closed may be owed back
+  UNION ALL SELECT tenant_name, org FROM reconciler.closed_lines
 )
 SELECT d.tenant_name,
        (SELECT coalesce(json_agg(json_build_array(created_at, deleted_at)), '[]')

@@ -24,7 +24,8 @@ DROP TABLE pg_temp.reconciler_closing_lines
 INSERT INTO pg_temp.reconciler_closing_lines
 
 -- name: closing_totals
--- What each organisation owes by it, and by the closings before; also of those that the month is invoiced to.
+-- What each organisation owes by it, and by the closings before; also of those that the month is invoiced to, and
+-- whether an earlier closing holds anything of it or was made when it had an invoice.
 WITH new AS (
   SELECT org, sum(amount_after - amount_before) AS chf FROM pg_temp.reconciler_closing_lines GROUP BY org
 ), held AS (
@@ -33,14 +34,16 @@ WITH new AS (
   WHERE c.month = %(first)s AND (%(org)s::text IS NULL OR l.org = %(org)s)
   GROUP BY l.org
 ), invoiced AS (
-  SELECT DISTINCT zitadel_org_id AS org FROM public.invoices
+  SELECT zitadel_org_id AS org, min(issued_at) AS since FROM public.invoices
   WHERE period_start < %(until)s AND period_end >= %(first)s AND status NOT IN ('draft', 'void')
         AND (%(org)s::text IS NULL OR zitadel_org_id = %(org)s)
+  GROUP BY zitadel_org_id
 )
-SELECT org, coalesce(held.chf, 0.00), coalesce(new.chf, 0.00), new.org IS NOT NULL, NOT EXISTS (
-         SELECT FROM reconciler.closings c WHERE c.month = %(first)s AND (c.org IS NULL OR c.org = every.org))
+SELECT org, coalesce(held.chf, 0.00), coalesce(new.chf, 0.00), new.org IS NOT NULL, held.org IS NULL AND NOT EXISTS (
+         SELECT FROM reconciler.closings c
+         WHERE c.month = %(first)s AND (c.org IS NULL OR c.org = every.org) AND c.closed_at > invoiced.since)
 FROM (SELECT org FROM new UNION SELECT org FROM invoiced) AS every
-LEFT JOIN held USING (org) LEFT JOIN new USING (org)
+LEFT JOIN held USING (org) LEFT JOIN new USING (org) LEFT JOIN invoiced USING (org)
 ORDER BY org = 'unknown', org COLLATE "C"
 
 -- name: closing_counts
@@ -61,7 +64,8 @@ SELECT %(org)s::text IS NULL OR %(org)s::text = 'unknown'
        OR EXISTS (SELECT 1 FROM public.tenant_billing_lifecycle WHERE zitadel_org_id = %(org)s)
        OR EXISTS (SELECT 1 FROM reconciler.earlier_lifetimes WHERE zitadel_org_id = %(org)s)
        OR EXISTS (SELECT 1 FROM reconciler.payers WHERE org = %(org)s)
-       OR EXISTS (SELECT 1 FROM reconciler.closings WHERE org = %(org)s),
+       OR EXISTS (SELECT 1 FROM reconciler.closings WHERE org = %(org)s)
+       OR EXISTS (SELECT 1 FROM reconciler.closed_lines WHERE org = %(org)s),
        ARRAY(SELECT name FROM unnest(%(tenants)s::text[]) AS name
              WHERE NOT EXISTS (SELECT FROM public.tenant_billing_lifecycle WHERE tenant_name = name)
                    AND NOT EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = name)
@@ -139,7 +143,7 @@ UNION ALL
 SELECT tenant_name, false, NULL, 'suspension', id, 'suspension:' || id FROM suspension_event e
 WHERE NOT EXISTS (SELECT FROM reconciler.corrections c
                   WHERE (c.tenant_name, c.event_table, c.event_id) = (e.tenant_name, 'tenant_suspension_events', e.id))
-ORDER BY 5
+ORDER BY 5, 4
 
 -- name: closed_month_totals
 -- How each closed month stands, the latest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -32,8 +33,9 @@ versions = st.tuples(
     st.fixed_dictionaries(dict.fromkeys(TENANTS, histories(test_billing.near))),
     any_prices,
     st.sampled_from([None, None, "1", "2", "3"]),
+    st.dictionaries(st.sampled_from(["fee", "vat", "files", "search"]), st.sampled_from([None, Decimal("0.33")])),
 )
-"""What the ledger holds when it is closed, and for whom."""
+"""What the ledger holds when it is closed, for whom, and the prices that are given then: none, today's or another."""
 
 
 def recomputed(cursor: psycopg.Cursor[Any], org: str | None) -> dict[Key, tuple[int, Any]]:
@@ -76,19 +78,19 @@ def all_closed(cursor: psycopg.Cursor[Any]) -> list[tuple[Any, ...]]:
 @settings(max_examples=40)
 @given(st.lists(versions, min_size=1, max_size=4))
 def test_closings_add_up_to_the_usage_at_kept_prices(
-    ledger: Connection, of: list[tuple[dict[str, History], Prices, str | None]]
+    ledger: Connection, of: list[tuple[dict[str, History], Prices, str | None, dict[str, Decimal | None]]]
 ) -> None:
     """To the rappen, by line; to close again adds nothing, and no closing ever changes."""
     with transaction(ledger) as cursor:
         begin(cursor)
         before: list[tuple[Any, ...]] = []
-        for histories_, prices, org in of:
+        for histories_, prices, org, said in of:
             write_histories(cursor, histories_, prices)
             words: dict[str, Any] = {"org": org, "author": AUTHOR, "accepted": EVERY_CAUSE, "settle": timedelta()}
             every = dict.fromkeys(["fee", "vat", *prices.daily_chf])
             # an organisation that nobody knows is refused
             cursor.execute("INSERT INTO reconciler.payers VALUES ('', 'nobody', 1, %s, '2020-01-01')", [org or "1"])
-            closings.close(cursor, MONTH, prices={} if before else every, **words)
+            closings.close(cursor, MONTH, prices=said if before else every | said, **words)
 
             expected = {key: line for key, line in recomputed(cursor, org).items() if line != (0, 0)}
             assert held(cursor, org) == expected

@@ -169,8 +169,8 @@ def test_a_correction_shows_states_time_evidence_and_impact(rig: Rig) -> None:
 
     assert event["note"] == (
         "voice disabled → enabled, dated 2026-02-20 10:00:00 UTC (evidence field_manager, between 2026-02-03 08:30:00 "
-        "and 2026-02-20 10:00:00), CHF 1.20 (between 1.20 and 3.60) not invoiced, in a month that is already invoiced. "
-        + RUNBOOK[Reason.SKILL_ENABLE_UNRECORDED].meaning
+        "and 2026-02-20 10:00:00), CHF 1.20 (between 1.20 and 3.60) not invoiced, "
+        "in a month that is closed or invoiced already. " + RUNBOOK[Reason.SKILL_ENABLE_UNRECORDED].meaning
     )
 
 

@@ -454,7 +454,8 @@ def test_corrections_are_summed_up_and_those_without_a_price_counted() -> None:
 def test_a_correction_in_a_closed_period_says_so(hotel: Story) -> None:
     (line,) = (line for line in shown(hotel).splitlines() if "closed period" in line)
     assert line.startswith(" 1  2026-04-27 21:40:05  nextcloud-files: enabled → disabled")
-    assert details(hotel)["invoiced"] == "That month was already invoiced: an adjustment is owed."
+    said = "It changes a month that was closed or invoiced already: an adjustment is owed."
+    assert details(hotel)["invoiced"] == said
 
 
 def test_every_reason_and_every_evidence_has_its_words() -> None:

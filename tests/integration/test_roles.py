@@ -189,6 +189,12 @@ DECISION = (
     "decision, decided_at, by, role, note) VALUES ('recorded', 'acme', '1', 'append', 'enabled', "
     "'tenant_skill_events', 1, now(), 'me', current_user, 'why')"
 )
+CLOSING = (
+    "WITH made AS (INSERT INTO reconciler.closings (source, month, number, by, note, run_id, prices, accepted, "
+    "total_chf, corrections_seen, skill_events_seen, suspension_events_seen) "
+    "VALUES ('', '2026-05-01', 1, 'me', 'why', gen_random_uuid(), '{}', '[]', 0, 0, 0, 0) RETURNING id)"
+)
+LINE = "'1', 'acme', 's', 1, 1, 1"
 DECIDER_MAY = [
     pytest.param(DECISION, id="decide"),
     pytest.param("SELECT nextval('reconciler.corrections_id_seq')", id="draw a number"),
@@ -201,13 +207,7 @@ DECIDER_MAY = [
     ),
     pytest.param("UPDATE reconciler.corrections SET taken_back_by = 1", id="take back"),
     pytest.param("UPDATE reconciler.exceptions SET expires_at = now()", id="end an exception"),
-    pytest.param(
-        "INSERT INTO reconciler.closings (source, month, number, by, note, run_id, prices, accepted, total_chf, "
-        "corrections_seen, skill_events_seen, suspension_events_seen) "
-        "VALUES ('', '2026-05-01', 1, 'me', 'why', gen_random_uuid(), '{}', '[]', 0, 0, 0, 0)",
-        id="close",
-    ),
-    pytest.param("INSERT INTO reconciler.closed_lines VALUES (1, '1', 'acme', 's', 1, 1, 1)", id="keep lines"),
+    pytest.param(f"{CLOSING} INSERT INTO reconciler.closed_lines SELECT id, {LINE} FROM made", id="close"),  # noqa: S608
     pytest.param("SELECT * FROM invoice_lines", id="compare invoices"),
 ]
 PROOFS = [
@@ -229,6 +229,15 @@ def decider(ledger_url: str, psql: Psql) -> Iterator[Connection]:
 @pytest.mark.parametrize("statement", DECIDER_MAY)
 def test_the_role_for_decisions_may(decider: Connection, statement: str) -> None:
     decider.execute(statement)
+
+
+@pytest.mark.parametrize("closing", ["max(id)", "max(id) + 1"], ids=["one that stands", "the next one"])
+def test_no_line_is_added_to_another_closing(decider: Connection, closing: str) -> None:
+    decider.execute(f"{CLOSING} SELECT FROM made")
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        decider.execute(
+            f"INSERT INTO reconciler.closed_lines SELECT {closing}, {LINE} FROM reconciler.closings"  # noqa: S608
+        )
 
 
 @pytest.mark.parametrize("table", PROOFS)

@@ -136,7 +136,7 @@ skill_enable_unrecorded: 2 corrected; CHF 2.40 not invoiced
 To do: {RUNBOOK[Reason.SKILL_ENABLE_UNRECORDED].remedy}
 
 Together: CHF 2.40 not invoiced, CHF 3.10 (between 1.00 and 5.00) overcharged.
-1 correction in a closed period, which is already invoiced: finance owes an adjustment.
+1 correction of months that were closed or invoiced already: finance owes an adjustment.
 `reconciler explain TENANT` shows a tenant's history, `reconciler status` what is open. \
 This is run {RUN}, started at 2026-05-12 12:00 UTC."""
     )
