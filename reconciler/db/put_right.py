@@ -210,8 +210,10 @@ def _bounds(
         )
     ends = lifetime.ended_at or now
     if until is None:
-        following = (row.occurred_at for row in known.rows if row.id not in known.aside and row.occurred_at > since)
-        until = min(ends, now, *following)
+        rows = (row.occurred_at for row in known.rows if row.id not in known.aside)
+        # what stands of people's decisions has rows too, which are replayed as one
+        edges = (at for one in known.decisions.standing for at in (one.begins_at, one.ends_at))
+        until = min(ends, now, *(at for at in (*rows, *edges) if at > since))
     if not since < until <= ends:
         raise NotPutRight(
             f"{second(since)} to {second(until)} UTC is not a time inside one lifetime of {tenant}: {spans} UTC."

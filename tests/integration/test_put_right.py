@@ -118,6 +118,29 @@ def test_without_an_end_it_holds_until_the_next_row(acme: Ledger) -> None:
     assert (done.until, acme.mail()) == (may(10), 8)
 
 
+@pytest.mark.parametrize(
+    ("since", "days"),
+    [
+        pytest.param(5, 5 + 10, id="before a decision - until it begins"),
+        pytest.param(25, 10 + 2, id="after it - until the portal's row"),
+        pytest.param(12, 10, id="inside it - until it ends"),
+    ],
+)
+def test_without_an_end_it_leaves_what_was_decided_after_it(acme: Ledger, since: int, days: int) -> None:
+    acme.says(27, "disabled")
+    acme.record("enabled", 10, 20)
+    acme.record("enabled", since)
+    assert acme.mail() == days
+
+
+def test_without_an_end_rows_taken_back_are_passed(acme: Ledger) -> None:
+    taken_back = acme.record("enabled", 10, 20)
+    acme.retract(taken_back.number or 0)
+    acme.says(27, "disabled")
+    acme.record("enabled", 5)
+    assert acme.mail() == 22
+
+
 def test_without_an_end_it_holds_until_the_lifetime_ends(acme: Ledger) -> None:
     acme.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(10)])
     done = acme.record("enabled", 4)

@@ -1257,6 +1257,13 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "record: what was decided after it ends it",
+        "db/put_right.py",
+        "for at in (*rows, *edges)",
+        "for at in rows",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "lifetimes: closing rows move with their end",
         "db/lifetimes.py",
         "aside = known.aside | skill.closing_ids",
