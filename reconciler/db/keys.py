@@ -14,7 +14,7 @@ from reconciler.db.connection import server_cursor
 from reconciler.db.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.core.model import Event
@@ -49,11 +49,13 @@ class KeyHistory(NamedTuple):
     aside: frozenset[int]
     """The ids of the events that do not count: what was taken back, and what a decision wrote."""
     decisions: Decisions = Decisions()
+    left_out: frozenset[int] = frozenset()
+    """The ids of the events that lay in the future when a person took them back: they count nowhere."""
 
     @property
     def events(self) -> list[Event]:
-        """Its events."""
-        return [row.event for row in self.rows]
+        """Its events, without those that are left out."""
+        return [row.event for row in self.rows if row.id not in self.left_out]
 
     @property
     def nothing(self) -> str:
@@ -104,13 +106,19 @@ def standing_decisions(cursor: Cursor, names: Iterable[str]) -> dict[Key, Decisi
 
 def read_key(cursor: Cursor, key: Key) -> KeyHistory:
     """Read one key."""
-    return _history(cursor, key, standing_decisions(cursor, [key[0]]).get(key, Decisions()))
+    return _history(cursor, key, standing_decisions(cursor, [key[0]]).get(key, Decisions()), _left_out(cursor))
 
 
-def _history(cursor: Cursor, key: Key, decisions: Decisions) -> KeyHistory:
+def _history(cursor: Cursor, key: Key, decisions: Decisions, left_out: Mapping[bool, frozenset[int]]) -> KeyHistory:
     read = [found for _, rows in key_rows(cursor, [key]) for found in rows]
     aside = frozenset(row.id for row, counts in read if not counts)
-    return KeyHistory(key, [row for row, _ in read], aside, decisions)
+    return KeyHistory(key, [row for row, _ in read], aside, decisions, left_out[key[1] is not None])
+
+
+def _left_out(cursor: Cursor) -> Mapping[bool, frozenset[int]]:
+    """Return the ids of the events that count nowhere, by whether they are of skills."""
+    ((skills, suspensions),) = cursor.execute(query("left_out")).fetchall()
+    return {True: frozenset(skills), False: frozenset(suspensions)}
 
 
 def upheld(cursor: Cursor, names: Sequence[str] | None, as_of: datetime) -> Iterator[Finding]:
@@ -121,8 +129,9 @@ def upheld(cursor: Cursor, names: Sequence[str] | None, as_of: datetime) -> Iter
     decided = [tenant for (tenant,) in cursor.execute(query("decided_tenants"), {"names": names})]
     if not decided:
         return
+    left_out = _left_out(cursor)
     for key, decisions in standing_decisions(cursor, decided).items():
-        known = _history(cursor, key, decisions)
+        known = _history(cursor, key, decisions, left_out)
         for one in restate(known.events, known.aside, decisions.standing, known.nothing, as_of=as_of):
             held = decisions.at(one.at)
             reason, number = (Reason.RECORDED, held.number) if held else (Reason.RETRACTED, decisions.latest)

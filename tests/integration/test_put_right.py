@@ -73,6 +73,15 @@ class Ledger:
         ).fetchall()
         return int(number)
 
+    def says_suspended(self, day: float) -> int:
+        """Write a row of the portal's about the suspension."""
+        ((number,),) = self.execute(
+            "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
+            "VALUES ('acme', '2871', 'suspended', %s) RETURNING id",
+            [may(day)],
+        ).fetchall()
+        return int(number)
+
     def record(self, kind: str, since: float, until: float | None = None, skill: str | None = "mail") -> PutRight:
         with brief_transaction(self.system.url) as cursor:
             end = None if until is None else may(until)
@@ -318,6 +327,28 @@ def test_a_row_in_the_future_is_left_out_everywhere(acme: Ledger) -> None:
     assert [(one.event_kind, one.takes_back) for one in acme.retract(f"skill:{row}").appended] == [(None, row)]
     assert acme.system.run().result is Result.CLEAN
     assert acme.execute("SELECT reason FROM reconciler.reports").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "skill", "target", "billed"),
+    [
+        pytest.param("disabled", "mail", "skill:{}", (28, 31), id="of a skill"),
+        pytest.param("suspended", None, "suspension:{}", (31, 28), id="of the suspension"),
+    ],
+)
+def test_a_row_left_out_stays_so_when_its_time_comes(
+    acme: Ledger, kind: str, skill: str | None, target: str, billed: tuple[int, int]
+) -> None:
+    acme.show("mail")
+    acme.says(1, "enabled")
+    row = acme.says(27_000, "disabled") if skill else acme.says_suspended(27_000)
+    acme.retract(target.format(row))
+    acme.execute("UPDATE tenant_skill_events SET occurred_at = %s WHERE occurred_at > now()", [may(20)])
+    acme.execute("UPDATE tenant_suspension_events SET occurred_at = %s WHERE occurred_at > now()", [may(20)])
+    assert acme.system.run().result is Result.CLEAN
+    acme.record(kind, 24, 27, skill)
+    assert acme.system.run().result is Result.CLEAN
+    assert (acme.mail(), acme.fee()) == billed
 
 
 # --- the commands ------------------------------------------------------------------------------------------------

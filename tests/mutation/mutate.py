@@ -1264,6 +1264,13 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "retract: what is left out stays so",
+        "db/keys.py",
+        " if row.id not in self.left_out]",
+        "]",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "lifetimes: closing rows move with their end",
         "db/lifetimes.py",
         "aside = known.aside | skill.closing_ids",
