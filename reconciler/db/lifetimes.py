@@ -44,6 +44,8 @@ class _Skill(NamedTuple):
     """The events that closed it there."""
     gaps: tuple[Gap, ...]
     """Where it goes off."""
+    off_at: tuple[datetime, ...] = ()
+    """Where later lifetimes begin with it off: they still do if what closed it before them is taken back."""
 
 
 class _Edit(NamedTuple):
@@ -64,8 +66,10 @@ class _Edit(NamedTuple):
     def gaps_of(self, skill: str | None) -> Sequence[Gap]:
         """Return the new times in which it is gone; without an end where the skill is not on again after it."""
         found = gaps(self.before.lifetimes, self.after)
-        goes_on = self.shown is None or skill in self.shown
-        return found if goes_on else [gap._replace(ends_at=None) for gap in found]
+        if self.shown is not None and skill not in self.shown:
+            return [gap._replace(ends_at=None) for gap in found]
+        # where the next one begins at once, it was never gone
+        return [gap for gap in found if gap.begins_at != gap.ends_at]
 
 
 def record_lifetime(
@@ -178,12 +182,13 @@ def _recorded(cursor: Cursor, lookup: Lookup, settle: timedelta) -> Recorded:
             f"Nothing was written. {did_you_mean(cursor, tenant)} The next run records a new tenant.",
         )
     asked = {"tenant": tenant, "uid": resource and resource.uid, "settle": settle}
-    ((follows, continues, verified_at),) = cursor.execute(query("known_of_row"), asked).fetchall()
+    ((follows, continues, start_is_decided, verified_at),) = cursor.execute(query("known_of_row"), asked).fetchall()
     return Recorded(
         name=tenant,
         lifecycle=Lifecycle(org=row[0], created_at=row[1], deleted_at=row[2]),
         follows=follows,
         continues=continues,
+        start_is_decided=start_is_decided,
         verified_at=verified_at,
     )
 
@@ -269,16 +274,21 @@ def _skills(cursor: Cursor, tenant: str, edit: _Edit) -> Iterator[_Skill]:
         shorter = (gap for gap in gaps((), edit.after) if gap.begins_at in begins)
         ids = {row.id for row in known.rows if row.kind == "disabled" and row.occurred_at in closed}
         kept = tuple(one for one in standing if one not in over)
+        states = reading((event for event in known.events if event.id not in known.aside), standing, known.nothing)
+        begun = (one.began_at for one in edit.before.lifetimes if any(at <= one.began_at for at in closed))
         yield _Skill(
             known._replace(decisions=known.decisions._replace(standing=kept)),
             frozenset(ids.union(one.place for one in over)),
             (*new, *shorter),
+            tuple(at for at in begun if state_of(states, at, known.nothing) == "disabled"),
         )
 
 
 def _lives(lived: Iterable[Lifetime], closing: Decided) -> bool:
-    """True if the tenant lives in the time in which a decision about lifetimes closed a skill."""
-    return any(one.began_at < closing.ends_at and closing.begins_at < (one.ended_at or LAST) for one in lived)
+    """True if the tenant lives in the time in which a decision about lifetimes closed a skill, if it has a length."""
+    return closing.begins_at < closing.ends_at and any(
+        one.began_at < closing.ends_at and closing.begins_at < (one.ended_at or LAST) for one in lived
+    )
 
 
 def _restated(skill: _Skill, org: str, now: datetime) -> list[Finding]:
@@ -294,13 +304,16 @@ def _restated(skill: _Skill, org: str, now: datetime) -> list[Finding]:
         if state_of(states, gap.begins_at, known.nothing) == "enabled"
         or any(gap.begins_at < at < (gap.ends_at or at) and kind == "enabled" for at, kind in states.items())
     ]
+    states = reading([event for event in known.events if event.id not in aside], (*standing, *new), known.nothing)
+    on_again = (at for at in skill.off_at if state_of(states, at, known.nothing) == "enabled")
+    new += [Decided(0, "disabled", at, at, NEXT) for at in on_again]
     pins = {at for one in new for at in (one.begins_at, one.ends_at)}
     stated = [*restate(known.events, aside, (*standing, *new), known.nothing, as_of=now, pins=pins)]
     unproven = [row for row in rows if row.interval is None and row.id not in known.aside]
     stated += [Restated(row.occurred_at, row.kind, row.event) for row in unproven[len(stated) :]]
     found = []
     for one in stated:
-        held = next((each for each in new if each.begins_at <= one.at <= each.ends_at), None)
+        held = next((each for each in reversed(new) if each.begins_at <= one.at <= each.ends_at), None)
         reason, moment = Reason.RETRACTED, Moment(one.at, one.at, one.at, Evidence.DECIDED)
         if held:
             reason, moment = Reason.RECORDED, Moment(one.at, held.begins_at, held.ends_at, Evidence.DECIDED)

@@ -32,12 +32,16 @@ FROM public.tenant_billing_lifecycle WHERE tenant_name = %(tenant)s FOR UPDATE
 
 -- name: known_of_row
 -- Whether runs saw another uid under this name before this one, since the row began; whether a person took this one for
--- the same tenant; and up to when the tenant is proved.
+-- the same tenant, or decided when the row begins while it was this one; and up to when the tenant is proved.
 SELECT EXISTS (SELECT FROM reconciler.tenants t
                JOIN public.tenant_billing_lifecycle l USING (tenant_name)
                WHERE t.tenant_name = %(tenant)s AND t.uid <> %(uid)s
                      AND t.created_at >= l.created_at - %(settle)s::interval),
        EXISTS (SELECT FROM reconciler.tenants WHERE tenant_name = %(tenant)s AND uid = %(uid)s AND continues),
+       EXISTS (SELECT FROM reconciler.corrections c
+               JOIN public.tenant_billing_lifecycle l ON l.tenant_name = c.tenant_name AND l.created_at = c.life_began_at
+               WHERE c.tenant_name = %(tenant)s AND c.event_table = 'tenant_billing_lifecycle'
+                     AND c.evidence = 'decided' AND c.uid = %(uid)s),
        (SELECT r.observed_at - greatest(r.settle, %(settle)s::interval) FROM (
           SELECT observed_at, settle, unverified FROM reconciler.proving_runs
           WHERE observed_at <= coalesce(

@@ -95,6 +95,10 @@ class Ledger:
         """Return on how many days of May mail is billed."""
         return self._days("mail")
 
+    def wiki(self) -> int:
+        """Return on how many days of May wiki is billed."""
+        return self._days("wiki")
+
     def fee(self) -> int:
         """Return on how many days of May the fee is billed."""
         return self._days(None)
@@ -706,6 +710,65 @@ def test_a_lifetime_that_was_never_stands_in_no_others_way(acme: Ledger, command
     assert life(acme, command, "alive", *given).code == 0
     lived = acme.execute("SELECT zitadel_org_id, created_at, deleted_at FROM tenant_billing_lifecycle").fetchall()
     assert lived == [(OTHER, may(-41), may(-19))]
+
+
+@pytest.fixture
+def returned(acme: Ledger, command: Callable[..., Ran]) -> Ledger:
+    """Deleted on 10 May and recreated on the 20th, with mail and no more with wiki; both lifetimes are recorded."""
+    acme.show("mail", "wiki")
+    acme.says(1, "enabled")
+    acme.says(1, "enabled", "wiki")
+    acme.delete(10)
+    acme.system.api.finalize("acme")
+    acme.system.api.create(tenant("acme", ["mail"]), at=may(20))
+    acme.system.run()
+    assert command("reopen", "acme", "--note", "why", *acme.kubeconfig).code == 0
+    acme.system.run()
+    assert (acme.mail(), acme.wiki(), acme.fee()) == (9 + 12, 9, 9 + 12)
+    return acme
+
+
+@pytest.mark.parametrize(
+    ("said", "billed"),
+    [
+        pytest.param(("alive", "--from", "2026-05-10", "--to", "2026-05-20"), (31, 19, 31), id="it lived on"),
+        pytest.param(("alive", "--from", "2026-05-10", "--to", "2026-05-25"), (31, 19, 31), id="said of more"),
+        pytest.param(("gone", "--from", "2026-05-05"), (4 + 12, 4, 4 + 12), id="it ended earlier"),
+        pytest.param(("gone", "--from", "2026-04-01"), (12, 0, 12), id="it was never there before"),
+        pytest.param(
+            ("alive", "--from", "2026-05-10", "--to", "2026-05-15"), (14 + 12, 14, 14 + 12), id="it ended later"
+        ),
+    ],
+)
+def test_a_skill_stays_off_in_the_lifetime_after_a_moved_end(
+    returned: Ledger, command: Callable[..., Ran], said: tuple[str, ...], billed: tuple[int, int, int]
+) -> None:
+    assert life(returned, command, *said).code == 0
+    assert (returned.mail(), returned.wiki(), returned.fee()) == billed
+    assert life(returned, command, "gone", "--from", "2026-06-10", "--to", "2026-06-12").code == 0
+    assert {returned.system.run().result for _ in range(2)} <= {Result.CLEAN, Result.DRIFT}
+    assert (returned.mail(), returned.wiki(), returned.fee()) == billed
+
+
+def test_a_tenant_that_was_recreated_at_once_keeps_its_skills(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.says(1, "enabled")
+    acme.says(1, "enabled", "wiki")
+    acme.system.api.delete("acme", at=may(10))
+    acme.system.api.create(tenant("acme", ["mail"]), at=may(10) + timedelta(hours=10))
+    acme.system.run()
+    assert command("reopen", "acme", "--ended", "2026-05-10T10:00Z", "--note", "why", *acme.kubeconfig).code == 0
+    assert (acme.mail(), acme.wiki(), acme.fee()) == (31, 10, 31)
+    assert acme.system.run().result is Result.CLEAN
+
+
+def test_a_tenant_whose_start_was_decided_is_open_already(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.system.run()
+    assert life(acme, command, "alive", "--from", "2026-03-20").code == 0
+    ran = command("reopen", "acme", "--note", "why", *acme.kubeconfig)
+    assert (ran.code, ran.complaint["error"]) == (
+        3,
+        "acme is open already: it is billed from 2026-03-20 00:00:00 UTC on.",
+    )
 
 
 @pytest.fixture
