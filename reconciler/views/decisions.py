@@ -69,6 +69,7 @@ def document(done: PutRight) -> Iterator[str]:
             "rows": [
                 {
                     "occurred_at": row.moment and row.moment.occurred_at,
+                    "subject": row.subject,
                     "event_kind": row.event_kind,
                     "recorded": row.recorded,
                     "observed": row.observed,
@@ -103,12 +104,7 @@ def _show(done: PutRight, console: Console) -> None:
     if done.latest:
         console.print(Text(f"It is {done.latest} now, as the cluster shows."))
     console.print()
-    rows = [
-        Row([second(row.moment.occurred_at), _says(row), row.recorded or "-"]) for row in done.appended if row.moment
-    ]
-    if rows:
-        print_table(console, ("WHEN (UTC)", "APPENDED", "IN PLACE OF"), rows)
-        console.print()
+    _show_rows(done, console)
     if not done.changes:
         console.print(Text("No day is billed otherwise."))
         return
@@ -132,6 +128,20 @@ def _show(done: PutRight, console: Console) -> None:
     if done.billed:
         months = ", ".join(f"{month:%Y-%m}" for month in done.billed)
         console.print(Text(f"Billed already: {months}. An adjustment is due."))
+
+
+def _show_rows(done: PutRight, console: Console) -> None:
+    """Show what is appended; a lifetime ends for every skill, so there each row names its own."""
+    names_skills = done.skill is None and any(row.subject for row in done.appended)
+    columns = ("WHEN (UTC)", *(["SKILL"] if names_skills else []), "APPENDED", "IN PLACE OF")
+    rows = [
+        Row([second(row.moment.occurred_at), *([skill] if names_skills else []), _says(row), row.recorded or "-"])
+        for row, skill in ((row, visible(row.subject or "-")) for row in done.appended)
+        if row.moment
+    ]
+    if rows:
+        print_table(console, columns, rows)
+        console.print()
 
 
 def _says(row: Finding) -> str:

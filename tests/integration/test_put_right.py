@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -593,6 +594,16 @@ def test_an_earlier_end_closes_the_skills_there(acme: Ledger, command: Callable[
     assert (acme.mail(), acme.fee()) == (9, 9)
     assert life(acme, command, "alive", "--from", "2026-05-15", "--to", "2026-05-30").code == 0
     assert acme.fee() == 24
+
+
+def test_what_an_end_closes_is_named_by_its_skill(acme: Ledger, command: Callable[..., Ran]) -> None:
+    acme.show("mail", "wiki")
+    acme.says(1, "enabled")
+    acme.says(1, "enabled", "wiki")
+    said = ("gone", "--from", "2026-05-10", "--to", "2026-05-20", "--dry-run")
+    assert re.findall(r"05-10 00:00:00  (\S+) +disabled", life(acme, command, *said).out) == ["mail", "wiki"]
+    rows = life(acme, command, *said, "--output", "json").document["rows"]
+    assert [row["subject"] for row in rows] == ["mail", "mail", "wiki", "wiki"]
 
 
 def test_gone_inside_a_lifetime_splits_it_and_changes_nothing_else(acme: Ledger, command: Callable[..., Ran]) -> None:
