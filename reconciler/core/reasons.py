@@ -175,9 +175,9 @@ class Reason(enum.StrEnum):
         summary="There are events, but neither a custom resource nor a lifecycle row.",
         meaning="The ledger has events for a tenant that has neither a custom resource nor a row in "
         "`tenant_billing_lifecycle`: its row was lost and the tenant is gone. Nothing was written.",
-        remedy="Find out when the tenant existed, and say it: `reconciler record TENANT alive --from TIME --to TIME "
-        "--org ORG --note WHY`. If nothing is owed, accept the report with `reconciler except TENANT "
-        "events_without_tenant --until DAY --note WHY`.",
+        remedy="Find out when the tenant existed: `reconciler record TENANT alive --from TIME --to TIME --org ORG "
+        "--note WHY`. Rows that are wrong are taken back: `reconciler retract skill:ID`. If nothing is owed, accept: "
+        "`reconciler except TENANT events_without_tenant --until DAY --note WHY`.",
     )
     EVENT_TIME_INVALID = _Entry(
         name="event_time_invalid",

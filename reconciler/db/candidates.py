@@ -159,7 +159,20 @@ def find_candidates(
     if is_on_citus(cursor):
         rows = _with_skills(cursor, [*rows], parameters | {"as_of": staged.as_of})
     counts = staged.tenants_observed, staged.tenants_recorded, staged.ledger_is_empty, staged.as_of
-    return Candidates([_candidate(row) for row in rows], *counts)
+    return Candidates(_without_retracted(cursor, [_candidate(row) for row in rows]), *counts)
+
+
+def _without_retracted(cursor: Cursor, found: list[Candidate]) -> list[Candidate]:
+    """Return the candidates without those of which nothing is left but events that a person took back."""
+    names = {each.recorded.name for each in found if each.observed is None and each.recorded.lifecycle is None}
+    if not names:
+        return found
+    ((skills, suspensions),) = cursor.execute(query("set_aside"), {"names": [*names]}).fetchall()
+    if not (skills or suspensions):
+        return found
+    asked = {"names": [*names], "skills": skills, "suspensions": suspensions}
+    kept = {name for (name,) in cursor.execute(query("with_other_events"), asked)}
+    return [each for each in found if each.recorded.name not in names - kept]
 
 
 def _with_skills(cursor: Cursor, rows: list[tuple[Any, ...]], parameters: dict[str, object]) -> list[tuple[Any, ...]]:

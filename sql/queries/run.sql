@@ -285,6 +285,28 @@ SELECT tenant_name, json_object_agg(
          ORDER BY number)::text
 FROM counting WHERE number <= %(max_skills)s + 1 GROUP BY tenant_name
 
+-- name: set_aside
+-- Of these tenants the ids of the events that were taken back, and of those that took them back: of skills, and of
+-- suspensions.
+SELECT coalesce(array_agg(id) FILTER (WHERE event_table = 'tenant_skill_events'), '{}'),
+       coalesce(array_agg(id) FILTER (WHERE event_table = 'tenant_suspension_events'), '{}')
+FROM (
+  SELECT event_table, event_id AS id FROM reconciler.corrections
+  WHERE tenant_name = ANY (%(names)s::text[]) AND event_id IS NOT NULL
+        AND (taken_back_at IS NOT NULL OR reason IN ('retracted', 'correction_superseded'))
+  UNION ALL
+  SELECT event_table, takes_back_event_id FROM reconciler.corrections
+  WHERE tenant_name = ANY (%(names)s::text[]) AND takes_back_event_id IS NOT NULL
+) aside
+
+-- name: with_other_events
+-- Which of these tenants have other events than these.
+SELECT DISTINCT tenant_name FROM public.tenant_skill_events
+WHERE tenant_name = ANY (%(names)s::text[]) AND id <> ALL (%(skills)s::bigint[])
+UNION
+SELECT tenant_name FROM public.tenant_suspension_events
+WHERE tenant_name = ANY (%(names)s::text[]) AND id <> ALL (%(suspensions)s::bigint[])
+
 -- name: left_out
 -- The ids of the events that count nowhere: those of skills, and those of suspensions. They are asked for first, since a
 -- subquery would keep PostgreSQL 14 from reading in parallel.

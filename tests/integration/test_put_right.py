@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from reconciler.core.decisions import NotPutRight
-from reconciler.core.model import Result
+from reconciler.core.decisions import Lookup, NotPutRight
+from reconciler.core.model import Listing, Result
+from reconciler.core.reasons import Reason
 from reconciler.db.apply import Author
 from reconciler.db.connection import brief_transaction
 from reconciler.db.put_right import ClusterNeeded, record, retract
@@ -91,6 +92,11 @@ class Ledger:
     def retract(self, target: int | str, **options: Any) -> PutRight:
         with brief_transaction(self.system.url) as cursor:
             return retract(cursor, str(target), author=AUTHOR, **options)
+
+    def source(self) -> str:
+        """Return what the ledger belongs to."""
+        ((identity,),) = self.execute("SELECT identity FROM reconciler.source").fetchall()
+        return str(identity)
 
     def mail(self) -> int:
         """Return on how many days of May mail is billed."""
@@ -322,6 +328,21 @@ def test_the_latest_state_needs_a_look_at_the_cluster(acme: Ledger) -> None:
     with pytest.raises(ClusterNeeded) as caught:
         acme.retract(f"skill:{row}")
     assert caught.value.tenant == "acme"
+
+
+def test_a_tenant_of_which_all_rows_are_taken_back_is_not_reported(acme: Ledger) -> None:
+    rows = [acme.says(1, "enabled"), acme.says(5, "disabled")]
+    suspended = acme.says_suspended(3)
+    acme.execute("UPDATE tenant_skill_events SET tenant_name = 'ghost'")
+    acme.execute("UPDATE tenant_suspension_events SET tenant_name = 'ghost'")
+    reported = [("ghost", Reason.EVENTS_WITHOUT_TENANT)]
+    assert [(each.tenant, each.reason) for each in acme.system.run().findings] == reported
+    for target in (f"skill:{rows[0]}", f"skill:{rows[1]}"):
+        acme.retract(target)
+    assert [(each.tenant, each.reason) for each in acme.system.run().findings] == reported
+    acme.retract(f"suspension:{suspended}", lookup=Lookup("ghost", Listing(acme.source()), None))
+    assert [acme.system.run().result for _ in range(2)] == [Result.CLEAN] * 2
+    assert acme.execute("SELECT reason FROM reconciler.reports").fetchall() == []
 
 
 def test_a_row_in_the_future_is_left_out_everywhere(acme: Ledger) -> None:

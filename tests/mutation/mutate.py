@@ -1264,6 +1264,20 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "retract: rows taken back make no tenant",
+        "db/candidates.py",
+        "if each.recorded.name not in names - kept]",
+        "]",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "retract: a row besides those taken back makes one",
+        "db/candidates.py",
+        "not in names - kept",
+        "not in names",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "retract: what is left out stays so",
         "db/keys.py",
         " if row.id not in self.left_out]",
