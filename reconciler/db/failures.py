@@ -88,6 +88,11 @@ _CAUSES: dict[tuple[type[psycopg.Error], ...], _Cause] = {
         "A limit of the database server is too low for the ledger",
         f"{_NOT_KEPT} Raise the limit that is named for the reconciler's role (ALTER ROLE … SET …).",
     ),
+    (errors.ProgramLimitExceeded,): _Cause(
+        LedgerFault,
+        "A value is too large for the ledger",
+        f"{_NOT_KEPT} Shorten it. A name that stands in an index has some 2,700 bytes at most.",
+    ),
     (errors.DataCorrupted, errors.IndexCorrupted): _Cause(
         LedgerFault,
         "The database is damaged",

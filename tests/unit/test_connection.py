@@ -178,6 +178,7 @@ def test_an_encoding_without_a_conversion_is_named() -> None:
         pytest.param(errors.OutOfMemory, LedgerFault, "memory", id="53200 - the memory"),
         pytest.param(errors.TooManyConnections, LedgerUnreachable, "max_connections", id="53300 - the connections"),
         pytest.param(errors.ConfigurationLimitExceeded, LedgerFault, "ALTER ROLE", id="53400 - the limit"),
+        pytest.param(errors.ProgramLimitExceeded, LedgerFault, "Shorten it", id="54000 - the value"),
         pytest.param(errors.AdminShutdown, LedgerUnreachable, "server is up", id="57P01 - the server"),
         pytest.param(errors.CrashShutdown, LedgerUnreachable, "server is up", id="57P02 - the server"),
         pytest.param(errors.CannotConnectNow, LedgerUnreachable, "server is up", id="57P03 - the server"),
