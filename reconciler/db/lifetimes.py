@@ -95,6 +95,9 @@ def record_lifetime(
         ClusterNeeded: whether it is open would change, and there is no `lookup`.
     """
     now = begin(cursor)
+    if not dry_run:
+        # the portal, which does not know the lock of the runs, may stamp it meanwhile
+        cursor.execute(query("lock_lifecycle"), {"tenant": tenant})
     before = history(cursor, tenant)
     lived = before.lifetimes
     if not lived and said != ALIVE:
@@ -102,6 +105,7 @@ def record_lifetime(
     _refuse_future(since, until, now)
     until = until or next_end(lived, since)
     after = edited(lived, said, since, until, _new(lived, since, until, org))
+    _refuse_other_payer(after, since, org, now)
     uid = _confirmed(cursor, tenant, lived, after, lookup)
     done = PutRight(None, tenant, None, said, since, until or LAST, None, (), (), *author)
     # who it is was decided with its last lifetime, and not with an earlier one
@@ -226,6 +230,19 @@ def _refuse_future(since: datetime, until: datetime | None, now: datetime) -> No
         raise NotPutRight(
             f"{second(since)} UTC is before there was Kubernetes: no tenant lived then.",
             "Nothing was written. Check the year.",
+        )
+
+
+def _refuse_other_payer(lived: Iterable[Lifetime], since: datetime, org: str | None, now: datetime) -> None:
+    """Refuse an organisation that a person names, where it is another one that pays."""
+    days = [at.astimezone(UTC).toordinal() for at in (since, now)]
+    begun = next((one for one in lived if one.began_at <= since and (not one.ended_at or since < one.ended_at)), None)
+    others = {who for who, *_ in begun.shares(*days)} - {org} if begun and org else None
+    if others:
+        raise NotPutRight(
+            f"{', '.join(sorted(others))} pays for that time, and not {org}.",
+            "Nothing was written. Leave --org out; say from which day on another one pays with `reconciler record "
+            "TENANT payer ORG`.",
         )
 
 

@@ -128,7 +128,7 @@ def decide_lifetime(
     """Decide that a tenant lived, or was gone, from `since` until `until`: the ends of its lifetimes move.
 
     `alive` says which. Without `until` it is so until the next end of a lifetime, else on and on. `org` pays for the
-    first lifetime of a tenant, and is not asked for otherwise.
+    first lifetime of a tenant, and is not asked for otherwise: where another one pays, it is refused.
     """
     said = ALIVE if valid_flag("alive", alive) else GONE
     name, (since, until) = valid_id("tenant", tenant), _valid_times(since, until)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from reconciler.core.decisions import Lookup, NotPutRight
+from reconciler.core.lifetimes import edited
 from reconciler.core.model import Listing, Result
 from reconciler.core.reasons import Reason
+from reconciler.db import lifetimes
 from reconciler.db.apply import Author
 from reconciler.db.connection import brief_transaction
 from reconciler.db.put_right import ClusterNeeded, record, retract
@@ -615,6 +618,46 @@ def test_an_earlier_end_closes_the_skills_there(acme: Ledger, command: Callable[
     assert (acme.mail(), acme.fee()) == (9, 9)
     assert life(acme, command, "alive", "--from", "2026-05-15", "--to", "2026-05-30").code == 0
     assert acme.fee() == 24
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        pytest.param((), id="its lifetime is longer - refused"),
+        pytest.param(("payer", OTHER, "--from", "2026-04-15"), id="another one was decided - refused"),
+    ],
+)
+def test_an_organisation_that_would_not_pay_is_refused(
+    acme: Ledger, command: Callable[..., Ran], decided: tuple[str, ...]
+) -> None:
+    apart = "2026-06-10" if decided else "2026-05-31"
+    if decided:
+        assert life(acme, command, *decided).code == 0
+    acme.delete(31)
+    said = ("alive", "--from", apart, "--to", "2026-06-20")
+    refused = life(acme, command, *said, "--org", "3000")
+    assert (refused.code, refused.complaint["error"]) == (
+        3,
+        f"{OTHER if decided else '2871'} pays for that time, and not 3000.",
+    )
+    assert life(acme, command, *said).code == 0
+
+
+def test_nobody_stamps_a_row_while_its_lifetime_is_decided(
+    acme: Ledger, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[type[Exception]] = []
+
+    def stamp(*arguments: Any) -> Any:
+        acme.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable) as caught:
+            acme.execute("UPDATE tenant_billing_lifecycle SET deleted_at = %s", [may(29)])
+        held.append(caught.type)
+        return edited(*arguments)
+
+    monkeypatch.setattr(lifetimes, "edited", stamp)
+    assert life(acme, command, "alive", "--from", "2026-03-10").code == 0
+    assert held == [psycopg.errors.LockNotAvailable]
 
 
 def test_what_an_end_closes_is_named_by_its_skill(acme: Ledger, command: Callable[..., Ran]) -> None:

@@ -240,6 +240,21 @@ def test_no_line_is_added_to_another_closing(decider: Connection, closing: str) 
         )
 
 
+DECIDER_ALONE_MAY = {
+    "UPDATE tenant_billing_lifecycle SET created_at = now()",
+    "INSERT INTO reconciler.payers VALUES ('', 'acme', 1, '1', '2026-05-15')",
+    "INSERT INTO reconciler.closings (month) VALUES ('2026-05-01')",
+    "INSERT INTO reconciler.closed_lines (closing) VALUES (1)",
+    "SELECT * FROM invoice_lines",
+}
+
+
+@pytest.mark.parametrize("statement", [each for each in FORBIDDEN if each not in DECIDER_ALONE_MAY])
+def test_the_role_for_decisions_may_not(decider: Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        decider.execute(statement.encode())
+
+
 @pytest.mark.parametrize("table", PROOFS)
 def test_the_role_for_decisions_removes_no_proof(decider: Connection, table: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -1292,6 +1292,20 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "lifetimes: nobody stamps a row that is decided",
+        "db/lifetimes.py",
+        "    if not dry_run:\n        # the portal",
+        "    if False:\n        # the portal",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
+        "lifetimes: who is named pays, or it is refused",
+        "db/lifetimes.py",
+        "    if others:\n",
+        "    if False:\n",
+        "tests/integration/test_put_right.py",
+    ),
+    Guard(
         "lifetimes: what was off in a later one stays off",
         "db/lifetimes.py",
         'new += [Decided(0, "disabled", at, at, NEXT) for at in on_again]',

@@ -313,10 +313,11 @@ class DecidedWorld:
     def live(self, said: str, since: datetime, until: datetime | None) -> bool:
         """Say when it lived, and hold what follows to it; return whether it was written."""
         before = self.read()
+        org = None if before.lived else ORG
         done = self._decide(
             f"record {said} {since} {until}",
             lambda cursor, lookup: lifetimes.record_lifetime(
-                cursor, NAME, said, since=since, until=until, org=ORG, author=AUTHOR, lookup=lookup
+                cursor, NAME, said, since=since, until=until, org=org, author=AUTHOR, lookup=lookup
             ),
         )
         after = self.read()
