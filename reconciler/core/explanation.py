@@ -47,6 +47,11 @@ class Entry(NamedTuple):
     correction: int | None = None
     """The number of the correction that wrote it, from 1; None: the portal wrote it."""
 
+    @property
+    def target(self) -> str | None:
+        """Its name for `reconciler retract`; None for the lifecycle row, which cannot be taken back."""
+        return None if self.id is None else f"{'suspension' if self.skill is None else 'skill'}:{self.id}"
+
 
 class Correction(NamedTuple):
     """One row of `reconciler.corrections`, with the time of its run."""

@@ -396,7 +396,9 @@ def _cells(story: Story, entry: Entry, changed: Container[int], *, one_org: bool
     """Return an event's cells in the list; `changed` are the corrections whose rows no longer read as written."""
     cells = [Text(instant(entry.at)), Text(_named(entry.skill), overflow="fold"), Text(entry.kind)]
     cells += [] if one_org else [Text(visible(entry.org), overflow="fold")]
-    by = Text("portal", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
+    # what `retract` takes, where no correction has a number for it
+    name = f", {entry.target}" if entry.target else ""
+    by = Text(f"portal{name}", "dim") if entry.correction is None else Text(f"{MARK} {entry.correction}", MARK_STYLE)
     if entry.correction in changed:
         by.append(", changed by hand", "bold red")
     late = [Text("after now", "bold red")] if entry.at > story.as_of else []

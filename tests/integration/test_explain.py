@@ -343,13 +343,13 @@ def test_every_event_is_listed_as_the_portals_or_a_correction(hotel: Story) -> N
     _, _, listed = shown(hotel).partition("Events")
     assert [re.split(r" {2,}", line.strip()) for line in listed.splitlines()[1:]] == [
         ["2026-03-19 10:31:26", "tenant", "created", "portal"],
-        ["2026-03-19 10:31:27", "searxng-local-search", "enabled", "portal"],
-        ["2026-03-25 08:12:40", "nextcloud-files", "enabled", "portal"],
-        ["2026-04-08 06:00:00", "tenant", "suspended", "portal"],
-        ["2026-04-13 09:05:31", "tenant", "resumed", "portal"],
+        ["2026-03-19 10:31:27", "searxng-local-search", "enabled", "portal, skill:1"],
+        ["2026-03-25 08:12:40", "nextcloud-files", "enabled", "portal, skill:2"],
+        ["2026-04-08 06:00:00", "tenant", "suspended", "portal, suspension:1"],
+        ["2026-04-13 09:05:31", "tenant", "resumed", "portal, suspension:2"],
         ["2026-04-27 21:40:05", "nextcloud-files", "disabled", "◆ 1"],
         ["2026-05-12 07:31:44", "bexio-accounting", "enabled", "◆ 2"],
-        ["2026-05-20 16:03:09", "searxng-local-search", "disabled", "portal"],
+        ["2026-05-20 16:03:09", "searxng-local-search", "disabled", "portal, skill:5"],
     ]
 
 
@@ -527,8 +527,8 @@ def test_an_event_after_now_is_marked(writer: TenantWriter) -> None:
     writer.skill("mail", "disabled", "-infinity")
     listed = shown(read_as_of_june(writer.ledger)).partition("Events")[2].splitlines()[1:]
     assert [re.split(r" {2,}", line.strip()) for line in listed] == [
-        ["at the beginning of time", "mail", "disabled", "portal"],
-        ["at the end of time", "mail", "enabled", "portal", "after now"],
+        ["at the beginning of time", "mail", "disabled", "portal, skill:2"],
+        ["at the end of time", "mail", "enabled", "portal, skill:1", "after now"],
     ]
 
 
