@@ -130,7 +130,8 @@ class Plan:
         allowed = self.limit(limits)
         # the backfill: an empty ledger has nothing that could become wrong
         unseen = {f.tenant for f in self.corrections if f.action is Action.INSERT} if self.ledger_is_empty else set()
-        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in unseen}
+        # what a person decided follows from no list: rows that come later for many tenants must not stop all others
+        corrected = {(f.reason, f.tenant) for f in self.corrections if f.tenant not in unseen and f.decision is None}
         tenants = Counter(reason for reason, _ in corrected)
         over = {reason: n for reason, n in tenants.items() if n > allowed and reason not in limits.allow_mass}
         if over:

@@ -1264,6 +1264,13 @@ GUARDS = (
         "tests/integration/test_put_right.py",
     ),
     Guard(
+        "limits: what people decided stops no run",
+        "core/plan.py",
+        "f.tenant not in unseen and f.decision is None}",
+        "f.tenant not in unseen}",
+        "tests/unit/test_plan.py",
+    ),
+    Guard(
         "retract: rows taken back make no tenant",
         "db/candidates.py",
         "if each.recorded.name not in names - kept]",

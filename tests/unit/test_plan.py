@@ -102,6 +102,13 @@ def test_every_correction_is_limited(reason: Reason) -> None:
     assert isinstance(refused.value, Refusal)
 
 
+def test_what_people_decided_is_not_limited() -> None:
+    decided = [finding._replace(decision=7) for finding in each(Reason.RECORDED, 4)]
+    plan(decided + each(ENABLE, 3)).raise_if_unsafe(Limits())
+    with pytest.raises(TooMuchDrift):
+        plan(decided + each(ENABLE, 4)).raise_if_unsafe(Limits())
+
+
 @pytest.mark.parametrize(
     ("limits", "recorded", "allowed"),
     [
