@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from psycopg import sql
 
 from reconciler.core.model import FIRST, LAST
-from reconciler.db.connection import connect, transaction
+from reconciler.db.connection import bound_times, connect, transaction
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from reconciler.db.connection import Connection
 
 PUBLIC: Final = ("public",)
 BOTH: Final = ("public", "reconciler")
@@ -62,7 +64,14 @@ def untouched(contents: Contents) -> Contents:
 
 def billing_rows(url: str) -> BillingRows:
     """Return the rows that invoices are computed from; infinite times are brought into those of Python."""
-    with closing(connect(url)) as ledger, transaction(ledger) as cursor:
+    with closing(connect(url)) as ledger:
+        return billing_rows_of(ledger)
+
+
+def billing_rows_of(ledger: Connection) -> BillingRows:
+    """Return them by a connection that is there already, in autocommit mode."""
+    with transaction(ledger) as cursor:
+        bound_times(cursor)
         return BillingRows(
             cursor.execute(
                 "SELECT tenant_name, zitadel_org_id, created_at, deleted_at FROM public.tenant_billing_lifecycle "

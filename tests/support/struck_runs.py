@@ -42,7 +42,7 @@ from tests.support import canaries
 from tests.support.api_state import ORG_LABEL, tenant
 from tests.support.fake_api import SOURCE_UID, FakeApi
 from tests.support.faults import Fault, lists
-from tests.support.ledger_rows import BillingRows, billing_rows
+from tests.support.ledger_rows import BillingRows, billing_rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,7 +316,7 @@ class Scenario:
 
     def books(self) -> BillingRows:
         """Return the rows that invoices are computed from."""
-        return billing_rows(self.url)
+        return billing_rows_of(self.clock.ledger)
 
     def corrections(self) -> list[tuple[str, str, str | None]]:
         """Return what has been corrected: tenant, reason, skill."""
