@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # no hints about pip itself in the output
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# what pytest makes of the tests is kept, whatever the environment says: each of its workers would make it anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
