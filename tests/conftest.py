@@ -244,8 +244,10 @@ class _Databases:
         try:
             with database.connect(url) as connection:
                 connection.execute(
-                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                    # what the view pg_stat_activity reads, without what it looks up besides: this follows each test
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_get_activity(NULL) "
+                    "WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+                    "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
                 )
                 if connection.execute(_SHAPE).fetchone() != self._shape:
                     return False
