@@ -225,7 +225,8 @@ class Bench:
         )
         written = said["findings"] if way == OBVIOUS else said.get("written", 0)
         ledger = said.get("ledger", 0)
-        assert (way == CHANGED) == (said.get("compared", "all") != "all"), f"{way} compared {said.get('compared')}"
+        compared = said.get("compared", "all")
+        assert (way == CHANGED) == (compared != "all"), "\n".join([f"{way} compared {compared}:", *done.log])
         api = max(0.0, api - self._cluster.asking - self._cluster.idle * (done.use.wall + server.AFTERMATH))
         return Cost(done.use.wall, ledger, done.use.cpu, used, done.use.peak, api, said.get("read", 0), written)
 
