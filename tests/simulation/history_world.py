@@ -376,7 +376,8 @@ class HistoryWorld:
         began, seen, version = self.clock.now, dict(self._seen()), self.api.resource_version
         outcome = self._reconcile(accept=accept, refused=refused)
         found = "; ".join(f"{one.tenant} {one.reason} {one.subject or ''} {one.action}" for one in outcome.findings)
-        self._note(f"run from {began:%H:%M:%S} -> {outcome.result} {outcome.failure or ''} {found}")
+        ended = f"{outcome.result}, compared {outcome.compared} {outcome.failure or ''}"
+        self._note(f"run from {began:%H:%M:%S} -> {ended} {found}")
         assert bool(outcome.failure) is refused, f"refused is {bool(outcome.failure)}: {outcome.failure}"
         if not refused:
             self.gaps += outcome.history.gaps
@@ -412,8 +413,8 @@ class HistoryWorld:
             org_label="pieced.ch/zitadel-org-id",
             page_size=500,
         )
-        # only a list of all tenants verifies the month that has ended, and shows a copy
-        is_due = refused or (self.runs and self._month_to_check())
+        # only a list of all tenants verifies a month, or what there is of the last one, and shows a copy
+        is_due = refused or (self.runs and self._month_to_check()) or self.clock.now >= self.ends_at
         full_every = timedelta() if is_due else self.full_every
         options = RunOptions(
             mode=Mode.RUN, settle=SETTLE, limits=UNLIMITED, accept_source=accept, full_every=full_every
