@@ -12,9 +12,10 @@ Pure. Versions are compared one with the next; of a version with a deletionTimes
     deleted, or a deletionTimestamp        deleted                deletionTimestamp
 
 A change lies not before the version before it, nor before the last list that does not show it; and not after its own
-time, else not after the next version that moved a time, else not after the list. A time that lies before its interval
-is another write's: then the order of the versions stands. Where versions in between were not shown, as the generation
-tells, the owner of a field may have written again since: then its time is no more than a bound.
+time, else not after the next version that moved a time, else not after the list. A list that lacks what the log then
+does not show as added was not whole: it says nothing of what is on in that version. A time that lies before its
+interval is another write's: then the order of the versions stands. Where versions in between were not shown, as the
+generation tells, the owner of a field may have written again since: then its time is no more than a bound.
 """
 
 from __future__ import annotations
@@ -129,12 +130,17 @@ def changes(
         moved = now.generation - generation if now.generation and generation is not None else 1
         made = shown = _Maker(now, max(bounds), upper, tolerance, is_next=moved <= 1)
         if first:
-            made = _Maker(now, now.created_at, now.created_at, tolerance)
-            yield made.change(Kind.CREATED, None, now.created_at)
+            born = _Maker(now, now.created_at, now.created_at, tolerance)
+            yield born.change(Kind.CREATED, None, now.created_at)
+            if is_as_created(now):
+                # so it is still
+                made = born
+            elif kind is not VersionKind.ADDED:
+                # it was there already: a list that lacks it was not whole, and says nothing of what was on then
+                made = shown._replace(not_before=now.created_at)
         is_deleted = kind is VersionKind.DELETED or now.deleting_at is not None
         if first or not is_deleted:
-            # as it was created, so it is still
-            yield from (made if first and is_as_created(now) else shown).difference(state, now)
+            yield from made.difference(state, now)
         if is_deleted:
             yield shown.change(Kind.DELETED, None, now.deleting_at)
             return

@@ -634,6 +634,13 @@ GUARDS = (
         CHANGES_TESTS,
     ),
     Guard(
+        "changes: a list that lacks what was there bounds nothing",
+        "core/changes.py",
+        "            elif kind is not VersionKind.ADDED:\n",
+        "            elif False:\n",
+        CHANGES_TESTS,
+    ),
+    Guard(
         "changes: a version that moved no time says nothing",
         "core/changes.py",
         "while later and later[-1] <= latest:",

@@ -169,6 +169,22 @@ CASES = [
         before=None,
     ),
     Case(
+        "a list that lacks what was there does not bound it",
+        [version(101, "mail", packages_written_at=at(-60)), version(102, "mail", "wiki", **wrote(5))],
+        [("created", None, -3600, -3600, -3600), ("enabled", "mail", -3600, -60, None), ("enabled", "wiki", 0, 5, 5)],
+        before=None,
+    ),
+    Case(
+        "but the end of it",
+        [version(101, "mail", kind=DELETED)],
+        [
+            ("created", None, -3600, -3600, -3600),
+            ("enabled", "mail", -3600, 600, None),
+            ("deleted", None, 0, 600, None),
+        ],
+        before=None,
+    ),
+    Case(
         "a version that cannot be read says nothing",
         [version(101, problem="spec.packages is a number"), version(102, "mail", **wrote(5))],
         [("enabled", "mail", 0, 5, 5)],
