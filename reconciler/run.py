@@ -103,7 +103,7 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
             job, ledger, dating, sightings, first, listing=listing, known=known, names=doubtful
         )
         second = settled.without(again)
-    found = (*confirm(first, second, doubtful), *settled.findings)
+    found = (*confirm(first, second, doubtful, started.observed_at), *settled.findings)
     plan, seen = _mark(job, ledger, build_plan(found, first), started.observed_at, started.marks)
     yield (known := plan.known(known, first.observed))
 

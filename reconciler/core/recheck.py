@@ -71,8 +71,14 @@ def refuse_incomplete(first: Comparison, second: Comparison, listing: Listing, s
             )
 
 
-def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -> Iterator[Finding]:
-    """Yield what counts: a rechecked tenant's findings, deferred if only one look found them, and all of the others."""
+def confirm(
+    first: Comparison, second: Comparison, rechecked: Collection[str], observed_at: datetime
+) -> Iterator[Finding]:
+    """Yield what counts: a rechecked tenant's findings, deferred if only one look found them, and all of the others.
+
+    The first look may lie before an event that is younger than `observed_at`, when the run began: then it does not show
+    what came after that event.
+    """
     names = frozenset(rechecked)
     for name, findings in first.findings.items():
         if name not in names:
@@ -80,7 +86,8 @@ def confirm(first: Comparison, second: Comparison, rechecked: Collection[str]) -
             continue
         unchanged = _is_unchanged(first.observed[name], second.observed.get(name))
         again = second.findings.get(name, ())
-        before = {_identity(finding) for finding in findings} if unchanged else set()
+        seen = (each for each in findings if not (each.action.writes and _is_of_later(each, observed_at)))
+        before = {_identity(finding) for finding in seen} if unchanged else set()
         for finding in again:
             yield finding if _identity(finding) in before else finding.deferred(changing=True)
         found_again = {_identity(finding) for finding in again}
@@ -128,8 +135,8 @@ def _is_quiet(first: Comparison, name: str, quiet_since: datetime | None, observ
     if any(_is_undated(finding.reason, observed) for finding in findings):
         return False
     # the ledger may know of a later change than the resource shows: then what was read may be stale, or from before it
-    recorded = max((finding.supersedes.occurred_at for finding in findings if finding.supersedes), default=None)
-    if recorded is not None and recorded > min(observed.last_modified_at + ROUNDING, observed_at):
+    latest = min(observed.last_modified_at + ROUNDING, observed_at)
+    if any(_is_of_later(finding, latest) for finding in findings):
         return False
     return observed.last_modified_at <= quiet_since
 
@@ -139,6 +146,11 @@ def _is_undated(reason: Reason, observed: Observed) -> bool:
     if reason in _PACKAGES:
         return observed.packages_written_at is None
     return reason is Reason.RESUMPTION_UNRECORDED and observed.suspend_written_at is None
+
+
+def _is_of_later(finding: Finding, at: datetime) -> bool:
+    """True if the event that is corrected is younger."""
+    return finding.supersedes is not None and finding.supersedes.occurred_at > at
 
 
 def _is_unchanged(first: Observed | None, second: Observed | None) -> bool:

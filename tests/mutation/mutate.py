@@ -113,9 +113,23 @@ GUARDS = (
     Guard(
         "what the ledger knows a later change of is rechecked",
         "core/recheck.py",
-        "if recorded is not None and recorded > min(observed.last_modified_at + ROUNDING, observed_at):",
+        "if any(_is_of_later(finding, latest) for finding in findings):",
         "if False:",
         TENANT,
+    ),
+    Guard(
+        "recheck: against no event younger than the run",
+        "core/recheck.py",
+        "if not (each.action.writes and _is_of_later(each, observed_at)))",
+        ")",
+        RECHECK,
+    ),
+    Guard(
+        "recheck: reports of it count",
+        "core/recheck.py",
+        "if not (each.action.writes and _is_of_later(each, observed_at)))",
+        "if not _is_of_later(each, observed_at))",
+        RECHECK,
     ),
     Guard(
         "the same resource at both looks",

@@ -23,11 +23,15 @@ from tests.support.comparison import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from reconciler.core.model import Finding, Observed, Recorded
 
 ON = live_tenant(packages=("a",))
 """Its package was never recorded."""
 OFF = recorded_tenant()
+BEGAN = NOW - SECOND
+"""When the run began that compares them."""
 
 
 def look(observed: Observed | None, recorded: Recorded) -> Comparison:
@@ -40,7 +44,7 @@ def after(
     second: Observed | None, ledger: Recorded = OFF, *, first: Observed | None = ON, before: Recorded = OFF
 ) -> list[Finding]:
     """Return what survives two looks."""
-    return list(confirm(look(first, before), look(second, ledger), ["acme"]))
+    return list(confirm(look(first, before), look(second, ledger), ["acme"], BEGAN))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,23 @@ def test_drift_is_compared_with_what_the_ledger_says_then(ledger: Recorded, acti
     assert {finding.action for finding in after(ON, ledger)} == {action}
 
 
+@pytest.mark.parametrize(
+    ("recorded_at", "action"),
+    [
+        pytest.param(BEGAN, Action.APPEND, id="when the run began - counts"),
+        pytest.param(NOW, Action.DEFER, id="later, so the list may be older - deferred"),
+    ],
+)
+def test_drift_against_a_later_event_was_not_seen_twice(recorded_at: datetime, action: Action) -> None:
+    ledger = recorded_tenant(skills={"a": Event(9, "disabled", recorded_at)})
+    assert {finding.action for finding in after(ON, ledger, before=ledger)} == {action}
+
+
+def test_an_event_in_the_future_is_reported_all_the_same() -> None:
+    ledger = recorded_tenant(skills={"a": Event(9, "disabled", NOW + DAY)})
+    assert Action.REPORT in {finding.action for finding in after(ON, ledger, before=ledger)}
+
+
 def test_a_label_must_be_the_same_where_the_finding_is_about_it() -> None:
     moved = [live_tenant(org=org) for org in ("2872", "2873")]
     assert {finding.action for finding in after(moved[1], first=moved[0])} == {Action.DEFER}
@@ -99,7 +120,7 @@ def test_a_deletion_must_have_the_same_time_at_both_looks() -> None:
 
 def test_what_counts_is_what_the_second_look_found() -> None:
     first, second = look(ON, OFF), look(ON._replace(org="2872"), OFF)
-    counted = [finding for finding in confirm(first, second, ["acme"]) if finding.action.writes]
+    counted = [finding for finding in confirm(first, second, ["acme"], BEGAN) if finding.action.writes]
     assert counted == [finding for finding in second.findings["acme"] if finding.action.writes]
     assert counted != list(first.findings["acme"])
 
