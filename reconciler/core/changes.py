@@ -82,6 +82,11 @@ class Change(NamedTuple):
         """Its place among the changes of its tenant."""
         return int(self.resource_version), [*Kind].index(self.kind), self.skill or ""
 
+    @property
+    def earliest(self) -> datetime:
+        """When it can have happened at the earliest."""
+        return self.not_before if self.at is None or self.is_latest else self.at
+
 
 class Seen(NamedTuple):
     """An earlier list: its resourceVersion, and when the run began that read it."""

@@ -16,6 +16,7 @@ their order: as many as can be, of those the changes that are due, and of those 
     of a tenant whose creation or deletion     it waits: the lifetime comes first
     waits
     of a tenant that no lifetime holds         it waits, reported as tenant_recreated
+    of a day after the end of its lifetime     it waits, reported as deletion_contradicted
     any other                                  it is appended, between the rows of the changes before and after it,
                                                inside its lifetime, and outside of the time that a person decided
 
@@ -24,20 +25,21 @@ A change is due settle and the tolerance after its not_after. A pair is kept unt
 
 from __future__ import annotations
 
+from datetime import UTC
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.changes import Change, Kind
 from reconciler.core.dating import INSTANT, ROUNDING, SHORTEST_LIFETIME
-from reconciler.core.model import UNKNOWN_ORG, Action, Evidence, FallbackDating, Finding, Moment
+from reconciler.core.model import LAST, UNKNOWN_ORG, Action, Evidence, FallbackDating, Finding, Moment
 from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from reconciler.core.contradictions import Row
+    from reconciler.core.contradictions import Known, Row
     from reconciler.core.replay import Decided
 
 REASONS = {
@@ -133,6 +135,25 @@ def lives_of(tenants: Iterable[Tenant], lives: Iterable[Life], rules: Rules) -> 
         if life.ended_at is None or owner.created_at <= life.ended_at + rules.tolerance:
             found[owner.uid] = life
     return found
+
+
+def is_after_the_end(change: Change, life: Life | None, lives: Iterable[Known], rules: Rules) -> bool:
+    """True if a change surely happened on a day after the end of its lifetime, and in no other of its name.
+
+    The day of the end is billed, and so are the days of the others.
+    """
+    if life is None or life.ended_at is None:
+        return False
+    if any(one.began_at <= change.earliest < (one.ended_at or LAST) for one in lives):
+        return False
+    return change.earliest.astimezone(UTC).date() > (life.ended_at + rules.grace).astimezone(UTC).date()
+
+
+def contradicted(change: Change) -> Finding:
+    """Return the report of a change after the end of its lifetime."""
+    reason = Reason.DELETION_CONTRADICTED
+    observed = "gone" if change.kind is Kind.DELETED else "live"
+    return Finding(reason, change.tenant, change.org or UNKNOWN_ORG, reason.action, None, "deleted", observed)
 
 
 def settle_tenant(

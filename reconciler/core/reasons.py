@@ -105,10 +105,11 @@ class Reason(enum.StrEnum):
     DELETION_CONTRADICTED = _Entry(
         name="deletion_contradicted",
         summary="The tenant exists but is recorded as deleted.",
-        meaning="The ledger says that the tenant was deleted, but it still exists: it was created before that time "
-        "and was never removed. It is not invoiced. Nothing was written.",
+        meaning="The ledger says that the tenant was deleted, but it still exists, or did so on a later day: it was "
+        "created before that time and not removed then. It is not invoiced since. Nothing was written.",
         remedy="Find out who stamped the deletion, and why. If the tenant should go, delete it; if it should stay, "
-        "`reconciler record TENANT alive --from TIME --note WHY`, with the time of the stamp.",
+        "`reconciler record TENANT alive --from TIME --note WHY`, with the time of the stamp. If it went on a later "
+        "day, add `--to TIME` where that time is owed, or accept the report with `reconciler except`.",
     )
     SKILL_ENABLE_UNRECORDED = _Entry(
         name="skill_enable_unrecorded",

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from reconciler.core.changes import Change, Kind, Seen, by_two_lists, changes, first_changes, on_at_the_end
 from reconciler.core.history import Remembered
 from reconciler.core.model import FIRST, LAST, Action, ChangeLog, Evidence, LogRead, Moment, VersionKind
-from reconciler.core.pairing import Life, Rules, Settled, Tenant, lives_of, pair, settle_tenant
+from reconciler.core.pairing import (
+    Life,
+    Rules,
+    Settled,
+    Tenant,
+    contradicted,
+    is_after_the_end,
+    lives_of,
+    pair,
+    settle_tenant,
+)
 from reconciler.core.reasons import Reason
 from reconciler.db.contradictions import known_lifetimes
 from reconciler.db.copied import escape
@@ -113,13 +123,13 @@ def settle_changes(cursor: Cursor, told: Told, first: Comparison, rules: Rules) 
     lives = known_lifetimes(cursor, sorted({its[0].tenant for its in by_uid.values()}), rules.settle)
     held = _held(cursor, told.source, by_uid, lives, rules)
     _hold_restored(cursor, told, by_uid, lives, held)
+    found = [*_set_apart(cursor, told, by_uid, held, lives, rules=rules)]
     rows, newest, retracted = _rows(cursor, by_uid, {name for name, _ in decided})
     if retracted:
         taken = {uid: _retracted(its, held.get(uid), rows, retracted, rules) for uid, its in by_uid.items()}
         _drop(told, by_uid, taken)
     rows_of, newest_of = _by_tenant(rows), _by_tenant(newest)
     decided_of = _by_tenant({key: known.standing for key, known in decided.items()})
-    found: list[Finding] = []
     waiting, inserted = set[str](), set[str]()
     for uid, its in sorted(by_uid.items(), key=lambda item: item[1][0].created_at):
         name = its[0].tenant
@@ -175,9 +185,9 @@ def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
 
     The comparison may report it too.
     """
-    reported = {each.tenant: each for each in found if each.action is Action.REPORT}
-    for tenant in {tenant for tenant, its in first.findings.items() for each in its if each.reason is RECREATED}:
-        reported.pop(tenant, None)
+    reported = {(each.tenant, each.reason): each for each in found if each.action is Action.REPORT}
+    for each in (each for its in first.findings.values() for each in its):
+        reported.pop((each.tenant, each.reason), None)
     return [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
 
 
@@ -329,6 +339,42 @@ def _hold_restored(
         by_uid[uid] = [change for change in its if change not in no_change]
         if not by_uid[uid]:
             del by_uid[uid]
+
+
+def _set_apart(
+    cursor: Cursor,
+    told: Told,
+    by_uid: dict[str, list[Change]],
+    held: Mapping[str, Life],
+    lives: Mapping[str, Sequence[Known]],
+    *,
+    rules: Rules,
+) -> Iterator[Finding]:
+    """Set apart what happened to tenants on days after their recorded end, and yield the reports of it.
+
+    Where a person said that a tenant was gone then, it is decided. Else it waits: one of the two is wrong.
+    """
+    after = {
+        uid: [one for one in its if is_after_the_end(one, held.get(uid), lives.get(one.tenant, ()), rules)]
+        for uid, its in by_uid.items()
+    }
+    names = [some[0].tenant for some in after.values() if some]
+    said = cursor.execute(query("decided_lifetimes"), {"names": names, "last": LAST}).fetchall() if names else []
+    for uid, some in ((uid, some) for uid, some in after.items() if some):
+        left = [one for one in some if not _was_gone(one, held[uid], said, rules)]
+        yield from map(contradicted, left[-1:])
+        by_uid[uid] = [one for one in by_uid[uid] if one not in left]
+        _drop(told, by_uid, {uid: {*some} - {*left}})
+
+
+def _was_gone(change: Change, life: Life, said: Iterable[tuple[str, datetime, datetime]], rules: Rules) -> bool:
+    """True if a person said that the tenant was gone from its end on, and the change lies in that time.
+
+    That may have ended with the stamp of that change.
+    """
+    its = [(begins, ends) for name, begins, ends in said if name == change.tenant]
+    at, start = change.earliest, life.ended_at or LAST
+    return any(start <= begins <= at and at - rules.grace <= ends for begins, ends in its)
 
 
 def _is_on(rows: Iterable[Row], at: datetime) -> bool:

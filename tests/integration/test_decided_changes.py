@@ -37,10 +37,11 @@ class Decider:
         with brief_transaction(self.world.url) as cursor:
             return retract(cursor, target, author=AUTHOR, lookup=look_up(self.world.source(), self.world.name))
 
-    def gone(self, since: str, until: str) -> PutRight:
-        given: dict[str, Any] = {"since": self.world.time(since), "until": self.world.time(until), "org": None}
+    def gone(self, since: str, until: str | None = None, *, said: str = "gone") -> PutRight:
+        ends_at = self.world.time(until) if until else None
+        given: dict[str, Any] = {"since": self.world.time(since), "until": ends_at, "org": None}
         with brief_transaction(self.world.url) as cursor:
-            return record_lifetime(cursor, self.world.name, "gone", **given, author=AUTHOR)
+            return record_lifetime(cursor, self.world.name, said, **given, author=AUTHOR)
 
     def state(self, at: str) -> str:
         rows = "SELECT event_kind FROM tenant_skill_events WHERE occurred_at <= %s ORDER BY occurred_at, id"
@@ -138,3 +139,34 @@ def test_rows_in_a_time_that_was_decided_gone_contradict_nothing(world: World, d
     world.run("31:0:0")
     world.run("32:0:0")
     assert decider.reports() == []
+
+
+def test_a_deletion_in_a_time_that_was_decided_gone_contradicts_nothing(world: World, decider: Decider) -> None:
+    world.run("30:0:0")
+    world.at("34:0:0").delete()
+    world.stamp("34:0:0")
+    world.at("34:0:2")
+    decider.gone("9:30:0")
+    world.run("34:10:0")
+    assert decider.reports() == []
+
+
+def test_a_decision_from_before_the_recorded_end_says_nothing_after_it(world: World, decider: Decider) -> None:
+    decider.gone("-1:0:0", said="alive")
+    world.at("9:30:0").stamp("9:30:0")
+    world.run("30:0:0")
+    world.at("34:0:0").delete()
+    world.run("34:10:0")
+    world.run("34:20:0")
+    assert decider.reports() == [("deletion_contradicted", "deleted")]
+
+
+def test_a_tenant_that_outlived_its_recorded_end_is_billed_as_decided(world: World, decider: Decider) -> None:
+    world.at("9:30:0").stamp("9:30:0")
+    world.run("30:0:0")
+    world.at("33:0:0").packages("mail", "wiki")
+    world.at("58:0:0").delete()
+    world.run("58:10:0")
+    decider.gone("9:30:0", "58:0:0", said="alive")
+    world.run("58:20:0")
+    assert (decider.reports(), decider.days("mail"), decider.days("wiki")) == ([], 3, 2)

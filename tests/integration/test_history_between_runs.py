@@ -463,6 +463,35 @@ def test_a_change_of_a_recreated_tenant_is_not_of_the_lifetime_before(world: Wor
     assert world.column("SELECT kind FROM reconciler.changes WHERE kind = 'enabled'") == ["enabled"]
 
 
+@pytest.mark.parametrize(
+    ("stamped", "reports"),
+    [
+        pytest.param("9:10:0", ["deletion_contradicted"], id="on an earlier day - it is reported still"),
+        pytest.param("24:1:0", [], id="on the day of its deletion - it is billed to the day"),
+    ],
+)
+def test_a_tenant_that_outlived_its_recorded_end_stays_reported(known: World, stamped: str, reports: list[str]) -> None:
+    known.at(stamped).stamp(stamped)
+    known.run("30:0:0")
+    assert known.column("SELECT reason FROM reconciler.reports") == ["deletion_contradicted"]
+    known.at("34:0:0").delete()
+    for minute in (10, 20, 30):
+        known.run(f"34:{minute}:0")
+    assert known.column("SELECT reason FROM reconciler.reports") == reports
+
+
+def test_what_is_turned_on_days_after_the_recorded_end_waits(known: World) -> None:
+    known.at("9:10:0").stamp("9:10:0")
+    known.run("30:0:0")
+    toggle(known, "33:0:0")
+    known.run("33:10:0")
+    known.run("33:20:0")
+    assert known.events() == []
+    known.ledger.execute("UPDATE public.tenant_billing_lifecycle SET deleted_at = NULL")
+    known.run("33:30:0")
+    assert known.column("SELECT occurred_at FROM tenant_skill_events WHERE skill_id = 'mail'") == [known.time("33:0:0")]
+
+
 def test_of_two_tenants_that_nobody_recorded_the_first_gets_the_row(known: World) -> None:
     known.name = "twice"
     known.at("9:10:0").create("mail")
