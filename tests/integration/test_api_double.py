@@ -473,6 +473,7 @@ def test_what_a_restart_forgets_is_gone(api: FakeApi) -> None:
     assert _watched(api, 1002) == [("ADDED", "1003"), ("BOOKMARK", "1003")]
     assert _watched(api, 1001) == [("ERROR", None)]
     api.forget()
+    api.forget(before=1002)
     assert _watched(api, 1003) == [("BOOKMARK", "1003")]
     assert _watched(api, 1002) == [("ERROR", None)]
     api.gone_as_status = True

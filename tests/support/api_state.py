@@ -225,7 +225,8 @@ class ApiState:
     def forget(self, before: int | None = None) -> None:
         """Forget the changes up to a resource version; without one all, as a server does that is restarted."""
         with self.lock:
-            self._forgotten = self.resource_version if before is None else before
+            # what is forgotten is never remembered again
+            self._forgotten = self.resource_version if before is None else max(before, self._forgotten)
             kept = [] if before is None else self._changes
             self._changes = [change for change in kept if change.resource_version > self._forgotten]
 
