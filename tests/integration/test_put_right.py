@@ -70,21 +70,21 @@ class Ledger:
         self.system.api.delete("acme", at=may(day))
         self.system.run()
 
-    def says(self, day: float, kind: str, skill: str = "mail") -> int:
+    def says(self, day: float, kind: str, skill: str = "mail", tenant: str = "acme") -> int:
         """Write a row of the portal's."""
         ((number,),) = self.execute(
             "INSERT INTO tenant_skill_events (tenant_name, zitadel_org_id, skill_id, event_kind, occurred_at) "
-            "VALUES ('acme', '2871', %s, %s, %s) RETURNING id",
-            [skill, kind, may(day)],
+            "VALUES (%s, '2871', %s, %s, %s) RETURNING id",
+            [tenant, skill, kind, may(day)],
         ).fetchall()
         return int(number)
 
-    def says_suspended(self, day: float) -> int:
+    def says_suspended(self, day: float, tenant: str = "acme") -> int:
         """Write a row of the portal's about the suspension."""
         ((number,),) = self.execute(
             "INSERT INTO tenant_suspension_events (tenant_name, zitadel_org_id, event_kind, occurred_at) "
-            "VALUES ('acme', '2871', 'suspended', %s) RETURNING id",
-            [may(day)],
+            "VALUES (%s, '2871', 'suspended', %s) RETURNING id",
+            [tenant, may(day)],
         ).fetchall()
         return int(number)
 
@@ -335,10 +335,8 @@ def test_the_latest_state_needs_a_look_at_the_cluster(acme: Ledger) -> None:
 
 
 def test_a_tenant_of_which_all_rows_are_taken_back_is_not_reported(acme: Ledger) -> None:
-    rows = [acme.says(1, "enabled"), acme.says(5, "disabled")]
-    suspended = acme.says_suspended(3)
-    acme.execute("UPDATE tenant_skill_events SET tenant_name = 'ghost'")
-    acme.execute("UPDATE tenant_suspension_events SET tenant_name = 'ghost'")
+    rows = [acme.says(1, "enabled", tenant="ghost"), acme.says(5, "disabled", tenant="ghost")]
+    suspended = acme.says_suspended(3, tenant="ghost")
     reported = [("ghost", Reason.EVENTS_WITHOUT_TENANT)]
     assert [(each.tenant, each.reason) for each in acme.system.run().findings] == reported
     for target in (f"skill:{rows[0]}", f"skill:{rows[1]}"):

@@ -97,6 +97,7 @@ CANNOT: Final = {
     "test_the_role_for_decisions_closes": _LOGIN,
     "test_a_policy_that_hides_rows_is_called_so": _LOGIN,
     "test_each_decision_works_with_its_own_role_alone": _SEQUENCE,
+    "test_a_tenant_that_outlived_its_recorded_end_is_billed_as_decided": _CLOCK,
     "test_the_json_over_the_sample_is_unchanged": _CLOCK,
     "test_the_json_over_two_hundred_tenants_is_unchanged": _CLOCK,
     "test_what_a_tenant_being_deleted_used_is_billed": "the test itself joins events in a way that Citus does not",
