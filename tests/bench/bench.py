@@ -172,11 +172,14 @@ class Bench:
                 for number in range(1, repeat + 1):
                     status.update(f"{FEW_CHANGED}, {PASS}: {number} of {repeat}")
                     costs[PASS].append(self._taken(PASS, ledger, kubeconfig))
-            for number in range(1, repeat + 1):
+            # an idle API server may remember no more than 100 versions, which is less than these are: it learns by them
+            for number in range(repeat + self._cluster.is_real):
                 status.update(f"{FEW_CHANGED}, {CHANGED}: {number} of {repeat}")
                 current[:FEW] = workload.toggled(url, current, FEW, at=datetime.now(UTC))
+                is_first = number < self._cluster.is_real
                 with self._cluster.changing(current[:FEW]) as kubeconfig:
-                    costs[CHANGED].append(self._taken(CHANGED, ledger, kubeconfig))
+                    cost = self._taken(PASS if is_first else CHANGED, ledger, kubeconfig)
+                costs[CHANGED] += [] if is_first else [cost]
         return {way: Cost.median(some) for way, some in costs.items()}
 
     def filled(self, observed: Sequence[Observed], repeat: int) -> dict[str, Cost]:
