@@ -84,8 +84,8 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
     ledger.close()
     with TenantSpool() as spool:
         accept, start_log = job.options.accept_source, job.start_log(started.position)
-        tenants = list_tenants(job.source, spool, started.last, started.since, start_log, accept=accept)
-        listing = _logged(job, tenants)
+        listing = list_tenants(job.source, spool, started.last, started.since, start_log, accept=accept)
+        _log_listing(job, listing)
         known = replace(known, names=listing.changed and listing.changed.names)
         yield (known := replace(known, source=listing.source, resource_version=listing.resource_version))
         dating = _dating(job, started, listing)
@@ -118,12 +118,11 @@ def _steps(job: Job, ledger: Ledger, known: Outcome, sightings: Sightings) -> It
         yield from runs.commit(ledger, plan, known, sightings, seen, limits=limits, time_left=time_left)
 
 
-def _logged(job: Job, listing: Listing) -> Listing:
+def _log_listing(job: Job, listing: Listing) -> None:
     """Log when the tenants were listed, and how many of them are compared."""
     compared = len(listing.changed.names) if listing.changed else "all"
     facts = {"source": listing.source, "resource_version": listing.resource_version, "compared": compared}
     _log.info("tenants.observed", **facts, seconds=round(time.monotonic() - job.began, 3))
-    return listing
 
 
 def _dating(job: Job, started: Start, listing: Listing) -> Dating:
@@ -188,7 +187,8 @@ def _recheck(
     relist = is_relisting_cheaper(first, names, namespaced=job.source.namespaced)
     with TenantSpool() as spool:
         if relist:
-            again = _logged(job, list_all(job.source, spool, listing, accept=False))
+            again = list_all(job.source, spool, listing, accept=False)
+            _log_listing(job, again)
             yield (known := replace(known, source=again.source, resource_version=again.resource_version))
         else:
             read_again(job.source, spool, names, first.observed)

@@ -258,6 +258,11 @@ def lines(
     return tuple(sorted(made, key=in_order))
 
 
+def following(month: date) -> date:
+    """Return the first day of the month after it."""
+    return (month + timedelta(days=31)).replace(day=1)
+
+
 def in_order(line: Line | LineChange) -> tuple[bool, str, str, bool, str, date]:
     """Return what lines are sorted by: organisation (unknown last), tenant, item (the fee first), month."""
     return line.org == UNKNOWN_ORG, line.org, line.tenant, line.item is not FEE, line.item or "", line.month

@@ -298,7 +298,7 @@ def accepted(doubt: Doubt, until: datetime) -> Accepted:
 def changed_months(changes: Iterable[LineChange]) -> Iterator[Finding]:
     """Yield a report of each closed month of each tenant in which a line is not what its closings have."""
     by_month = attrgetter("tenant", "month")
-    for (tenant, month), its in groupby(sorted(sorted(changes, key=in_order), key=by_month), by_month):
+    for (tenant, month), its in groupby(sorted(changes, key=lambda each: (by_month(each), in_order(each))), by_month):
         lines = [*its]
         named = [said(change) for change in lines[:MAX_LINES]]
         more = [f"{len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []

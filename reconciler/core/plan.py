@@ -151,7 +151,8 @@ def refuse_empty(tenants_observed: int, tenants_recorded: int) -> None:
         raise EmptyList(
             f"The list of tenants is empty, and the ledger has {tenants_recorded} open.",
             "Nothing was written. Is it the right cluster or file? "
-            "If the last tenant of a cluster is really gone, say when: `reconciler record TENANT gone --from TIME`.",
+            "If the last tenant of a cluster is really gone, say when: "
+            "`reconciler record TENANT gone --from TIME --note WHY`.",
         )
 
 

@@ -86,7 +86,7 @@ def confirm(
             continue
         unchanged = _is_unchanged(first.observed[name], second.observed.get(name))
         again = second.findings.get(name, ())
-        seen = (each for each in findings if not (each.action.writes and _is_of_later(each, observed_at)))
+        seen = (each for each in findings if not (each.action.writes and _corrects_younger(each, observed_at)))
         before = {_identity(finding) for finding in seen} if unchanged else set()
         for finding in again:
             yield finding if _identity(finding) in before else finding.deferred(changing=True)
@@ -136,7 +136,7 @@ def _is_quiet(first: Comparison, name: str, quiet_since: datetime | None, observ
         return False
     # the ledger may know of a later change than the resource shows: then what was read may be stale, or from before it
     latest = min(observed.last_modified_at + ROUNDING, observed_at)
-    if any(_is_of_later(finding, latest) for finding in findings):
+    if any(_corrects_younger(finding, latest) for finding in findings):
         return False
     return observed.last_modified_at <= quiet_since
 
@@ -148,8 +148,8 @@ def _is_undated(reason: Reason, observed: Observed) -> bool:
     return reason is Reason.RESUMPTION_UNRECORDED and observed.suspend_written_at is None
 
 
-def _is_of_later(finding: Finding, at: datetime) -> bool:
-    """True if the event that is corrected is younger."""
+def _corrects_younger(finding: Finding, at: datetime) -> bool:
+    """True if it corrects an event that is younger than this instant."""
     return finding.supersedes is not None and finding.supersedes.occurred_at > at
 
 

@@ -18,6 +18,7 @@ from reconciler.core.errors import Failure
 from reconciler.core.model import FIRST, LAST, Event, Lifecycle, Observed, Recorded
 from reconciler.db.citus import is_on_citus, query_for
 from reconciler.db.copied import array_literal, escape
+from reconciler.db.keys import read_left_out
 from reconciler.db.queries import query
 from reconciler.db.spool import CopySpool
 
@@ -140,10 +141,10 @@ def find_candidates(
     `names` restricts it to some, and `everyone` adds the tenants that are plainly true; `renewed` are those that this
     list shows under another uid.
     """
-    ((skills, suspensions),) = cursor.execute(query("left_out")).fetchall()
+    left_out = read_left_out(cursor)
     parameters: dict[str, object] = {
-        "left_out_skills": skills,
-        "left_out_suspensions": suspensions,
+        "left_out_skills": left_out[True],
+        "left_out_suspensions": left_out[False],
         "names": None if names is None else list(names),
         "everyone": everyone,
         "middle": staged.middle,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -186,7 +186,7 @@ def _reported_once(found: list[Finding], first: Comparison) -> list[Finding]:
     The comparison may report it too.
     """
     reported = {(each.tenant, each.reason): each for each in found if each.action is Action.REPORT}
-    for each in (each for its in first.findings.values() for each in its):
+    for each in chain.from_iterable(first.findings.values()):
         reported.pop((each.tenant, each.reason), None)
     return [*(each for each in found if each.action is not Action.REPORT), *reported.values()]
 
@@ -355,12 +355,13 @@ def _set_apart(
     Where a person said that a tenant was gone then, it is decided. Else it waits: one of the two is wrong.
     """
     after = {
-        uid: [one for one in its if is_after_the_end(one, held.get(uid), lives.get(one.tenant, ()), rules)]
+        uid: some
         for uid, its in by_uid.items()
+        if (some := [one for one in its if is_after_the_end(one, held.get(uid), lives.get(one.tenant, ()), rules)])
     }
-    names = [some[0].tenant for some in after.values() if some]
+    names = [some[0].tenant for some in after.values()]
     said = cursor.execute(query("decided_lifetimes"), {"names": names, "last": LAST}).fetchall() if names else []
-    for uid, some in ((uid, some) for uid, some in after.items() if some):
+    for uid, some in after.items():
         left = [one for one in some if not _was_gone(one, held[uid], said, rules)]
         yield from map(contradicted, left[-1:])
         by_uid[uid] = [one for one in by_uid[uid] if one not in left]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from reconciler.core.billing import LineChange
+from reconciler.core.billing import LineChange, following
 from reconciler.core.certificate import Cause, Question, certify
 from reconciler.core.closing import (
     FEE_NAME,
@@ -45,7 +45,6 @@ from reconciler.db.usage import (
     as_of,
     asked,
     decode_prices,
-    following,
     kept_prices,
     price_list,
     usage,
@@ -162,11 +161,12 @@ def _refuse_unknown(
     # the columns of the ledger and of invoices have two decimals
     finer = [item for item in (FEE_NAME, VAT_NAME) if (given := prices.get(item)) and given != round(given, 2)]
     wrong = [f"A VAT rate of {vat} % is none."] if vat is not None and vat >= PERCENT else []
-    wrong += [f"{prices[item]} has more than the two decimals of {item}." for item in finer]
+    wrong += [f"{item}={prices[item]} has more than two decimals." for item in finer]
     if unknown or wrong:
         raise UnknownName(
             f"The ledger does not know {', '.join(unknown)}." if unknown else wrong[0],
-            "Nothing was written. Check the spelling; `reconciler usage` shows the names. The VAT rate is in percent.",
+            "Nothing was written. Check the spelling; `reconciler usage` shows the names. The VAT rate is in percent; "
+            "it and the fee have two decimals at most.",
         )
 
 

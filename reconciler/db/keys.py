@@ -106,19 +106,19 @@ def standing_decisions(cursor: Cursor, names: Iterable[str]) -> dict[Key, Decisi
 
 def read_key(cursor: Cursor, key: Key) -> KeyHistory:
     """Read one key."""
-    return _history(cursor, key, standing_decisions(cursor, [key[0]]).get(key, Decisions()), _left_out(cursor))
+    return _history(cursor, key, standing_decisions(cursor, [key[0]]).get(key, Decisions()), read_left_out(cursor))
 
 
-def _history(cursor: Cursor, key: Key, decisions: Decisions, left_out: Mapping[bool, frozenset[int]]) -> KeyHistory:
+def _history(cursor: Cursor, key: Key, decisions: Decisions, left_out: Mapping[bool, list[int]]) -> KeyHistory:
     read = [found for _, rows in key_rows(cursor, [key]) for found in rows]
     aside = frozenset(row.id for row, counts in read if not counts)
-    return KeyHistory(key, [row for row, _ in read], aside, decisions, left_out[key[1] is not None])
+    return KeyHistory(key, [row for row, _ in read], aside, decisions, frozenset(left_out[key[1] is not None]))
 
 
-def _left_out(cursor: Cursor) -> Mapping[bool, frozenset[int]]:
+def read_left_out(cursor: Cursor) -> dict[bool, list[int]]:
     """Return the ids of the events that count nowhere, by whether they are of skills."""
     ((skills, suspensions),) = cursor.execute(query("left_out")).fetchall()
-    return {True: frozenset(skills), False: frozenset(suspensions)}
+    return {True: skills, False: suspensions}
 
 
 def upheld(cursor: Cursor, names: Sequence[str] | None, as_of: datetime) -> Iterator[Finding]:
@@ -129,7 +129,7 @@ def upheld(cursor: Cursor, names: Sequence[str] | None, as_of: datetime) -> Iter
     decided = [tenant for (tenant,) in cursor.execute(query("decided_tenants"), {"names": names})]
     if not decided:
         return
-    left_out = _left_out(cursor)
+    left_out = read_left_out(cursor)
     for key, decisions in standing_decisions(cursor, decided).items():
         known = _history(cursor, key, decisions, left_out)
         for one in restate(known.events, known.aside, decisions.standing, known.nothing, as_of=as_of):

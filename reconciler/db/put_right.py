@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.core.billing import following
 from reconciler.core.decisions import NotPutRight, PutRight, line_changes, refuse_against_cluster, second
 from reconciler.core.model import STATES, Event, Evidence, Moment
 from reconciler.core.reasons import Reason
@@ -18,7 +19,7 @@ from reconciler.db.explain import unknown_tenant
 from reconciler.db.keys import KeyHistory, left_out, read_key
 from reconciler.db.queries import query
 from reconciler.db.schema import raise_unless_current
-from reconciler.db.usage import Billed, following, history, prices
+from reconciler.db.usage import Billed, history, prices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

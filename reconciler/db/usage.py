@@ -6,7 +6,7 @@ becomes of the lines of the query says the one that follows it.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from reconciler.core.billing import FEE, NOTHING, History, Lifetime, Line, LineChange, Payer, Prices, Statement
+from reconciler.core.billing import (
+    FEE,
+    NOTHING,
+    History,
+    Lifetime,
+    Line,
+    LineChange,
+    Payer,
+    Prices,
+    Statement,
+    following,
+)
 from reconciler.core.closing import KeptPrices, PriceList
 from reconciler.core.errors import Failure
 from reconciler.core.model import Event
@@ -91,11 +102,6 @@ def usage(cursor: Cursor, then: str) -> bytes:
 def asked(first: date, until: date, org: str | None = None, tenants: list[str] | None = None) -> dict[str, object]:
     """Return the parameters of the query `usage`, at the prices that the months have."""
     return {"first": first, "until": until, "org": org, "tenants": tenants, "prices": None}
-
-
-def following(month: date) -> date:
-    """Return the first day of the month after it."""
-    return (month + timedelta(days=31)).replace(day=1)
 
 
 def _settled(rows: Iterable[tuple[Any, ...]], changes: Rows[LineChange]) -> Iterator[Line]:

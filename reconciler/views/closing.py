@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from reconciler.core.billing import NOTHING
+from reconciler.core.billing import NOTHING, following
 from reconciler.core.certificate import Cause
 from reconciler.core.closing import NOT_INCLUDED
 from reconciler.views import json_in_parts
@@ -198,7 +197,7 @@ def _worth(found: Differences, count: int) -> str:
     if not found.was_closed:
         total = f"CHF {found.difference_chf} before VAT in {lines}"
         said = f"{month} was never closed: this is all of it, at today's prices. {total}."
-        return " ".join([said, *not_over((found.month + timedelta(days=31)).replace(day=1), found.as_of)])
+        return " ".join([said, *not_over(following(found.month), found.as_of)])
     what = f"closing {found.number} of {month}" if found.number else f"the next closing of {month}"
     said = f"CHF {found.difference_chf:+} before VAT in {lines} of {what}"
     owed = sum((line.difference_chf for line in found.lines if line.difference_chf > 0), NOTHING)

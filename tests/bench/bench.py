@@ -173,13 +173,14 @@ class Bench:
                     status.update(f"{FEW_CHANGED}, {PASS}: {number} of {repeat}")
                     costs[PASS].append(self._taken(PASS, ledger, kubeconfig))
             # an idle API server may remember no more than 100 versions, which is less than these are: it learns by them
-            for number in range(repeat + self._cluster.is_real):
-                status.update(f"{FEW_CHANGED}, {CHANGED}: {number} of {repeat}")
+            ways = [*([PASS] if self._cluster.is_real else []), *[CHANGED] * repeat]
+            for number, way in enumerate(ways, start=1):
+                status.update(f"{FEW_CHANGED}, {way}: {number} of {len(ways)}")
                 current[:FEW] = workload.toggled(url, current, FEW, at=datetime.now(UTC))
-                is_first = number < self._cluster.is_real
                 with self._cluster.changing(current[:FEW]) as kubeconfig:
-                    cost = self._taken(PASS if is_first else CHANGED, ledger, kubeconfig)
-                costs[CHANGED] += [] if is_first else [cost]
+                    cost = self._taken(way, ledger, kubeconfig)
+                if way == CHANGED:
+                    costs[way].append(cost)
         return {way: Cost.median(some) for way, some in costs.items()}
 
     def filled(self, observed: Sequence[Observed], repeat: int) -> dict[str, Cost]:

@@ -113,22 +113,22 @@ GUARDS = (
     Guard(
         "what the ledger knows a later change of is rechecked",
         "core/recheck.py",
-        "if any(_is_of_later(finding, latest) for finding in findings):",
+        "if any(_corrects_younger(finding, latest) for finding in findings):",
         "if False:",
         TENANT,
     ),
     Guard(
         "recheck: against no event younger than the run",
         "core/recheck.py",
-        "if not (each.action.writes and _is_of_later(each, observed_at)))",
+        "if not (each.action.writes and _corrects_younger(each, observed_at)))",
         ")",
         RECHECK,
     ),
     Guard(
         "recheck: reports of it count",
         "core/recheck.py",
-        "if not (each.action.writes and _is_of_later(each, observed_at)))",
-        "if not _is_of_later(each, observed_at))",
+        "if not (each.action.writes and _corrects_younger(each, observed_at)))",
+        "if not _corrects_younger(each, observed_at))",
         RECHECK,
     ),
     Guard(
@@ -1175,7 +1175,7 @@ GUARDS = (
     Guard(
         "closing: a report has its lines in their order",
         "core/closing.py",
-        "groupby(sorted(sorted(changes, key=in_order), key=by_month), by_month)",
+        "groupby(sorted(changes, key=lambda each: (by_month(each), in_order(each))), by_month)",
         "groupby(sorted(changes, key=by_month), by_month)",
         "tests/integration/test_closing_odd.py",
     ),
